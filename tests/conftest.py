@@ -1,0 +1,24 @@
+"""An ``async def`` test just runs: in a fresh loop, with a deadline."""
+
+import gc
+import inspect
+
+import pytest
+from support import DEADLINE, run
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(test).parameters}
+    marker = pyfuncitem.get_closest_marker("deadline")
+
+    async def and_nothing_unheard() -> None:
+        await test(**arguments)
+        # Futures that failed with nobody looking complain when they are collected.
+        gc.collect()
+
+    run(and_nothing_unheard(), marker.args[0] if marker else DEADLINE)
+    return True
