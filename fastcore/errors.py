@@ -1,0 +1,123 @@
+"""What can go wrong: one small hierarchy.
+
+Every error says what happened, where (which peer, which limit), and what to do
+about it. Errors that old programs catch by a standard type (``IOError``,
+``StreamClosedError``, ``ValueError``) are of that type too.
+"""
+
+from __future__ import annotations
+
+from tornado.iostream import StreamClosedError
+
+__all__ = [
+    "BadFrame",
+    "BadMessage",
+    "BufferMisuse",
+    "ConnectionLost",
+    "FastcoreError",
+    "FrameTooLarge",
+    "RPCClosed",
+    "RemoteError",
+]
+
+
+class FastcoreError(Exception):
+    """The base of every error that fastcore itself raises."""
+
+
+class BadFrame(FastcoreError, ValueError):
+    """Bytes that are no frame: a header that can't be one, a ``length`` that isn't true.
+
+    It costs the one message. The buffer goes on at the next sentinel.
+    """
+
+
+class FrameTooLarge(BadFrame):
+    """A frame, a header or a claimed ``length`` is over its limit.
+
+    Parameters
+    ----------
+    what : str
+        What is too large: ``'frame'``, ``'header'``, ``'decompressed payload'``.
+    size : int
+        Its size in bytes; where it hasn't arrived whole, the size known so far.
+    limit : int
+        The limit in bytes.
+    keyword : str
+        The keyword argument that raises the limit.
+    """
+
+    def __init__(self, what: str, size: int, limit: int, keyword: str) -> None:
+        super().__init__(what, size, limit, keyword)
+        self.what = what
+        self.size = size
+        self.limit = limit
+        self.keyword = keyword
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} of {self.size:,} bytes or more is over the limit of {self.limit:,} bytes; "
+            f"raise it with {self.keyword}= if the peer is to be trusted with that much memory"
+        )
+
+
+class BadMessage(FastcoreError, ValueError):
+    """A frame came whole, but its header or payload can't be decoded.
+
+    It costs the one message; the connection goes on.
+    """
+
+
+class BufferMisuse(FastcoreError, RuntimeError):
+    """A buffer was used in a way that would corrupt it; it did nothing instead.
+
+    Fed from inside its own callback, prepared twice, committed more than was
+    prepared, used by two threads at once.
+    """
+
+
+class ConnectionLost(FastcoreError, StreamClosedError):
+    """The connection ended while somebody still waited for it.
+
+    Parameters
+    ----------
+    message : str
+        What was going on, with which peer.
+    real_error : BaseException, optional
+        The error that ended the connection, where there was one.
+    """
+
+    def __init__(self, message: str, real_error: BaseException | None = None) -> None:
+        StreamClosedError.__init__(self, real_error=real_error)
+        self.args = (message,)
+
+    def __str__(self) -> str:
+        reason = f" ({self.real_error})" if self.real_error is not None else ""
+        return f"{self.args[0]}{reason}"
+
+
+class RPCClosed(FastcoreError, IOError):
+    """A call on an ``rpc`` after its ``close_rpc()``."""
+
+
+class RemoteError(FastcoreError):
+    """A handler raised an exception of a type that doesn't exist here.
+
+    Parameters
+    ----------
+    type_name : str
+        The name of the exception's type at the remote side.
+    message : str
+        Its message.
+    args : tuple
+        Its arguments, as far as a message can express them.
+    """
+
+    def __init__(self, type_name: str, message: str, args: tuple[object, ...] = ()) -> None:
+        super().__init__(type_name, message)
+        self.type_name = type_name
+        self.message = message
+        self.remote_args = args
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}"

@@ -1,0 +1,157 @@
+"""Errors that cross the wire: an exception becomes a reply, and the reply an exception.
+
+The reply is a map of plain values; nothing in it is ever unpickled:
+
+    {'status': 'uncaught-error',
+     'exception': {'type': 'ZeroDivisionError', 'message': 'division by zero', 'args': [...]},
+     'traceback': 'Traceback (most recent call last): ...'}
+
+A builtin exception is raised as its own type at the caller, one that the caller has
+registered too, and any other as RemoteError.
+"""
+
+from __future__ import annotations
+
+import builtins
+import traceback
+from typing import Any, Final, TypeVar
+
+from fastcore.errors import RemoteError
+
+__all__ = ["error_reply", "is_error_reply", "register_error", "remote_exception"]
+
+STATUS: Final = "uncaught-error"
+
+#: Longest traceback and message that a reply carries, in characters.
+_MAX_TEXT = 20_000
+_PLAIN = (str, bytes, int, float, bool, type(None))
+
+E = TypeVar("E", bound=type[Exception])
+
+_types: dict[str, type[Exception]] = {
+    name: value
+    for name, value in vars(builtins).items()
+    if isinstance(value, type)
+    and issubclass(value, Exception)
+    # No Future can hold a StopIteration: it would end the coroutine that waits.
+    and not issubclass(value, StopIteration | StopAsyncIteration)
+}
+
+
+def register_error(error_type: E) -> E:
+    """Let an exception type of yours arrive as itself. Serves as a decorator.
+
+    Parameters
+    ----------
+    error_type : type
+        A subclass of Exception that can be made from its ``args``.
+
+    Returns
+    -------
+    type
+        The same.
+
+    Examples
+    --------
+    >>> from fastcore import register_error
+    >>> @register_error
+    ... class OutOfStock(Exception):
+    ...     pass
+    """
+    _types[error_type.__name__] = error_type
+    return error_type
+
+
+def error_reply(error: BaseException, *, with_traceback: bool = True) -> dict[str, Any]:
+    """Describe an exception for the caller at the other side.
+
+    Parameters
+    ----------
+    error : BaseException
+        What a handler raised.
+    with_traceback : bool
+        Whether to tell the traceback, which names files and lines of this program.
+
+    Returns
+    -------
+    dict
+
+    Examples
+    --------
+    >>> error_reply(KeyError('x'))['exception']
+    {'type': 'KeyError', 'message': "'x'", 'args': ['x']}
+    """
+    text = "".join(traceback.format_exception(error)) if with_traceback else ""
+    return {
+        "status": STATUS,
+        "exception": {
+            "type": type(error).__name__,
+            "message": _text(error),
+            "args": [arg if _is_plain(arg) else repr(arg)[:_MAX_TEXT] for arg in error.args],
+        },
+        "traceback": text[-_MAX_TEXT:],
+    }
+
+
+def is_error_reply(reply: object) -> bool:
+    """Whether a reply tells of an exception."""
+    return type(reply) is dict and reply.get("status") == STATUS and "exception" in reply
+
+
+def remote_exception(reply: dict[str, Any], peer: str, op: object) -> Exception:
+    """Make the exception that an error reply tells of.
+
+    Parameters
+    ----------
+    reply : dict
+        What :func:`is_error_reply` is true for.
+    peer : str
+        Who sent it.
+    op : object
+        What was called.
+
+    Returns
+    -------
+    Exception
+        With a note that names peer and op and holds the remote traceback.
+    """
+    described = reply["exception"]
+    if isinstance(described, dict):
+        error = _rebuild(described)
+    else:
+        # Releases 1.10 to 1.13 of distributed sent a pickle here.
+        error = RemoteError("unknown", "the peer described its error by a pickle, which isn't read")
+    remote = reply.get("traceback")
+    note = f"raised by op {op!r} at {peer}"
+    if isinstance(remote, str) and remote:
+        note += f"; its traceback there:\n{remote}"
+    error.add_note(note)
+    return error
+
+
+def _rebuild(described: dict[str, Any]) -> Exception:
+    name = str(described.get("type"))
+    message = str(described.get("message"))
+    args = described.get("args")
+    args = tuple(args) if isinstance(args, list) else (message,)
+    known = _types.get(name)
+    if known is not None:
+        try:
+            return known(*args)
+        except Exception:  # its constructor takes something else: tell it all the same
+            pass
+    return RemoteError(name, message, args)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:_MAX_TEXT]
+    except Exception:
+        return "(it has no text: its __str__ failed)"
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, str | bytes):
+        return len(value) <= _MAX_TEXT
+    # MessagePack holds integers of up to 64 bits.
+    return isinstance(value, _PLAIN) and not (isinstance(value, int) and abs(value) >= 2**63)

@@ -1,0 +1,230 @@
+"""``read``, ``write``, ``connect``: the thin coroutines over Tornado's streams."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import Any
+
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+from tornado.netutil import ssl_wrap_socket
+
+from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address
+from fastcore.channel import channel_of, unobserved
+from fastcore.errors import ConnectionLost
+from fastcore.limits import Limits
+
+__all__ = ["connect", "read", "write"]
+
+#: Seconds before a refused connection is tried again.
+_RETRY = 0.02
+
+
+def read(stream: IOStream) -> asyncio.Future[Any]:
+    """Read the next message of a stream.
+
+    Parameters
+    ----------
+    stream : tornado.iostream.IOStream
+        Any open stream. Its bytes belong to fastcore from the first message on.
+
+    Returns
+    -------
+    asyncio.Future
+        The message. A read given up, by cancelling it or by ``gen.with_timeout``, loses
+        nothing: the next one gets the message.
+
+    Raises
+    ------
+    ConnectionLost
+        In the Future: the connection has ended, and all its messages were read.
+        It is a ``tornado.iostream.StreamClosedError``.
+    BadFrame, BadMessage
+        In the Future: what arrived is no message. The next read goes on after it.
+    FrameTooLarge
+        In the Future: more arrived than is allowed.
+    RuntimeError
+        In the Future: somebody else reads from this stream already.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> from fastcore import Server, connect, read, write
+    >>> async def main():
+    ...     server = Server({'add': lambda stream, x, y: x + y})
+    ...     server.listen(0, '127.0.0.1')
+    ...     stream = await connect('127.0.0.1', server.port)
+    ...     await write(stream, {'op': 'add', 'x': 1, 'y': 2})
+    ...     print(await read(stream))
+    ...     stream.close()
+    ...     server.stop()
+    >>> asyncio.run(main())
+    3
+    """
+    return channel_of(stream).read()
+
+
+def write(stream: IOStream, msg: object) -> asyncio.Future[None]:
+    """Write a message to a stream.
+
+    It is on its way when ``write`` returns, in the order of the calls; awaiting the
+    Future is for not writing faster than the peer reads.
+
+    Parameters
+    ----------
+    stream : tornado.iostream.IOStream
+        Any open stream.
+    msg : object
+        Whatever MessagePack can express. Binary values of 256 KiB and more are sent from
+        where they lie: don't change them until the Future is done.
+
+    Returns
+    -------
+    asyncio.Future
+        Done when it is safe to go on: at once, or when the peer has read enough.
+
+    Raises
+    ------
+    TypeError, ValueError, OverflowError
+        In the Future: the message can't be expressed. Nothing was sent.
+    ConnectionLost
+        In the Future: the connection has ended.
+
+    Examples
+    --------
+    See :func:`read`.
+    """
+    return channel_of(stream).write(msg)
+
+
+def connect(
+    ip: str | bytes,
+    port: int | None = None,
+    timeout: float = 3,
+    *,
+    ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
+    compression: str | None = None,
+    **limits: Any,
+) -> asyncio.Future[IOStream]:
+    """Connect to a server. Tries again while the port refuses, until the timeout.
+
+    Parameters
+    ----------
+    ip : str
+        Host name or address; ``'unix:/path'`` for a unix socket.
+    port : int, optional
+        The port; not for a unix socket.
+    timeout : float
+        Seconds.
+    ssl_options : ssl.SSLContext or dict, optional
+        Connect with TLS.
+    compression : str, optional
+        Compress what is written to the stream: ``'zlib'``, ``'lz4'`` or ``'snappy'``.
+    **limits
+        The fields of :class:`fastcore.limits.Limits`.
+
+    Returns
+    -------
+    asyncio.Future
+        The open ``IOStream``, with TCP_NODELAY set.
+
+    Raises
+    ------
+    ConnectionLost
+        In the Future: there was no connection until the timeout. It is a
+        ``StreamClosedError`` and so an ``IOError``; its text names ip, port and timeout.
+
+    Examples
+    --------
+    See :func:`read`.
+    """
+    loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+    connecting = _connect(ip, port, timeout, ssl_options, compression, limits)
+    task = loop.create_task(connecting)
+    task.add_done_callback(unobserved)
+    return task  # type: ignore[no-any-return]
+
+
+async def _connect(
+    ip: str | bytes,
+    port: int | None,
+    timeout: float,
+    ssl_options: dict[str, Any] | ssl.SSLContext | None,
+    compression: str | None,
+    limits: dict[str, Any],
+) -> IOStream:
+    address = parse_address(ip=ip, port=port)
+    settings = Limits(**limits)
+    reason: BaseException | None = None
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                try:
+                    stream = await _open(address, ssl_options)
+                except (ConnectionRefusedError, FileNotFoundError) as error:
+                    # The server may be about to listen.
+                    reason = error
+                    await asyncio.sleep(_RETRY)
+                else:
+                    channel_of(stream, settings, compression)
+                    return stream
+    except TimeoutError:
+        raise _not_connected(address, f"not within {timeout:g} s", reason) from reason
+    except (OSError, StreamClosedError) as error:
+        raise _not_connected(address, f"timeout {timeout:g} s", error) from error
+
+
+def _not_connected(address: Address, when: str, reason: BaseException | None) -> ConnectionLost:
+    return ConnectionLost(f"could not connect to {format_address(address)}, {when}", reason)
+
+
+async def _open(address: Address, ssl_options: dict[str, Any] | ssl.SSLContext | None) -> IOStream:
+    host, _ = address
+    sock = await _open_socket(address)
+    if ssl_options is None:
+        stream = IOStream(sock)
+        stream.set_nodelay(True)
+        return stream
+    sock = ssl_wrap_socket(sock, ssl_options, server_hostname=host, do_handshake_on_connect=False)
+    secure = SSLIOStream(sock, ssl_options=ssl_options)
+    secure.set_nodelay(True)
+    try:
+        await secure.wait_for_handshake()
+    except BaseException:
+        secure.close()
+        raise
+    return secure
+
+
+async def _open_socket(address: Address) -> socket.socket:
+    """Try the host's addresses one after the other; leave no socket behind, even if cancelled."""
+    loop = asyncio.get_running_loop()
+    reason: OSError | None = None
+    for family, target in await _resolve(address):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, target)
+        except OSError as error:
+            sock.close()
+            reason = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise reason or OSError(f"{address[0]} has no address")
+
+
+async def _resolve(address: Address) -> list[tuple[int, Any]]:
+    host, port = address
+    if port is None:
+        return [(socket.AF_UNIX, host.removeprefix(UNIX_SCHEME))]
+    try:
+        # A numeric address needs no look-up, and so no thread.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, target) for family, _, _, _, target in found]
