@@ -9,7 +9,25 @@ The interface of the classic ``distributed.core``, on today's Python:
 ``import fastcore as core`` is the drop-in for ``distributed.core``.
 """
 
+import sys
+
+import fastcore as core
 from fastcore._framing import SENTINEL
+from fastcore.compat import (
+    clean_exception,
+    coerce_to_address,
+    coerce_to_rpc,
+    dumps,
+    error_message,
+    handle_signal,
+    install_as_distributed_core,
+    ip_port_from_args,
+    loads,
+    logger,
+    pingpong,
+    send_recv_sync,
+    sentinel,
+)
 from fastcore.errors import (
     BadFrame,
     BadMessage,
@@ -28,6 +46,9 @@ from fastcore.streams import connect, read, write
 
 __version__ = "0.1.0"
 
+# `fastcore.core` is the drop-in under its old name, for `from fastcore.core import rpc` too.
+sys.modules["fastcore.core"] = core
+
 __all__ = [
     "MAX_BUFFER_SIZE",
     "SENTINEL",
@@ -40,11 +61,25 @@ __all__ = [
     "RPCClosed",
     "RemoteError",
     "Server",
+    "clean_exception",
+    "coerce_to_address",
+    "coerce_to_rpc",
     "connect",
+    "core",
+    "dumps",
+    "error_message",
     "get_total_physical_memory",
+    "handle_signal",
+    "install_as_distributed_core",
+    "ip_port_from_args",
+    "loads",
+    "logger",
+    "pingpong",
     "read",
     "register_error",
     "rpc",
     "send_recv",
+    "send_recv_sync",
+    "sentinel",
     "write",
 ]
