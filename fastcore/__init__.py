@@ -39,6 +39,7 @@ from fastcore.errors import (
     RPCClosed,
 )
 from fastcore.limits import MAX_BUFFER_SIZE, get_total_physical_memory
+from fastcore.pool import ConnectionPool, RPCCall
 from fastcore.remote_errors import register_error
 from fastcore.rpc import rpc, send_recv
 from fastcore.server import Server
@@ -56,8 +57,10 @@ __all__ = [
     "BadMessage",
     "BufferMisuse",
     "ConnectionLost",
+    "ConnectionPool",
     "FastcoreError",
     "FrameTooLarge",
+    "RPCCall",
     "RPCClosed",
     "RemoteError",
     "Server",

@@ -79,6 +79,8 @@ class Channel:
         self.compression = compression
         self.limits = limits
         self.on_ready: Callable[[], None] | None = None
+        #: Called when the connection ends, by whoever keeps count of it.
+        self.on_lost: Callable[[], None] | None = None
         #: Why the connection has ended; None while it lasts.
         self.lost: str | None = None
         #: Whether the socket takes no more for now; ``on_drained`` is called when it does.
@@ -435,6 +437,17 @@ class Channel:
             self.stream._state = None
         self.stream.close(exc_info=error if error is not None else False)
 
+    def close_from_any_thread(self) -> None:
+        """Close the stream in its own loop's thread if that runs, else at once."""
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is self.loop or not self.loop.is_running():
+            self.close()
+        else:
+            self.loop.call_soon_threadsafe(self.close)
+
     def _before_close(self) -> None:
         """Run while the stream is closing, whoever closes it."""
         if self._unsent and self._open and self.stream.error is None:
@@ -454,6 +467,8 @@ class Channel:
         self._out.clear()
         self._unsent = 0
         writers, self._writers = self._writers, deque()
+        if self.on_lost is not None:
+            self.on_lost()
         if self.loop.is_closed():
             return
         for _, future in writers:
@@ -526,7 +541,10 @@ def _given_up(future: asyncio.Future[Any]) -> bool:
     if future.done():
         return True
     callbacks = getattr(future, "_callbacks", None) or ()
-    return any("with_timeout" in getattr(callback, "__qualname__", "") for callback, _ in callbacks)
+    return any(
+        getattr(callback, "__qualname__", "") == "with_timeout.<locals>.error_callback"
+        for callback, _ in callbacks
+    )
 
 
 def unobserved(future: asyncio.Future[Any]) -> asyncio.Future[Any]:

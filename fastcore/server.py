@@ -261,6 +261,10 @@ class _Connection:
         return self._done(error_reply(error, with_traceback=False), reply=True, close=fatal)
 
     def _failed(self, op: object, error: BaseException) -> dict[str, Any]:
+        if isinstance(error, ConnectionLost) and self.channel.lost is not None:
+            # How every stream of answers ends: the client has left.
+            logger.debug("%r: %s", op, error)
+            return error_reply(error)
         logger.warning("%r, called from %s, raised", op, self.channel.peer, exc_info=error)
         return error_reply(error)
 
