@@ -1,0 +1,78 @@
+"""The programs of examples/, as a user starts them: real processes, real sockets."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support import Program
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@contextmanager
+def todays(name: str, port: int) -> Iterator[Program]:
+    with Program(str(EXAMPLES / f"{name}.py"), str(port)) as program:
+        yield program
+
+
+@contextmanager
+def classic(name: str, port: int) -> Iterator[Program]:
+    """The text of a program of 2016 with another port in it; for the server, one that it tells."""
+    text = (EXAMPLES / "classic" / f"{name}.py").read_text()
+    text = text.replace("s.listen(8888)", f"s.listen({port}); print(s.port)")
+    text = text.replace("8888", str(port)).replace("'interval': 1", "'interval': 0.01")
+    # They close neither their loops nor their streams, which ends with the process.
+    with Program("-W", "ignore::ResourceWarning", "-c", text) as program:
+        yield program
+
+
+SPELLINGS = pytest.mark.parametrize("spelling", [todays, classic])
+Spelling = Callable[[str, int], Iterator[Program]]
+
+
+@contextmanager
+def serving(spelling: Spelling) -> Iterator[int]:
+    with spelling("server", 0) as server:
+        yield int(server.line().rpartition(":")[2])
+        assert server.process.poll() is None, f"the server ended: {server.errors}"
+
+
+@SPELLINGS
+def test_the_client_by_hand_prints_the_sum_and_then_the_stream(spelling: Spelling):
+    with serving(spelling) as port, spelling("client", port) as client:
+        assert [client.line() for _ in range(4)] == ["3", "1", "2", "3"]
+
+
+@SPELLINGS
+def test_the_rpc_client_prints_the_sum(spelling: Spelling):
+    with serving(spelling) as port, spelling("rpc_client", port) as client:
+        assert client.rest() == "3"
+        assert client.wait() == 0
+
+
+@pytest.mark.parametrize(("server", "client"), [(todays, classic), (classic, todays)])
+def test_the_two_spellings_understand_each_other(server: Spelling, client: Spelling):
+    with serving(server) as port, client("rpc_client", port) as program:
+        assert program.rest() == "3"
+
+
+def test_a_server_outlives_a_client_that_leaves_in_the_middle_of_a_stream():
+    with serving(todays) as port:
+        with classic("client", port) as client:
+            assert [client.line() for _ in range(2)] == ["3", "1"]
+            client.send(signal.SIGKILL)
+        with todays("rpc_client", port) as client:
+            assert client.rest() == "3"
+
+
+def test_servers_with_state_of_their_own_call_each_other():
+    with Program(str(EXAMPLES / "everything_is_a_server.py")) as program:
+        assert program.rest().splitlines() == [
+            "done by ['first', 'second']",
+            "each did [5, 5]",
+            "7 squared is 49",
+        ]
+        assert program.wait() == 0, program.errors
+        assert program.errors == ""
