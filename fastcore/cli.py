@@ -1,0 +1,254 @@
+"""The command ``fastcore``: serve handlers, call them, time them, run old programs.
+
+What goes wrong is told in one line on stderr, with exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import logging
+import os
+import runpy
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from fastcore import __version__, demo, ping
+from fastcore.addressing import Address, format_address, parse_address
+from fastcore.compat import install_as_distributed_core
+from fastcore.errors import FastcoreError
+from fastcore.remote_errors import is_error_reply, remote_exception
+from fastcore.server import Server
+from fastcore.streams import connect, read, write
+
+__all__ = ["main"]
+
+#: What a shell expects of a program that Ctrl-C ended.
+_INTERRUPTED = 130
+
+
+class CommandError(Exception):
+    """A command can't do what was asked; its text is what the user gets to read."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(1, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; those of the process if left out.
+
+    Returns
+    -------
+    int
+        The exit code: 0, 1 after an error that was told, 130 after Ctrl-C.
+
+    Examples
+    --------
+    >>> main(['call', '127.0.0.1:1', 'identity', '--timeout', '0.1'])
+    1
+    """
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        arguments.run(arguments)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except Exception as error:
+        if arguments.verbose:
+            traceback.print_exc()
+        print(f"fastcore: {_in_one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, CommandError | FastcoreError) else f"{type(error).__name__}: {text}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="fastcore", description="Messages and remote calls over Tornado streams.")
+    parser.add_argument("--version", action="version", version=f"fastcore {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log all there is, and show tracebacks")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    command = commands.add_parser("demo", help="start a server, talk to it, show what is said")
+    command.set_defaults(run=lambda arguments: asyncio.run(demo.show()))
+
+    command = commands.add_parser("serve", help="serve a dict of handlers, or a Server subclass")
+    command.add_argument(
+        "target", metavar="MODULE:HANDLERS", help="where the handlers are, such as shop:handlers"
+    )
+    command.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="who can reach it; 0.0.0.0 or :: is everybody (default: %(default)s)",
+    )
+    command.add_argument("--port", type=int, help="default: the Server's default_port, else a free one")
+    command.set_defaults(run=lambda arguments: asyncio.run(_serve(arguments)))
+
+    command = commands.add_parser("call", help="call one handler of a server")
+    _add_address(command)
+    command.add_argument("op", metavar="OP", help="the handler's name")
+    command.add_argument(
+        "keywords",
+        metavar="key=value",
+        nargs="*",
+        type=_keyword,
+        help="value: JSON if it parses, else a string",
+    )
+    command.add_argument("--json", action="store_true", help="print the answer as JSON, bytes as text")
+    command.set_defaults(run=lambda arguments: asyncio.run(_call(arguments)))
+
+    command = commands.add_parser("ping", help="time round trips to a server")
+    _add_address(command)
+    command.add_argument(
+        "-n", "--count", type=_positive, default=1000, help="how many (default: %(default)s)"
+    )
+    command.set_defaults(
+        run=lambda arguments: asyncio.run(ping.show(arguments.address, arguments.count, arguments.timeout))
+    )
+
+    command = commands.add_parser(
+        "run-classic", help="run a program written for distributed.core, on fastcore in its place"
+    )
+    command.add_argument("-m", dest="is_module", action="store_true", help="PROGRAM is a module's name")
+    command.add_argument("program", metavar="PROGRAM")
+    command.add_argument("arguments", metavar="...", nargs=argparse.REMAINDER, help="its arguments")
+    command.set_defaults(run=_run_classic)
+    return parser
+
+
+def _add_address(command: argparse.ArgumentParser) -> None:
+    command.add_argument("address", metavar="HOST:PORT", type=_address)
+    command.add_argument(
+        "--timeout",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="for each answer (default: %(default)s)",
+    )
+
+
+def _address(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def _keyword(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    server = _load_server(arguments.target)
+    server.listen(arguments.port, arguments.host)
+    address = format_address((arguments.host, server.port))
+    print(f"serving {arguments.target} on {address}", flush=True)
+    await _asked_to_stop()
+    server.stop()
+
+
+def _load_server(target: str) -> Server:
+    module_name, _, name = target.partition(":")
+    if not (module_name and name):
+        raise CommandError(f"{target!r} is not of the form MODULE:HANDLERS")
+    # As `python -m` does: the modules of the current directory count.
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise CommandError(f"can't serve {target!r}: {error}") from error
+    if isinstance(found, Mapping):
+        return Server(found)
+    if isinstance(found, type) and issubclass(found, Server):
+        return found()
+    raise CommandError(f"{target!r} is a {type(found).__name__}, not a dict of handlers or a Server subclass")
+
+
+async def _asked_to_stop() -> None:
+    """Wait for SIGTERM or Ctrl-C."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    await stop.wait()
+
+
+async def _call(arguments: argparse.Namespace) -> None:
+    # By hand rather than by rpc: any key may be asked for, also one that rpc has a meaning for.
+    message = {**dict(arguments.keywords), "op": arguments.op}
+    peer = format_address(arguments.address)
+    stream = await connect(*arguments.address, timeout=arguments.timeout)
+    try:
+        async with asyncio.timeout(arguments.timeout):
+            await write(stream, message)
+            if not message.get("reply", True):
+                return
+            reply = await read(stream)
+    except TimeoutError:
+        raise CommandError(
+            f"no answer to {arguments.op!r} from {peer} within {arguments.timeout:g} s"
+        ) from None
+    finally:
+        stream.close()
+    if is_error_reply(reply):
+        error = remote_exception(reply, peer, arguments.op)
+        raise CommandError(f"{arguments.op!r} at {peer} raised {_in_one_line(error)}") from error
+    if arguments.json:
+        print(json.dumps(reply, default=_for_json))
+    else:
+        print(reply)
+
+
+def _for_json(value: object) -> str:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _run_classic(arguments: argparse.Namespace) -> None:
+    program = arguments.program
+    if not arguments.is_module and not os.path.exists(program):
+        raise CommandError(f"there is no file {program!r}")
+    install_as_distributed_core()
+    sys.argv = [program, *arguments.arguments]
+    try:
+        if arguments.is_module:
+            sys.path.insert(0, os.getcwd())
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        else:
+            sys.path.insert(0, os.path.dirname(os.path.abspath(program)))
+            runpy.run_path(program, run_name="__main__")
+    except Exception as error:
+        # Its author wants to read where, as python itself would tell.
+        traceback.print_exception(error)
+        raise SystemExit(1) from None
