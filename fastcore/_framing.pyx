@@ -53,7 +53,7 @@ from cpython.memoryview cimport PyMemoryView_FromObject
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp, memcpy, memmove
 
-from fastcore._memory cimport advise_huge_pages
+from fastcore._memory cimport HUGE_PAGE, giant_free, giant_grow, giant_new
 
 from weakref import WeakValueDictionary
 
@@ -79,13 +79,13 @@ SENTINEL = b"7d629535c4f3a6963f566af7d3e3a2d2"
 
 cdef enum:
     # What `prepare` lends when nothing is known, and the size of the Block that is kept.
-    STEP = 64 * 1024
+    STEP = 128 * 1024
     SMALLEST_BLOCK = 256
     # A payload up to here is copied out; a larger one is a view, which costs some 0.2 us.
-    SMALL_PAYLOAD = 8 * 1024
-    # Releasing the GIL costs about as much as searching this many bytes.
+    SMALL_PAYLOAD = 4 * 1024
+    # A search that isn't over after so many bytes goes on without the GIL.
     LONG_SEARCH = 256 * 1024
-    # From this size on a Block asks for huge pages.
+    # From this size on a Block consists of huge pages.
     GIANT_BLOCK = 4 * 1024 * 1024
     LENGTH_SIZE = 4
 
@@ -115,7 +115,11 @@ cdef uint8_t *_kept = NULL
 @cython.final
 @cython.freelist(16)
 cdef class Block:
-    """Owns `capacity` bytes; `views` memoryviews look at them."""
+    """Owns `capacity` bytes; `views` memoryviews look at them.
+
+    Its memory comes from one of three places, as the capacity tells: GIANT_BLOCK or more
+    from the system, STEP from the kept memory if there is some, and else from malloc.
+    """
 
     cdef uint8_t *data
     cdef Py_ssize_t capacity
@@ -123,20 +127,31 @@ cdef class Block:
 
     def __dealloc__(self):
         global _kept
-        if self.capacity == STEP and _kept is NULL:
+        if self.capacity >= GIANT_BLOCK:
+            giant_free(self.data, self.capacity)
+        elif self.capacity == STEP and _kept is NULL:
             _kept = self.data
         else:
             PyMem_RawFree(self.data)
 
     cdef int grow(self, Py_ssize_t capacity) except -1:
-        """More memory behind the same bytes. Only while nobody looks at them."""
-        data = <uint8_t *> PyMem_RawRealloc(self.data, capacity)
+        """The same bytes and more room behind them. Only while nobody looks at them."""
+        cdef void *data
+        if capacity < GIANT_BLOCK:
+            data = PyMem_RawRealloc(self.data, capacity)
+        else:
+            capacity = whole_huge_pages(capacity)
+            if self.capacity >= GIANT_BLOCK:
+                data = giant_grow(self.data, self.capacity, capacity)
+            else:
+                data = giant_new(capacity)
+                if data is not NULL and self.capacity:
+                    memcpy(data, self.data, self.capacity)
+                    PyMem_RawFree(self.data)
         if data is NULL:
             raise MemoryError(f"no memory for a block of {capacity:,} bytes")
-        self.data = data
+        self.data = <uint8_t *> data
         self.capacity = capacity
-        if capacity >= GIANT_BLOCK:
-            advise_huge_pages(data, capacity)
         return 0
 
 
@@ -150,6 +165,10 @@ cdef Block new_block(Py_ssize_t capacity):
     else:
         block.grow(capacity)
     return block
+
+
+cdef Py_ssize_t whole_huge_pages(Py_ssize_t size) noexcept:
+    return (size + <Py_ssize_t> HUGE_PAGE - 1) // <Py_ssize_t> HUGE_PAGE * <Py_ssize_t> HUGE_PAGE
 
 
 cdef char *BYTE_FORMAT = "B"
@@ -518,12 +537,12 @@ cdef class Buffer:
         if end < self.search.enough:
             return -1
         data = self.block.data + self.head
-        if end - self.search.at < LONG_SEARCH:
-            return scan(&self.scanner.tables, data, end, &self.search)
-        self.state = BUSY
-        with nogil:
-            found = scan(&self.scanner.tables, data, end, &self.search)
-        self.state = FREE
+        found = scan(&self.scanner.tables, data, min(end, self.search.at + LONG_SEARCH), &self.search)
+        if found < 0 and end >= self.search.enough:
+            self.state = BUSY
+            with nogil:
+                found = scan(&self.scanner.tables, data, end, &self.search)
+            self.state = FREE
         return found
 
     cdef Py_ssize_t find_frame(self) except -2:

@@ -131,8 +131,9 @@ static inline void scan_shift(scan_state *search, ptrdiff_t size)
 
 static ptrdiff_t scan_probe(const scanner *s, const uint8_t *data, ptrdiff_t end, scan_state *search)
 {
+    const ptrdiff_t stride = s->stride;
     ptrdiff_t at = search->at;
-    for (; at <= end - GRAM; at += s->stride) {
+    for (; at <= end - GRAM; at += stride) {
         EXAMINED(GRAM);
         const uint8_t found = s->grams[gram_slot(s, data + at)];
         if (!found)
