@@ -170,10 +170,14 @@ def _keyword(text: str) -> tuple[str, Any]:
 
 async def _serve(arguments: argparse.Namespace) -> None:
     server = _load_server(arguments.target)
-    server.listen(arguments.port, arguments.host)
+    stop = _stop_signal()
+    try:
+        server.listen(arguments.port, arguments.host)
+    except OSError as error:
+        raise CommandError(f"can't listen on {arguments.host}, port {arguments.port}: {error}") from error
     address = format_address((arguments.host, server.port))
     print(f"serving {arguments.target} on {address}", flush=True)
-    await _asked_to_stop()
+    await stop.wait()
     server.stop()
 
 
@@ -196,13 +200,13 @@ def _load_server(target: str) -> Server:
     raise CommandError(f"{target!r} is a {type(found).__name__}, not a dict of handlers or a Server subclass")
 
 
-async def _asked_to_stop() -> None:
-    """Wait for SIGTERM or Ctrl-C."""
+def _stop_signal() -> asyncio.Event:
+    """Give what SIGTERM and Ctrl-C set from now on."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    await stop.wait()
+    return stop
 
 
 async def _call(arguments: argparse.Namespace) -> None:

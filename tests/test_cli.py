@@ -1,0 +1,324 @@
+"""The command, as a user runs it: arguments in; output, one line of error and an exit code out."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from support import DEADLINE, Program
+
+from fastcore import cli, demo
+
+SHOP = """
+from fastcore import Server
+
+def echo(stream, **keywords):
+    return keywords
+
+def fail(stream):
+    raise KeyError("no such\\nthing")
+
+async def never(stream):
+    import asyncio
+    await asyncio.Event().wait()
+
+def binary(stream):
+    return [b"raw", {"key": b"\\xff"}]
+
+handlers = {"echo": echo, "fail": fail, "never": never, "binary": binary}
+
+class Counter(Server):
+    def __init__(self):
+        self.count = 0
+        super().__init__({"increment": self.increment})
+
+    def increment(self, stream, by=1):
+        self.count += by
+        return self.count
+
+wrong = {"add": lambda stream, x, y: x * y}
+not_handlers = 12
+"""
+
+
+class Outcome(NamedTuple):
+    output: str
+    errors: str
+    code: int
+
+
+def fastcore(*arguments: str, **options: object) -> Program:
+    return Program("-m", "fastcore", *arguments, **options)
+
+
+def outcome(*arguments: str, **options: object) -> Outcome:
+    with fastcore(*arguments, **options) as program:
+        return outcome_of(program)
+
+
+def outcome_of(program: Program) -> Outcome:
+    output = program.rest()
+    code = program.wait()
+    return Outcome(output, program.errors, code)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(SHOP)
+    return tmp_path
+
+
+@contextmanager
+def serving(folder: Path, target: str = "shop:handlers", *options: str) -> Iterator[str]:
+    with fastcore("serve", target, *options, cwd=folder) as server:
+        yield server.line().rpartition(" ")[2]
+        server.send(signal.SIGTERM)
+        assert server.wait() == 0, server.errors
+
+
+def assert_told(result: Outcome, *words: str) -> None:
+    """One line on stderr, exit code 1, no output."""
+    assert result.code == 1
+    assert result.output == ""
+    assert len(result.errors.splitlines()) == 1, result.errors
+    for word in words:
+        assert word in result.errors
+
+
+# -- demo
+
+
+def test_demo_shows_what_is_said_and_how_fast():
+    result = outcome("demo")
+    assert result.code == 0, result.errors
+    assert "->  {'op': 'add', 'x': 1, 'y': 2}\n    <-  3" in result.output
+    assert "<-  1\n    <-  2\n    <-  3" in result.output
+    assert "->  remote.add(x=1, y=2)\n    <-  3" in result.output
+    assert "calls/s" in result.output.splitlines()[-1]
+    assert "messages/s" in result.output.splitlines()[-1]
+
+
+def test_demo_tells_that_its_server_does_not_start(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    assert cli.main(["demo"]) == 1
+    assert capsys.readouterr().err == "fastcore: the server ended with exit code 1\n"
+
+
+def test_demo_tells_of_a_wrong_answer(folder: Path, monkeypatch, capsys):
+    with serving(folder, "shop:wrong") as address:
+
+        @asynccontextmanager
+        async def wrong_server() -> AsyncIterator[int]:
+            yield int(address.rpartition(":")[2])
+
+        monkeypatch.setattr(demo, "_server_process", wrong_server)
+        assert cli.main(["demo"]) == 1
+        assert capsys.readouterr().err == "fastcore: the server answered 2 where 3 is right\n"
+
+
+# -- serve
+
+
+def test_serve_takes_a_dict_of_handlers(folder: Path):
+    with serving(folder) as address:
+        assert outcome("call", address, "echo", "x=1").output == "{'x': 1}"
+
+
+def test_serve_takes_a_server_subclass_that_keeps_its_state(folder: Path):
+    with serving(folder, "shop:Counter") as address:
+        assert outcome("call", address, "increment").output == "1"
+        assert outcome("call", address, "increment", "by=10").output == "11"
+
+
+def test_serve_is_reachable_from_this_machine_only_unless_told_otherwise(folder: Path):
+    with serving(folder) as address:
+        assert address.startswith("127.0.0.1:")
+
+
+def test_serve_ends_quietly_on_ctrl_c(folder: Path):
+    with fastcore("serve", "shop:handlers", cwd=folder) as server:
+        server.line()
+        server.send(signal.SIGINT)
+        assert server.wait() == 0
+        assert server.errors == ""
+
+
+def test_serve_says_that_a_port_is_taken(folder: Path):
+    with serving(folder) as address:
+        port = address.rpartition(":")[2]
+        # Tornado leaves the socket that it could not bind to the garbage collector.
+        silent = ("-W", "ignore::ResourceWarning", "-m", "fastcore")
+        with Program(*silent, "serve", "shop:handlers", "--port", port, cwd=folder) as second:
+            result = outcome_of(second)
+    assert_told(result, "127.0.0.1", port, "in use")
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("shop", ["MODULE:HANDLERS"]),
+        ("nowhere:handlers", ["nowhere"]),
+        ("shop:missing", ["missing"]),
+        ("shop:not_handlers", ["int", "dict of handlers"]),
+    ],
+)
+def test_serve_says_what_is_wrong_with_a_target(folder: Path, target: str, words: list[str]):
+    assert_told(outcome("serve", target, cwd=folder), *words)
+
+
+# -- call
+
+
+def test_call_takes_json_values_and_other_strings(folder: Path):
+    keywords = ["number=1.5", "items=[1, null]", "word=plain", 'quoted="1"', "empty=", "equation=a=b"]
+    with serving(folder) as address:
+        result = outcome("call", address, "echo", *keywords, "--json")
+    assert json.loads(result.output) == {
+        "number": 1.5,
+        "items": [1, None],
+        "word": "plain",
+        "quoted": "1",
+        "empty": "",
+        "equation": "a=b",
+    }
+
+
+def test_call_sends_any_keyword_even_those_that_python_callers_use_otherwise(folder: Path):
+    with serving(folder) as address:
+        result = outcome("call", address, "echo", "timeout=1", "ip=2", "addr=3")
+    assert result.output == "{'timeout': 1, 'ip': 2, 'addr': 3}"
+
+
+def test_call_shows_bytes_as_text_in_json(folder: Path):
+    with serving(folder) as address:
+        assert json.loads(outcome("call", address, "binary", "--json").output) == ["raw", {"key": "\\xff"}]
+
+
+def test_call_without_a_reply_ends_at_once(folder: Path):
+    with serving(folder) as address:
+        assert outcome("call", address, "echo", "reply=false") == ("", "", 0)
+
+
+def test_call_tells_the_error_of_the_handler(folder: Path):
+    with serving(folder) as address:
+        assert_told(outcome("call", address, "fail"), "'fail'", address, "KeyError", "no such")
+
+
+def test_call_tells_of_an_unknown_op(folder: Path):
+    with serving(folder) as address:
+        assert_told(outcome("call", address, "nothing"), "nothing", "echo")
+
+
+def test_call_tells_that_an_answer_takes_too_long(folder: Path):
+    with serving(folder) as address:
+        assert_told(outcome("call", address, "never", "--timeout", "0.2"), "never", address, "0.2 s")
+
+
+def test_call_tells_that_nobody_listens():
+    assert_told(outcome("call", "127.0.0.1:1", "echo", "--timeout", "0.2"), "127.0.0.1:1", "0.2 s")
+
+
+def test_ctrl_c_is_quiet(folder: Path):
+    with serving(folder) as address, fastcore("call", address, "never") as call:
+        # The program answers signals as soon as it runs at all.
+        with pytest.raises(AssertionError, match="no line"):
+            call.line(seconds=1.5)
+        call.send(signal.SIGINT)
+        assert call.wait() == 130
+        assert call.errors == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["call"],
+        ["call", "no-port", "op"],
+        ["call", "127.0.0.1:99999", "op"],
+        ["call", "127.0.0.1:8888", "op", "not-a-keyword"],
+        ["ping", "127.0.0.1:8888", "-n", "0"],
+    ],
+)
+def test_wrong_arguments_get_one_line(arguments: list[str]):
+    assert_told(outcome(*arguments), "--help")
+
+
+def test_verbose_shows_where_an_error_comes_from():
+    result = outcome("--verbose", "call", "127.0.0.1:1", "echo", "--timeout", "0.1")
+    assert result.code == 1
+    assert "Traceback" in result.errors
+
+
+# -- ping
+
+
+def test_ping_shows_minimum_median_and_p99(folder: Path):
+    with serving(folder) as address:
+        result = outcome("ping", address, "-n", "20")
+    assert result.code == 0
+    assert result.errors == "", "no progress line where nobody watches"
+    assert result.output.startswith(f"{address}: 20 round trips, min ")
+    assert ", median " in result.output
+    assert ", p99 " in result.output
+
+
+def test_ping_shows_its_progress_on_a_terminal(folder: Path):
+    controller, terminal = pty.openpty()
+    with serving(folder) as address:
+        command = [sys.executable, "-m", "fastcore", "ping", address, "-n", "20"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=terminal, check=True, timeout=DEADLINE)
+    shown = os.read(controller, 10_000).decode()
+    os.close(controller)
+    os.close(terminal)
+    assert shown.startswith("\r1 of 20, the last one ")
+    assert shown.endswith("\r\x1b[K"), "the line is gone when the figures come"
+
+
+def test_ping_tells_that_nobody_listens():
+    assert_told(outcome("ping", "127.0.0.1:1", "--timeout", "0.2"), "127.0.0.1:1")
+
+
+# -- run-classic
+
+CLASSIC = """
+import sys
+from distributed.core import rpc, Server
+import distributed.core
+print(__name__, sys.argv[1:], distributed.core.Server is Server, Server.__module__)
+"""
+
+
+def test_run_classic_runs_an_old_program_on_fastcore(tmp_path: Path):
+    (tmp_path / "old.py").write_text(CLASSIC)
+    expected = "__main__ ['--flag', 'x'] True fastcore.server"
+    assert outcome("run-classic", "old.py", "--flag", "x", cwd=tmp_path) == (expected, "", 0)
+    assert outcome("run-classic", "-m", "old", "--flag", "x", cwd=tmp_path) == (expected, "", 0)
+
+
+def test_run_classic_finds_the_modules_beside_the_program(tmp_path: Path):
+    (tmp_path / "old.py").write_text("import beside")
+    (tmp_path / "beside.py").write_text("print('found')")
+    assert outcome("run-classic", str(tmp_path / "old.py")).output == "found"
+
+
+def test_run_classic_ends_as_the_program_ends(tmp_path: Path):
+    (tmp_path / "exits.py").write_text("raise SystemExit(7)")
+    (tmp_path / "fails.py").write_text("1 / 0")
+    assert outcome("run-classic", "exits.py", cwd=tmp_path).code == 7
+    failed = outcome("run-classic", "fails.py", cwd=tmp_path)
+    assert failed.code == 1
+    assert "ZeroDivisionError" in failed.errors
+    assert "fails.py" in failed.errors, "the author of a program wants its traceback"
+
+
+def test_run_classic_tells_that_there_is_no_such_program(tmp_path: Path):
+    assert_told(outcome("run-classic", "missing.py", cwd=tmp_path), "missing.py")
