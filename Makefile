@@ -48,7 +48,7 @@ lint: $(VENV)/built $(VENV)/with-lint ## ruff, mypy and cython-lint alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/cython-lint fastcore
+	PATH="$(BIN):$$PATH" $(BIN)/cython-lint fastcore  # which starts pycodestyle
 
 bench: $(VENV)/built $(VENV)/with-bench ## the benchmarks: the parts, then a short side-by-side run
 	$(BIN)/python -m pytest --benchmark

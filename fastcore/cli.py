@@ -15,7 +15,7 @@ import runpy
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from fastcore import __version__, demo, ping
@@ -196,7 +196,8 @@ def _load_server(target: str) -> Server:
     if isinstance(found, Mapping):
         return Server(found)
     if isinstance(found, type) and issubclass(found, Server):
-        return found()
+        make_server: Callable[[], Server] = found  # what it takes is up to the subclass
+        return make_server()
     raise CommandError(f"{target!r} is a {type(found).__name__}, not a dict of handlers or a Server subclass")
 
 
@@ -212,8 +213,9 @@ def _stop_signal() -> asyncio.Event:
 async def _call(arguments: argparse.Namespace) -> None:
     # By hand rather than by rpc: any key may be asked for, also one that rpc has a meaning for.
     message = {**dict(arguments.keywords), "op": arguments.op}
+    host, port = arguments.address
     peer = format_address(arguments.address)
-    stream = await connect(*arguments.address, timeout=arguments.timeout)
+    stream = await connect(host, port, arguments.timeout)
     try:
         async with asyncio.timeout(arguments.timeout):
             await write(stream, message)

@@ -80,10 +80,11 @@ async def _server_process() -> AsyncIterator[int]:
 async def _by_hand(port: int) -> None:
     print("\nclient: writes and reads by hand")
     stream = await connect("127.0.0.1", port)
-    for message, answers in [
+    conversation: list[tuple[dict[str, Any], list[Any]]] = [
         ({"op": "add", "x": 1, "y": 2}, [3]),
         ({"op": "stream", "interval": 0.1, "count": 3}, [1, 2, 3, "end"]),
-    ]:
+    ]
+    for message, answers in conversation:
         print(f"    ->  {message}")
         await write(stream, message)
         for answer in answers:

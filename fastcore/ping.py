@@ -38,7 +38,8 @@ async def show(address: Address, count: int, timeout: float) -> None:
     peer = format_address(address)
     took: list[float] = []
     shown = 0.0
-    stream = await connect(*address, timeout=timeout)
+    host, port = address
+    stream = await connect(host, port, timeout)
     try:
         while len(took) < count:
             start = time.perf_counter()

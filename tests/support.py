@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T], seconds: float = DEADLINE) -> T:
-    """Run ``main`` in a loop of its own; fail after ``seconds``, and on errors that only the loop heard of."""
+    """Run ``main`` in a loop of its own; fail after ``seconds``, or if only the loop heard of an error."""
     unheard: list[dict[str, Any]] = []
 
     async def in_time() -> T:
