@@ -31,10 +31,11 @@
 #define LONGEST_SENTINEL 255
 
 /* By all searches, counted in a debug build only: the tests hold it against the input's size. */
-static size_t bytes_examined = 0;
 #if FASTCORE_DEBUG
+static size_t bytes_examined = 0;
 #define EXAMINED(n) (bytes_examined += (n))
 #else
+enum { bytes_examined = 0 };
 #define EXAMINED(n) ((void)0)
 #endif
 
@@ -67,7 +68,7 @@ static inline uint32_t gram_slot(const scanner *s, const uint8_t *gram)
 }
 
 /* Fills the table; 0 when two grams share a slot. */
-static int place_grams(scanner *s, uint32_t multiplier)
+static inline int place_grams(scanner *s, uint32_t multiplier)
 {
     s->multiplier = multiplier;
     memset(s->grams, 0, sizeof s->grams);
@@ -80,7 +81,7 @@ static int place_grams(scanner *s, uint32_t multiplier)
     return 1;
 }
 
-static void measure_borders(scanner *s)
+static inline void measure_borders(scanner *s)
 {
     ptrdiff_t border = 0;
     s->border[0] = 0;
@@ -93,7 +94,7 @@ static void measure_borders(scanner *s)
 }
 
 /* `size` from 1 to LONGEST_SENTINEL. */
-static void scanner_init(scanner *s, const uint8_t *sentinel, ptrdiff_t size)
+static inline void scanner_init(scanner *s, const uint8_t *sentinel, ptrdiff_t size)
 {
     s->size = size;
     memcpy(s->sentinel, sentinel, (size_t)size);
@@ -129,7 +130,7 @@ static inline void scan_shift(scan_state *search, ptrdiff_t size)
     search->enough -= size;
 }
 
-static ptrdiff_t scan_probe(const scanner *s, const uint8_t *data, ptrdiff_t end, scan_state *search)
+static inline ptrdiff_t scan_probe(const scanner *s, const uint8_t *data, ptrdiff_t end, scan_state *search)
 {
     const ptrdiff_t stride = s->stride;
     ptrdiff_t at = search->at;
@@ -155,7 +156,7 @@ static ptrdiff_t scan_probe(const scanner *s, const uint8_t *data, ptrdiff_t end
     return -1;
 }
 
-static ptrdiff_t scan_byte(const scanner *s, const uint8_t *data, ptrdiff_t end, scan_state *search)
+static inline ptrdiff_t scan_byte(const scanner *s, const uint8_t *data, ptrdiff_t end, scan_state *search)
 {
     const uint8_t *found = memchr(data + search->at, s->sentinel[0], (size_t)(end - search->at));
     const ptrdiff_t stop = found ? found - data : end;
@@ -165,7 +166,7 @@ static ptrdiff_t scan_byte(const scanner *s, const uint8_t *data, ptrdiff_t end,
     return found ? stop : -1;
 }
 
-static ptrdiff_t scan_walk(const scanner *s, const uint8_t *data, ptrdiff_t end, scan_state *search)
+static inline ptrdiff_t scan_walk(const scanner *s, const uint8_t *data, ptrdiff_t end, scan_state *search)
 {
     ptrdiff_t at = search->at, matched = search->matched;
     while (at < end) {
