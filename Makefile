@@ -1,15 +1,17 @@
 # Every target makes what it needs; a second run finds it made.
-# Another interpreter, with an environment of its own:  make test PYTHON=python3.13 VENV=.venv313
+# With another interpreter, in an environment of its own:  make test PYTHON=python3.13 VENV=.venv313
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP    := python -m pip --quiet --disable-pip-version-check
 
 SOURCES := setup.py pyproject.toml $(wildcard fastcore/*.pyx fastcore/*.pxd fastcore/*.h)
+ENGINE_TESTS := $(wildcard tests/test_framing_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-peers docs package clean
+.PHONY: help demo test lint test-uvloop test-dev test-floor test-debug test-sanitize test-valgrind \
+        fuzz fuzz-guided soak coverage bench bench-peers docs package matrix clean
 
 help: ## show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -18,20 +20,20 @@ help: ## show what can be made
 
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "fastcore needs Python 3.11 or later, $(PYTHON) is older: make PYTHON=python3.13 ..."; exit 1; }
+	  || { echo "fastcore needs Python 3.11 or later: make PYTHON=python3.13 ..."; exit 1; }
 	@echo "making $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(BIN)/$(PIP) install --upgrade 'pip>=25.1'
 	@touch $@
 
 $(VENV)/built: $(VENV)/made $(SOURCES)
 	@echo "building fastcore ..."
-	@$(PIP) install --editable .
+	@$(BIN)/$(PIP) install --editable .
 	@touch $@
 
 $(VENV)/with-%: $(VENV)/made pyproject.toml
 	@echo "installing what '$*' needs ..."
-	@$(PIP) install --group $*
+	@$(BIN)/$(PIP) install --group $*
 	@touch $@
 
 # ---- the two that everybody needs
@@ -42,7 +44,7 @@ demo: $(VENV)/built ## start a server, run the example programs against it, show
 test: lint $(VENV)/with-test ## ruff, mypy, cython-lint, the doctests and the tests
 	$(BIN)/python -m pytest
 
-# ---- the rest
+# ---- more tests
 
 lint: $(VENV)/built $(VENV)/with-lint ## ruff, mypy and cython-lint alone
 	$(BIN)/ruff check .
@@ -50,18 +52,76 @@ lint: $(VENV)/built $(VENV)/with-lint ## ruff, mypy and cython-lint alone
 	$(BIN)/mypy
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint fastcore  # which starts pycodestyle
 
+test-uvloop: $(VENV)/built $(VENV)/with-test ## the tests on uvloop's event loop
+	$(BIN)/python -m pytest --uvloop
+
+test-dev: $(VENV)/built $(VENV)/with-test ## the tests in Python's dev mode and asyncio's debug mode
+	PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -m pytest
+
+test-floor: package ## the tests with the oldest dependencies that are allowed
+	.ci/wheel_alone $(PYTHON) dist/*.tar.gz $$($(BIN)/python .ci/floors.py)
+
+matrix: package ## the wheel, alone, under each Python found here; and with the oldest dependencies
+	set -e; for python in $$($(BIN)/python .ci/pythons.py); do \
+	  .ci/wheel_alone $$python dist/*.tar.gz; \
+	done
+	$(MAKE) test-floor
+
+coverage: $(VENV)/built $(VENV)/with-test $(VENV)/with-coverage ## which lines the tests reach
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+soak: $(VENV)/built $(VENV)/with-test ## ten minutes of load
+	$(BIN)/python -m pytest tests/soak
+
+# ---- the engine under instruments: a debug build, its tests run away from the sources
+
+.venv-debug/built .venv-sanitize/built: export FASTCORE_DEBUG = 1
+.venv-sanitize/built: export FASTCORE_SANITIZE = address,undefined
+
+.venv-debug/built .venv-sanitize/built: $(SOURCES)
+	@echo "building fastcore with $(@D) ..."
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/$(PIP) install --upgrade 'pip>=25.1'
+	@$(@D)/bin/$(PIP) install --group test .
+	@touch $@
+
+# Not from the tree: there, the release build would be found first.
+away = rm -rf build/away && mkdir -p build/away && cp -r pyproject.toml conftest.py tests build/away && cd build/away
+
+test-debug: .venv-debug/built ## the engine's tests with every check on
+	$(away) && ../../.venv-debug/bin/python -m pytest $(ENGINE_TESTS)
+
+test-sanitize: .venv-sanitize/built ## ... with the address and undefined-behaviour sanitizers
+	$(away) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
+	  ../../.venv-sanitize/bin/python -m pytest -m 'not rss' $(ENGINE_TESTS)
+
+test-valgrind: .venv-debug/built ## ... under valgrind
+	$(away) && PYTHONMALLOC=malloc valgrind --quiet --error-exitcode=1 --suppressions=tests/valgrind.supp \
+	  ../../.venv-debug/bin/python -m pytest -m 'not rss' --hypothesis-profile=slow $(ENGINE_TESTS)
+
+fuzz: $(VENV)/built $(VENV)/with-test ## millions of random streams against the reference
+	$(BIN)/python tests/fuzz/random_streams.py
+
+fuzz-guided: $(VENV)/built $(VENV)/with-fuzz ## the same, guided by coverage
+	$(BIN)/python tests/fuzz/guided.py -max_total_time=300
+
+# ---- benchmarks, documents, packages
+
 bench: $(VENV)/built $(VENV)/with-bench ## the benchmarks: the parts, then a short side-by-side run
 	$(BIN)/python -m pytest --benchmark
 	$(BIN)/python -m bench run --short
 
-bench-peers: $(VENV)/built $(VENV)/with-peers ## the side-by-side run with every peer (the better part of an hour)
+bench-peers: $(VENV)/built $(VENV)/with-peers ## the side-by-side run with every peer, the better part of an hour
 	$(BIN)/python -m bench run
 
-docs: $(VENV)/built $(VENV)/with-docs ## the documentation, into docs/_build/html
+docs: $(VENV)/built $(VENV)/with-docs ## the documentation, in docs/_build/html
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
-package: $(VENV)/with-package ## sdist and wheel, into dist/
+package: $(VENV)/with-package ## sdist and wheel, in dist/
+	rm -rf dist
 	$(BIN)/python -m build
+	$(BIN)/python .ci/check_dist.py
 
 clean: ## remove what was made
 	rm -rf .venv* build dist *.egg-info docs/_build
