@@ -22,3 +22,4 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say them in words
 napoleon_google_docstring = False
+napoleon_use_ivar = True
