@@ -27,7 +27,7 @@ from fastcore.errors import BadMessage, FrameTooLarge
 if TYPE_CHECKING:
     from fastcore._framing import Sink
 
-__all__ = ["Piece", "compressions", "decode", "encode", "read_header"]
+__all__ = ["Piece", "compressions", "decode", "decode_payload", "encode", "read_header"]
 
 #: What a message consists of on its way out.
 Piece: TypeAlias = bytes | memoryview
@@ -116,6 +116,7 @@ class _Packers(threading.local):
 
 
 _packers = _Packers()
+_unpack = msgpack.unpackb
 
 
 def encode(message: object, compression: str | None = None) -> list[Piece]:
@@ -232,7 +233,7 @@ def read_header(header: bytes) -> int | Sink | None:
     length = fields.get("length")
     if length is None:
         return None
-    if type(length) is not int or length < 0:
+    if type(length) is not int or not 0 <= length < 2**63:
         raise BadMessage(f"the header's length is {length!r}, not a number of bytes")
     if length >= LARGE and "compression" not in fields:
         return PayloadSink(length)
@@ -279,15 +280,26 @@ def decode(header: bytes, payload: bytes | memoryview | Sink, max_decompressed_s
     try:
         if isinstance(payload, PayloadSink):
             return _decode_skeleton(payload)
-        if header:
-            algorithm = _unpack_header(header).get("compression")
-            if algorithm is not None:
-                payload = _decompress(algorithm, payload, max_decompressed_size)
-        return msgpack.unpackb(payload, strict_map_key=False)
+        algorithm = _unpack_header(header).get("compression") if header else None
+        if algorithm is not None:
+            payload = _decompress(algorithm, payload, max_decompressed_size)
     except (BadMessage, FrameTooLarge):
         raise
     except Exception as error:
-        raise BadMessage(f"the payload of a message can't be decoded: {error!r}") from error
+        raise _bad_payload(error) from error
+    return decode_payload(payload)
+
+
+def decode_payload(payload: bytes | memoryview) -> Any:
+    """Decode a payload that came without a header; see :func:`decode`."""
+    try:
+        return _unpack(payload, strict_map_key=False)
+    except Exception as error:
+        raise _bad_payload(error) from error
+
+
+def _bad_payload(error: Exception) -> BadMessage:
+    return BadMessage(f"the payload of a message can't be decoded: {error!r}")
 
 
 def _decompress(algorithm: object, payload: Any, limit: int) -> bytes:

@@ -1,0 +1,261 @@
+"""Any bytes: each stranger gets an error reply or a clean close, and others notice nothing."""
+
+import asyncio
+import datetime
+import math
+import os
+import struct
+import zlib
+
+import msgpack
+import pytest
+from wire import SENTINEL, frame, raw_frame, served, stranger_at
+
+from fastcore import Server, rpc
+
+NOT_MSGPACK = b"\xc1"
+
+
+def nested(depth: int) -> bytes:
+    return b"\x91" * depth + b"\xc0"
+
+
+# -- Bytes that are no message: the error is told, and the connection goes on.
+
+NO_MESSAGES = {
+    "a payload that isn't MessagePack": raw_frame(NOT_MSGPACK),
+    "no payload at all": raw_frame(b""),
+    "nothing but a sentinel": SENTINEL,
+    "half a value": raw_frame(b"\x92\x01"),
+    "two values": raw_frame(b"\x01\x02"),
+    "invalid UTF-8": raw_frame(b"\x81\xa2op\xa2\xff\xfe"),
+    "a map with a list as key": raw_frame(b"\x81\x91\x01\x02"),
+    "an array that claims four billion items": raw_frame(b"\xdd\xff\xff\xff\xff"),
+    "a map that claims four billion items": raw_frame(b"\xdf\xff\xff\xff\xff"),
+    "bytes that claim four billion": raw_frame(b"\xc6\xff\xff\xff\xff"),
+    "an extension that claims four billion bytes": raw_frame(b"\xc9\xff\xff\xff\xff\x01"),
+    "nesting deeper than MessagePack goes": raw_frame(nested(100_000)),
+    "a timestamp past the end of time": raw_frame(b"\xc7\x0c\xff" + b"\xff" * 12),
+    "a header that isn't a map": raw_frame(b"\xc0", header=b"\x91\x01"),
+    "a header that isn't MessagePack": raw_frame(b"\xc0", header=NOT_MSGPACK),
+    "a header that claims to be long": struct.pack("<I", 2**32 - 1) + b"\xc0" + SENTINEL,
+    "an unknown compression": frame(None, compression="rot13"),
+    "a compression that isn't a name": frame(None, compression={"zlib": 1}),
+    "zlib that isn't zlib": frame(None, compression="zlib"),
+    "zlib that is cut off": raw_frame(
+        zlib.compress(os.urandom(100))[:-5], msgpack.packb({"compression": "zlib"})
+    ),
+    "a length that is a text": frame(None, length="1"),
+    "a length below zero": frame(None, length=-1),
+    "a length of 16 exabytes": frame(None, length=2**64 - 1),
+    "a length with no sentinel at its end": frame("0123456789", length=3),
+}
+
+
+@pytest.mark.parametrize("data", NO_MESSAGES.values(), ids=NO_MESSAGES.keys())
+async def test_bytes_that_are_no_message_get_an_error_and_cost_only_that_message(data):
+    async with served() as server, stranger_at(server) as stranger:
+        stranger.say(data)
+        error = await stranger.hears_error()
+        assert error.startswith(("BadMessage: ", "BadFrame: ", "FrameTooLarge: "))
+        assert await stranger.is_served()
+
+
+# -- Messages that are no request.
+
+NO_REQUESTS = {
+    "nil": None,
+    "a number": 12,
+    "a list": ["op", "add"],
+    "a text": "add",
+    "a NaN": math.nan,
+    "an empty map": {},
+    "a map without op": {"x": 1, "y": 2},
+    "an op of bytes": {"op": b"add"},
+    "an op that is nil": {"op": None},
+    "an op that is a list": {"op": ["add"]},
+    "an op that is a map": {"op": {"add": 1}},
+    "an op that is a number": {"op": 2**64 - 1},
+    "an op that is NaN": {"op": math.nan},
+    "an op of a megabyte": {"op": "a" * 2**20},
+    "an op that nobody has": {"op": "subtract"},
+    "an empty op": {"op": ""},
+    "an attribute of the server": {"op": "stop"},
+    "a private attribute of the server": {"op": "_sockets"},
+    "a magic method": {"op": "__init__"},
+    "a method of the stream": {"op": "close_fd"},
+    "an extension type": msgpack.ExtType(5, b"add"),
+    "an op of an extension type": {"op": msgpack.ExtType(5, b"add")},
+}
+
+
+@pytest.mark.parametrize("message", NO_REQUESTS.values(), ids=NO_REQUESTS.keys())
+async def test_a_message_that_is_no_request_is_told_so(message):
+    async with served() as server, stranger_at(server) as stranger:
+        stranger.say(frame(message))
+        error = await stranger.hears_error()
+        assert error.startswith(("TypeError: a message is a dict", "ValueError: no handler found"))
+        assert len(error) < 1000
+        assert await stranger.is_served()
+
+
+async def test_an_op_that_is_a_timestamp_names_no_handler():
+    async with served() as server, stranger_at(server) as stranger:
+        when = msgpack.Timestamp.from_datetime(datetime.datetime(2016, 4, 1, tzinfo=datetime.UTC))
+        stranger.say(frame({"op": when}))
+        assert (await stranger.hears_error()).startswith("ValueError: no handler found")
+
+
+@pytest.mark.parametrize("depth", [500, 1000, 1020])
+async def test_a_deeply_nested_message_is_refused_without_a_stumble(depth):
+    async with served() as server, stranger_at(server) as stranger:
+        stranger.say(raw_frame(nested(depth)), raw_frame(b"\x81\xa2op" + nested(depth)))
+        assert (await stranger.hears_error()).startswith(("TypeError", "BadMessage"))
+        assert (await stranger.hears_error()).startswith(("ValueError", "BadMessage"))
+        assert await stranger.is_served()
+
+
+# -- Requests with keywords that the handler doesn't take.
+
+WRONG_KEYWORDS = {
+    "one too few": {"x": 1},
+    "one too many": {"x": 1, "y": 2, "z": 3},
+    "the stream": {"stream": 1, "x": 1, "y": 2},
+    "self": {"self": 1, "x": 1, "y": 2},
+    "keys that are no texts": {1: 1, None: 2},
+    "a key that is NaN": {math.nan: 1, "x": 1, "y": 2},
+    "keys of bytes": {b"x": 1, b"y": 2},
+    "an empty key": {"": 1, "x": 1, "y": 2},
+    "ten thousand": {f"keyword {number}": number for number in range(10_000)},
+}
+
+
+@pytest.mark.parametrize("keywords", WRONG_KEYWORDS.values(), ids=WRONG_KEYWORDS.keys())
+async def test_wrong_keywords_get_an_error(keywords):
+    async with served() as server, stranger_at(server) as stranger:
+        stranger.say(frame({"op": "add", **keywords}))
+        assert (await stranger.hears_error()).startswith("TypeError: ")
+        assert await stranger.is_served()
+
+
+async def test_a_bound_handler_is_not_fooled_by_the_keywords_self_and_stream():
+    class Vault(Server):
+        def __init__(self):
+            super().__init__({"tell": self.tell})
+
+        def tell(self, stream, **keywords):
+            return sorted(keywords)
+
+    vault = Vault()
+    vault.listen(0, "127.0.0.1")
+    async with vault, stranger_at(vault) as stranger:
+        stranger.say(frame({"op": "tell", "self": 1}), frame({"op": "tell", "stream": 1}))
+        stranger.say(frame({"op": "tell", "handler": 1, "message": 2, "server": 3}))
+        assert "multiple values for argument 'self'" in await stranger.hears_error()
+        assert "multiple values for argument 'stream'" in await stranger.hears_error()
+        assert await stranger.hears() == ["handler", "message", "server"]
+
+
+@pytest.mark.parametrize("reply", [False, None, 0, [], {}, "", math.nan, "yes", [1], b"x"])
+async def test_a_reply_of_a_strange_type_is_as_true_as_python_says(reply):
+    async with served() as server, stranger_at(server) as stranger:
+        stranger.say(frame({"op": "add", "x": 20, "y": 2, "reply": reply}))
+        if reply:
+            assert await stranger.hears() == 22
+        assert await stranger.is_served()
+
+
+@pytest.mark.parametrize("close", [True, 1, "yes", [1], math.nan])
+async def test_a_close_of_a_strange_type_closes_after_the_reply(close):
+    async with served() as server, stranger_at(server) as stranger:
+        stranger.say(frame({"op": "add", "x": 20, "y": 2, "close": close}))
+        assert await stranger.hears() == 22
+        assert await stranger.hears_the_end() == b""
+
+
+async def test_an_unanswered_request_that_fails_stays_unanswered():
+    async with served() as server, stranger_at(server) as stranger:
+        stranger.say(frame({"op": "no such", "reply": False}), frame({"op": "add", "x": 1, "reply": False}))
+        assert await stranger.is_served()
+
+
+# -- Values that Python handlers can't expect.
+
+VALUES = {
+    "NaN": math.nan,
+    "infinity": math.inf,
+    "the largest integer": 2**64 - 1,
+    "the smallest integer": -(2**63),
+    "a map with a NaN key": {math.nan: 1},
+    "a map with keys of all types": {None: 1, True: 2, 0.5: 3, b"b": 4, "s": 5, -1: 6},
+    "an extension": msgpack.ExtType(17, b"\0\1"),
+    "a timestamp": msgpack.Timestamp(1_459_468_800, 1),
+    "the sentinel": SENTINEL,
+}
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
+async def test_a_strange_value_comes_back_as_it_went(value):
+    async with served({"echo": lambda stream, value: value}) as server, stranger_at(server) as stranger:
+        stranger.say(
+            frame({"op": "echo", "value": value}, length=len(msgpack.packb({"op": "echo", "value": value})))
+        )
+        answer = await asyncio.wait_for(_answer(stranger, msgpack.packb(value)), 10)
+        assert repr(answer) == repr(value)
+
+
+async def _answer(stranger, payload):
+    """Read by the known payload: the value may hold the sentinel."""
+    data = await stranger.reader.readuntil(payload + SENTINEL)
+    return msgpack.unpackb(data[-len(payload + SENTINEL) : -len(SENTINEL)], strict_map_key=False)
+
+
+# -- Where the error ends the connection, and where silence does.
+
+
+async def test_more_bytes_than_allowed_without_a_sentinel_end_the_connection_with_an_error():
+    async with served(max_buffer_size=2**16) as server, stranger_at(server) as stranger:
+        stranger.say(b"\0\0\0\0" + b"a" * 2**18)
+        assert b"max_buffer_size" in await stranger.hears_the_end()
+
+
+async def test_garbage_gets_errors_and_the_connection_ends_or_goes_on_as_the_garbage_has_it():
+    async with served(max_buffer_size=2**16) as server, stranger_at(server) as stranger:
+        stranger.say(os.urandom(2**18))
+        assert b"uncaught-error" in await stranger.hears_the_end()
+
+
+@pytest.mark.parametrize("part", [1, 4, 5, 20, -1])
+async def test_half_a_message_and_then_the_end_is_a_clean_close(part):
+    async with served() as server, stranger_at(server) as stranger:
+        stranger.say(frame({"op": "add", "x": 1, "y": 2})[:part])
+        stranger.writer.write_eof()
+        assert await stranger.hears_the_end() == b""
+
+
+async def test_a_zlib_bomb_costs_its_sender_an_error_and_the_server_no_memory():
+    bomb = zlib.compress(b"\0" * 2**28, 9)
+    async with served(max_buffer_size=2**22) as server, stranger_at(server) as stranger:
+        stranger.say(raw_frame(bomb, msgpack.packb({"compression": "zlib"})))
+        assert "max_decompressed_size" in await stranger.hears_error()
+        assert await stranger.is_served()
+
+
+# -- Beside all of them, somebody whose calls are answered.
+
+
+async def test_healthy_clients_notice_nothing_of_the_strangers_beside_them():
+    attacks = [*NO_MESSAGES.values(), *map(frame, NO_REQUESTS.values()), os.urandom(1000) + SENTINEL]
+
+    async with served() as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+
+        async def attack(data: bytes) -> None:
+            async with stranger_at(server) as stranger:
+                stranger.say(data, frame({"op": "close"}))
+                await stranger.hears_the_end()
+
+        async def call() -> None:
+            for number in range(200):
+                assert await remote.add(x=number, y=1) == number + 1
+
+        await asyncio.gather(call(), call(), *map(attack, attacks * 3))

@@ -1,0 +1,98 @@
+"""The wire by hand: a peer that sends whatever it likes, knowing nothing of fastcore.
+
+>>> frame({"op": "identity"})[:14]
+b'\\x00\\x00\\x00\\x00\\x81\\xa2op\\xa8ident'
+"""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import msgpack
+
+from fastcore import Server
+
+SENTINEL = b"7d629535c4f3a6963f566af7d3e3a2d2"
+
+
+def raw_frame(payload: bytes, header: bytes = b"") -> bytes:
+    """A frame around a payload that needn't be MessagePack."""
+    return struct.pack("<I", len(header)) + header + payload + SENTINEL
+
+
+def frame(message: object, **header: object) -> bytes:
+    """A message as its bytes."""
+    return raw_frame(msgpack.packb(message), msgpack.packb(header) if header else b"")
+
+
+class Stranger:
+    """A bare TCP connection to a server."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def meets(cls, server: Server, **options: Any) -> Self:
+        return cls(*await asyncio.open_connection("127.0.0.1", server.port, limit=2**24, **options))
+
+    def say(self, *data: bytes) -> None:
+        self.writer.write(b"".join(data))
+
+    async def hears(self) -> Any:
+        """The next message of the server; no header other than a length is understood."""
+        data = await self.reader.readuntil(SENTINEL)
+        (header_length,) = struct.unpack("<I", data[:4])
+        payload = data[4 + header_length : -len(SENTINEL)]
+        return msgpack.unpackb(payload, strict_map_key=False)
+
+    async def hears_error(self) -> str:
+        """The next message, which tells of an error: its type and text."""
+        reply = await self.hears()
+        assert reply["status"] == "uncaught-error", reply
+        return f"{reply['exception']['type']}: {reply['exception']['message']}"
+
+    async def hears_the_end(self) -> bytes:
+        """What the server said before it closed the connection, cleanly or not."""
+        said = b""
+        try:
+            while data := await self.reader.read(2**16):
+                said += data
+        except ConnectionResetError:
+            pass
+        return said
+
+    async def is_served(self) -> bool:
+        """Whether the connection still does what it is for."""
+        self.say(frame({"op": "add", "x": 1, "y": 2}))
+        return await self.hears() == 3
+
+    def leave(self) -> None:
+        self.writer.transport.abort()
+
+
+def add(stream, x, y):
+    return x + y
+
+
+@asynccontextmanager
+async def served(handlers: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[Server]:
+    """A server with ``add`` and further handlers, stopped at the end."""
+    server = Server({"add": add, **(handlers or {})}, **options)
+    server.listen(0, "127.0.0.1")
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@asynccontextmanager
+async def stranger_at(server: Server, **options: Any) -> AsyncIterator[Stranger]:
+    """A stranger that leaves at the end."""
+    stranger = await Stranger.meets(server, **options)
+    try:
+        yield stranger
+    finally:
+        stranger.leave()
