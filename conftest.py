@@ -20,6 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError("--benchmark needs pytest-benchmark: pip install --group bench")
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = [str(config.rootpath / "bench")]
+        config.option.doctestmodules = False
     if config.getoption("--uvloop"):
         import uvloop
 
