@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t
 cdef enum:
     # The usual size. One Block of it is kept for whoever needs one next, since fresh
     # memory costs more than receiving into it.
-    STEP = 128 * 1024
+    STEP = 131_072
 
 
 @cython.final

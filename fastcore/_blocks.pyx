@@ -16,7 +16,7 @@ from fastcore._memory cimport HUGE_PAGE, giant_free, giant_grow, giant_new
 
 cdef enum:
     # From this size on a Block consists of huge pages.
-    GIANT_BLOCK = 4 * 1024 * 1024
+    GIANT_BLOCK = 4_194_304
 
 # The kept Block memory, or NULL. Guarded by the GIL.
 cdef uint8_t *_kept = NULL

@@ -57,7 +57,7 @@ SENTINEL = b"7d629535c4f3a6963f566af7d3e3a2d2"
 cdef enum:
     SMALLEST_BLOCK = 256
     # A search that isn't over after so many bytes goes on without the GIL.
-    LONG_SEARCH = 256 * 1024
+    LONG_SEARCH = 262_144
 
 cdef Py_ssize_t LARGEST_SIZE = (<Py_ssize_t> 1) << (8 * sizeof(Py_ssize_t) - 4)
 

@@ -31,7 +31,7 @@ from fastcore.errors import BadFrame, FrameTooLarge
 
 cdef enum:
     # A payload up to here is copied out; a larger one is a view, which costs as much.
-    SMALL_PAYLOAD = 4 * 1024
+    SMALL_PAYLOAD = 4096
     LENGTH_SIZE = 4
 
 DEFAULT_MAX_FRAME_SIZE = 1 << 30
@@ -151,6 +151,10 @@ cdef enum Stage:
     SKIPPING     # the message is wrong; drop everything up to a sentinel
 
 
+cdef object too_short():
+    return BadFrame("a message ends before its header does")
+
+
 cdef object untrue(Py_ssize_t length):
     return BadFrame(f"a message claims a payload of {length:,} bytes, but no sentinel follows them")
 
@@ -256,7 +260,7 @@ cdef class MessageBuffer(Buffer):
         if self.stage == TO_SENTINEL:
             size = self.find_frame()
             if 0 <= size < self.body:
-                raise self.rejected(BadFrame(f"a message of {size} bytes ends inside its header"))
+                raise self.rejected(too_short())
         elif self.stage == TO_LENGTH:
             size = self.find_length()
         elif self.stage == INTO_SINK:
@@ -273,7 +277,7 @@ cdef class MessageBuffer(Buffer):
         cdef uint8_t *start
         if held < LENGTH_SIZE:
             if self.find(held) >= 0:
-                raise self.rejected(BadFrame("a message ends inside its header length"))
+                raise self.rejected(too_short())
             return 0
         start = self.block.data + self.head
         header_size = (start[0] | start[1] << 8 | start[2] << 16 | <Py_ssize_t> start[3] << 24)
@@ -283,13 +287,13 @@ cdef class MessageBuffer(Buffer):
             self.stage = TO_SENTINEL
             return 0
         if self.find(LENGTH_SIZE) >= 0:
-            raise self.rejected(BadFrame("a message ends inside its header length"))
+            raise self.rejected(too_short())
         if header_size > self.max_header_size:
             raise self.rejected(FrameTooLarge("header", header_size, self.max_header_size, "max_header_size"))
         if self.body > self.max_frame_size:
             raise self.rejected(FrameTooLarge("frame", self.body, self.max_frame_size, "max_frame_size"))
         if self.find(min(held, self.body)) >= 0:
-            raise self.rejected(BadFrame(f"a message ends inside its header of {header_size} bytes"))
+            raise self.rejected(too_short())
         if held < self.body:
             return 0
         self.header = PyBytes_FromStringAndSize(<char *> start + LENGTH_SIZE, header_size)

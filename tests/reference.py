@@ -18,7 +18,7 @@ class ReferenceFrames:
         self.sentinel = sentinel
         self.max_frame_size = max_frame_size
         self.data = b""
-        self.failed = False
+        self.failure: FrameTooLarge | None = None
 
     def feed(self, data: bytes) -> None:
         self.data += data
@@ -27,9 +27,9 @@ class ReferenceFrames:
         frame, found, rest = self.data.partition(self.sentinel)
         # Without a sentinel, the last bytes may be the beginning of one.
         size = len(frame) if found else len(frame) - (len(self.sentinel) - 1)
-        if self.failed or size > self.max_frame_size:
-            self.failed = True
-            raise FrameTooLarge("frame", size, self.max_frame_size, "max_frame_size")
+        if size > self.max_frame_size:
+            self.failure = FrameTooLarge("frame", size, self.max_frame_size, "max_frame_size")
+            raise self.failure
         if not found:
             return None
         self.data = rest
@@ -58,7 +58,7 @@ class ReferenceMessages(ReferenceFrames):
             self.skipping = False
         try:
             return self.first_message()
-        except BadFrame:
+        except ValueError:
             self.skipping = True
             raise
 
