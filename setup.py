@@ -83,6 +83,7 @@ setup(
         compiler_directives={
             "language_level": "3",
             "embedsignature": True,
+            "autotestdict": False,  # doctest finds them without
             "boundscheck": DEBUG,
             "wraparound": DEBUG,
             "initializedcheck": DEBUG,

@@ -171,6 +171,7 @@ cdef class Buffer:
 
         Examples
         --------
+        >>> from fastcore._framing import FrameBuffer
         >>> buffer = FrameBuffer(b"--")
         >>> buffer.feed(b"one--tw")
         >>> buffer.feed(b"o--")
@@ -209,6 +210,7 @@ cdef class Buffer:
 
         Examples
         --------
+        >>> from fastcore._framing import FrameBuffer
         >>> buffer = FrameBuffer(b"--")
         >>> memory = buffer.prepare()
         >>> memory[:5] = b"one--"
