@@ -6,6 +6,9 @@ import inspect
 import pytest
 from support import DEADLINE, run
 
+# Programs of their own, which a search for doctests would run.
+collect_ignore_glob = ["fuzz/*", "programs/*"]
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
