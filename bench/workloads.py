@@ -1,0 +1,101 @@
+"""What is measured, what each figure is called, and what fastcore must reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One column of the table.
+
+    Parameters
+    ----------
+    name : str
+        How the command line and the results call it.
+    title : str
+        How reports call it.
+    kind : str
+        What the client does: ``calls``, ``busy`` (the same, as a growth row), ``stream``,
+        ``echo``, ``sizes`` (the same, as a growth row) or ``idle``.
+    amount : int
+        Calls in flight, bytes of one echo, or idle connections.
+    figure : str
+        The figure of the client's report that is the headline.
+    lower : bool
+        Whether less is better.
+    one_core : bool
+        Whether both processes share one core: what a call costs is then not hidden by overlap.
+    """
+
+    name: str
+    title: str
+    kind: str
+    amount: int
+    figure: str
+    lower: bool = False
+    one_core: bool = False
+
+
+_TABLE = (
+    Workload("W1", "sequential calls, one core: CPU µs per call", "calls", 1, "cpu_us", True, True),
+    Workload("W2", "64 calls in flight: calls/s", "calls", 64, "rate"),
+    Workload("W3", "stream of small messages: messages/s", "stream", 1, "rate"),
+    Workload("W4", "64 MiB echo: MB/s, both ways counted", "echo", 64 * MIB, "mb_s"),
+    Workload("W5", "64 KiB echo, one core: round trips/s", "echo", 64 * KIB, "rate", one_core=True),
+)
+
+MAIN: dict[str, Workload] = {workload.name: workload for workload in _TABLE}
+
+
+def sized(size: int) -> Workload:
+    """One echo size of the growth rows; *size* in bytes."""
+    name = f"{size // GIB}GiB" if size >= GIB else f"{size // MIB}MiB"
+    name = f"{size // KIB}KiB" if size < MIB else name
+    return Workload(f"echo-{name}", f"{name} echo: MB/s, both ways", "sizes", size, "mb_s")
+
+
+def busy(connections: int) -> Workload:
+    """One count of busy connections of the growth rows."""
+    title = f"{connections} busy connections, one core: CPU µs per call"
+    return Workload(f"busy-{connections}", title, "busy", connections, "cpu_us", True, True)
+
+
+def idle(connections: int) -> Workload:
+    """Connections that have made one call each and are quiet, with W1 beside them."""
+    title = f"{connections} idle connections: server's bytes for each"
+    return Workload(f"idle-{connections}", title, "idle", connections, "idle_bytes", True, True)
+
+
+SIZES = (64 * KIB, MIB, 16 * MIB, 256 * MIB, GIB)
+GROWTH: dict[str, Workload] = {
+    workload.name: workload
+    for workload in (
+        *(busy(connections) for connections in (1, 10, 100, 1000)),
+        *(sized(size) for size in SIZES),
+        idle(10_000),
+    )
+}
+HUGE = sized(3 * GIB)
+WORKLOADS = MAIN | GROWTH | {HUGE.name: HUGE}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """fastcore's headline figure divided by a peer's, and the ratio to reach."""
+
+    workload: str
+    beside: str
+    must: float
+    aim: float
+
+
+GOALS = (
+    Goal("W1", "asyncio_protocol", 1.0, 0.8),
+    Goal("W2", "asyncio_protocol", 1.0, 1.3),
+    Goal("W3", "blocking_batched", 0.4, 0.6),
+    Goal("W4", "echo_c", 0.65, 0.85),
+    Goal("W5", "echo_c", 0.6, 0.8),
+)
