@@ -94,11 +94,11 @@ test-debug: .venv-debug/built ## the engine's tests with every check on
 test-sanitize: .venv-sanitize/built ## ... with the address and undefined-behaviour sanitizers
 	$(away) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
-	  ../../.venv-sanitize/bin/python -m pytest -m 'not rss' $(ENGINE_TESTS)
+	  ../../.venv-sanitize/bin/python -m pytest --timeout=0 $(ENGINE_TESTS)
 
 test-valgrind: .venv-debug/built ## ... under valgrind
 	$(away) && PYTHONMALLOC=malloc valgrind --quiet --error-exitcode=1 --suppressions=tests/valgrind.supp \
-	  ../../.venv-debug/bin/python -m pytest -m 'not rss' --hypothesis-profile=slow $(ENGINE_TESTS)
+	  ../../.venv-debug/bin/python -m pytest --timeout=0 $(ENGINE_TESTS)
 
 fuzz: $(VENV)/built $(VENV)/with-test ## millions of random streams against the reference
 	$(BIN)/python tests/fuzz/random_streams.py
