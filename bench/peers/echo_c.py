@@ -1,4 +1,4 @@
-"""The floor for large messages: ``echo.c``, compiled here and called through ctypes."""
+"""The floor for large messages: ``echo.c.in``, compiled here and called through ctypes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from bench.peers import HOST
 from bench.peers.blocking import dial
 
-SOURCE = Path(__file__).with_name("echo.c")
+SOURCE = Path(__file__).with_name("echo.c.in")
 
 
 def compiled() -> ctypes.CDLL:
     """Compile the floor and load it; the file is gone when this returns."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "echo.so")
-        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, SOURCE], check=True)
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, "-x", "c", SOURCE], check=True)
         return ctypes.CDLL(str(library))
 
 
