@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import builtins
 import traceback
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from fastcore.errors import RemoteError
@@ -86,10 +87,10 @@ def error_reply(error: BaseException, *, with_traceback: bool = True) -> dict[st
         "status": STATUS,
         "exception": {
             "type": type(error).__name__,
-            "message": _text(error),
-            "args": [arg if _is_plain(arg) else repr(arg)[:_MAX_TEXT] for arg in error.args],
+            "message": _text(error, str),
+            "args": [arg if _is_plain(arg) else _text(arg, repr) for arg in error.args],
         },
-        "traceback": text[-_MAX_TEXT:],
+        "traceback": _sendable(text[-_MAX_TEXT:]),
     }
 
 
@@ -143,15 +144,23 @@ def _rebuild(described: dict[str, Any]) -> Exception:
     return RemoteError(name, message, args)
 
 
-def _text(error: BaseException) -> str:
+def _text(value: object, convert: Callable[[object], str]) -> str:
+    """Give the text of any object, however its author wrote its ``__str__`` or ``__repr__``."""
     try:
-        return str(error)[:_MAX_TEXT]
+        return _sendable(convert(value)[:_MAX_TEXT])
     except Exception:
-        return "(it has no text: its __str__ failed)"
+        return f"(a {type(value).__name__} whose text can't be had: its __{convert.__name__}__ failed)"
+
+
+def _sendable(text: str) -> str:
+    r"""Write what UTF-8 can't express, lone surrogates, as ``\udc80``."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _is_plain(value: object) -> bool:
-    if isinstance(value, str | bytes):
+    if isinstance(value, str):
+        return len(value) <= _MAX_TEXT and value == _sendable(value)
+    if isinstance(value, bytes):
         return len(value) <= _MAX_TEXT
     # MessagePack holds integers of up to 64 bits.
     return isinstance(value, _PLAIN) and not (isinstance(value, int) and abs(value) >= 2**63)
