@@ -21,13 +21,17 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from fastcore._blocks cimport Block, new_block, view_of
-from fastcore._buffer cimport BUSY, FREE, LARGEST_SIZE, Buffer
+from fastcore._buffer cimport BUSY, FREE, LARGEST_SIZE, Buffer, Scanner, scan_state, scanner
 
 from fastcore._buffer import SENTINEL
 from fastcore.errors import BadFrame, FrameTooLarge
+
+cdef extern from "_scanner.h" nogil:
+    void scan_start(const scanner *s, scan_state *search)
+    Py_ssize_t scan(const scanner *s, const uint8_t *data, Py_ssize_t end, scan_state *search)
 
 cdef enum:
     # A payload up to here is copied out; a larger one is a view, which costs as much.
@@ -519,3 +523,42 @@ cdef class MessageBuffer(Buffer):
         else:
             self.discard(gone)
         return 0
+
+
+# ---- the other way
+
+cdef Scanner _usual_scanner = FrameBuffer().scanner
+
+
+def frame(bytes payload not None):
+    """Make the frame of a payload that needs no header: one search, one copy.
+
+    Parameters
+    ----------
+    payload : bytes
+        Any.
+
+    Returns
+    -------
+    bytes or None
+        What goes on the wire; None if the payload holds the protocol's sentinel, so that
+        a header must tell its length.
+
+    Examples
+    --------
+    >>> frame(b"pong")
+    b'\\x00\\x00\\x00\\x00pong7d629535c4f3a6963f566af7d3e3a2d2'
+    """
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
+    cdef Py_ssize_t sentinel_size = _usual_scanner.tables.size
+    cdef const uint8_t *data = <const uint8_t *> PyBytes_AS_STRING(payload)
+    cdef scan_state search
+    scan_start(&_usual_scanner.tables, &search)
+    if scan(&_usual_scanner.tables, data, size, &search) >= 0:
+        return None
+    made = PyBytes_FromStringAndSize(NULL, LENGTH_SIZE + size + sentinel_size)
+    cdef uint8_t *out = <uint8_t *> PyBytes_AS_STRING(made)
+    memset(out, 0, LENGTH_SIZE)
+    memcpy(out + LENGTH_SIZE, data, size)
+    memcpy(out + LENGTH_SIZE + size, _usual_scanner.tables.sentinel, sentinel_size)
+    return made

@@ -8,24 +8,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream
 
 from fastcore.addressing import Address, format_address
-from fastcore.channel import NOTHING, Channel, channel_of, unobserved
+from fastcore.channel import NOTHING, Channel, channel_of
 from fastcore.errors import ConnectionLost
+from fastcore.futures import set_result_now, unobserved
 from fastcore.remote_errors import is_error_reply, remote_exception
 
 if TYPE_CHECKING:
     from fastcore.pool import ConnectionPool
 
-__all__ = ["Caller", "RemoteCall", "RemoteServer"]
+__all__ = ["Releaser", "RemoteCall", "RemoteServer"]
 
 
-class Caller(Protocol):
-    """Who makes calls, and owns the streams that they use."""
+class Releaser(Protocol):
+    """Who takes a connection back when a call has ended."""
 
-    def _release(self, stream: IOStream, in_step: bool) -> None:
-        """Take a stream back.
+    def release(self, channel: Channel, in_step: bool, /) -> None:
+        """Take it back.
 
         ``in_step`` is False where a reply may still come on it that nobody waits for.
         """
@@ -34,77 +34,70 @@ class Caller(Protocol):
 class RemoteCall(asyncio.Future[Any]):
     """The Future of one remote call, and the call itself while it is under way.
 
-    Parameters
-    ----------
-    op : str
-        What is called.
-    message : dict
-        The request.
-    caller : Caller
-        Takes the stream back when the call has ended.
-    loop : asyncio.AbstractEventLoop
-        The loop of the stream.
+    It has no constructor of its own: that would cost as much as all else that it does.
     """
 
-    def __init__(
-        self,
-        op: object,
-        message: dict[str, Any],
-        caller: Caller,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        super().__init__(loop=loop)
-        self._op = op
-        self._message = message
-        self._caller = caller
-        self._channel: Channel | None = None
+    _channel: Channel | None = None
+    _releaser: Releaser
+    _message: dict[str, Any]
 
-    def start(self, stream: IOStream) -> None:
-        """Send the request on a free stream and wait for the reply."""
-        channel = channel_of(stream)
+    def start(self, channel: Channel, releaser: Releaser, message: dict[str, Any]) -> None:
+        """Send the request and wait for the reply.
+
+        Parameters
+        ----------
+        channel : Channel
+            A connection that nobody else uses.
+        releaser : Releaser
+            Takes the connection back when the call has ended.
+        message : dict
+            The request.
+        """
         self._channel = channel
-        wants_reply = self._message.get("reply", True)
+        self._releaser = releaser
+        self._message = message
         try:
-            if wants_reply:
-                channel.claim(self._receive)
-            channel.send(self._message)
-        except ConnectionLost as error:
-            self._end(False, error=self._while_calling(error))
+            channel.send(message)
+            if message.get("reply", True):
+                channel.on_ready = self._receive
+            else:
+                self._end(channel, True)
+                self.set_result(None)
         except Exception as error:
-            self._end(True, error=error)
-        else:
-            if not wants_reply:
-                self._end(True)
+            self._failed(error)
 
     def _receive(self) -> None:
         channel = self._channel
         assert channel is not None
         try:
             reply = channel.next_message()
-        except ConnectionLost as error:
-            self._end(False, error=self._while_calling(error))
         except Exception as error:
-            self._end(channel.failure is None, error=error)
+            self._failed(error)
+            return
+        if reply is NOTHING:
+            return
+        self._end(channel, True)
+        if type(reply) is dict and is_error_reply(reply):
+            self.fail(remote_exception(reply, channel.peer, self._message.get("op")))
         else:
-            if reply is NOTHING:
-                channel.on_ready = self._receive
-            elif is_error_reply(reply):
-                self._end(True, error=remote_exception(reply, channel.peer, self._op))
-            else:
-                self._end(True, reply)
+            set_result_now(self, reply)
 
-    def _end(self, in_step: bool, result: Any = None, error: Exception | None = None) -> None:
-        channel, self._channel = self._channel, None
-        assert channel is not None
+    def _end(self, channel: Channel, in_step: bool) -> None:
+        """Leave the connection to the next call."""
+        self._channel = None
         channel.on_ready = None
-        if self._message.get("close"):
-            in_step = False
+        if "close" in self._message and self._message["close"]:  # noqa: RUF019 - the cheap half first
             channel.close_when_sent()
-        self._caller._release(channel.stream, in_step)
-        if error is not None:
-            self.fail(error)
-        elif not self.done():
-            self.set_result(result)
+        self._releaser.release(channel, in_step)
+
+    def _failed(self, error: Exception) -> None:
+        channel = self._channel
+        assert channel is not None
+        if isinstance(error, ConnectionLost):
+            op = self._message.get("op")
+            error = ConnectionLost(f"{error.args[0]} during the call of {op!r}", error.real_error)
+        self._end(channel, channel.failure is None and channel.lost is None)
+        self.fail(error)
 
     def fail(self, error: Exception) -> None:
         """End the call with an error."""
@@ -119,21 +112,17 @@ class RemoteCall(asyncio.Future[Any]):
         self._leave()
         return True
 
-    def time_out(self, seconds: float, peer: str) -> None:
+    def time_out(self, error: TimeoutError) -> None:
         """Give the call up because it took too long."""
         if not self.done():
-            self.fail(TimeoutError(f"no answer to {self._op!r} from {peer} within {seconds:g} s"))
+            self.fail(error)
             self._leave()
 
     def _leave(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.on_ready = None
-            channel.close()
-            self._caller._release(channel.stream, False)
-
-    def _while_calling(self, error: ConnectionLost) -> ConnectionLost:
-        return ConnectionLost(f"{error.args[0]} during the call of {self._op!r}", error.real_error)
+            self._releaser.release(channel, False)
 
 
 class RemoteServer:
@@ -166,29 +155,29 @@ class RemoteServer:
 
     def _call(self, op: str, /, *, timeout: float | None = None, **message: Any) -> RemoteCall:
         message["op"] = op
-        stream = self._pool.take(self._address)
-        if stream is not None:
-            call = RemoteCall(op, message, self, channel_of(stream).loop)
-            call.start(stream)
+        pool = self._pool
+        channel = pool.take(self._address)
+        if channel is not None:
+            call = RemoteCall(loop=channel.loop)
+            call.start(channel, pool, message)
         else:
             loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
-            call = RemoteCall(op, message, self, loop)
-            loop.create_task(self._connect_for(call))
+            call = RemoteCall(loop=loop)
+            loop.create_task(self._connect_for(call, message))
         if timeout is not None:
-            timer = call.get_loop().call_later(timeout, call.time_out, timeout, self.address)
+            error = TimeoutError(f"no answer to {op!r} from {self.address} within {timeout:g} s")
+            timer = call.get_loop().call_later(timeout, call.time_out, error)
             call.add_done_callback(lambda _: timer.cancel())
         return call
 
-    async def _connect_for(self, call: RemoteCall) -> None:
+    async def _connect_for(self, call: RemoteCall, message: dict[str, Any]) -> None:
+        pool = self._pool
         try:
-            stream = await self._pool.connect(self.ip, self.port, self.timeout)
+            channel = channel_of(await pool.acquire(self._address, self.timeout))
         except Exception as error:
             call.fail(error)
             return
         if call.done():
-            self._release(stream, True)
+            pool.release(channel)
         else:
-            call.start(stream)
-
-    def _release(self, stream: IOStream, in_step: bool) -> None:
-        self._pool.release(self._address, stream, in_step)
+            call.start(channel, pool, message)

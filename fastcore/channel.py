@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
+from contextlib import suppress
 from typing import Any, Final
 
 from tornado.ioloop import IOLoop
@@ -25,10 +25,12 @@ from tornado.iostream import IOStream, SSLIOStream
 from fastcore._framing import MessageBuffer
 from fastcore.addressing import format_address
 from fastcore.errors import ConnectionLost, FrameTooLarge
+from fastcore.futures import given_up, set_result_now, unobserved
 from fastcore.limits import DEFAULT_LIMITS, Limits
-from fastcore.protocol import Piece, decode, encode, read_header
+from fastcore.outbox import Outbox
+from fastcore.protocol import Piece, decode, decode_payload, encode, read_header
 
-__all__ = ["NOTHING", "Channel", "channel_of", "unobserved"]
+__all__ = ["CHANNEL", "NOTHING", "Channel", "channel_of"]
 
 logger = logging.getLogger("fastcore.channel")
 
@@ -37,18 +39,14 @@ NOTHING: Final = object()
 
 #: Bytes asked for in one receive. What is lent may be more, where a frame's length is known.
 _RECEIVE = 128 * 1024
-#: Bytes received over TLS before other connections have their turn.
-_RECEIVE_TLS = 1024 * 1024
+#: TLS records, of at most 16 KiB each, before other connections have their turn.
+_TLS_RECORDS = 64
 #: Small writes of one turn leave together, at the latest when there are this many bytes.
 _BATCH = 64 * 1024
-#: Below this size, gluing pieces together costs less than handing them over one by one.
-_GLUE = 16 * 1024
 #: Nobody reads: stop receiving when this many bytes wait.
 _HIGH_WATER = 256 * 1024
 #: Messages that may be read, or written, without giving other connections a turn.
 MESSAGES_PER_TURN: Final = 256
-#: The most pieces that one system call takes.
-_MAX_PIECES = 512
 
 
 class Channel:
@@ -66,8 +64,8 @@ class Channel:
     Attributes
     ----------
     on_ready : callable or None
-        Called once, without arguments, when there may be a message or the connection
-        has ended. Whoever sets it is the channel's one reader.
+        Called without arguments whenever there may be a message, and when the connection
+        has ended. Whoever has set it is the channel's one reader.
     """
 
     def __init__(
@@ -89,75 +87,102 @@ class Channel:
         #: Whether the stream will be closed when all messages have left.
         self.closing = False
 
-        self._buffer = MessageBuffer(
+        self.buffer = MessageBuffer(
             read_header,
             max_frame_size=limits.max_buffer_size,
             max_header_size=limits.max_header_size,
         )
+        self._max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
+        # The Future of the read that waits; then on_ready is _resolve_reader.
         self._reader: asyncio.Future[Any] | None = None
         self._read_in_turn = 0
 
-        self._out: deque[Piece] = deque()
-        self._unsent = 0
-        self._sent = 0
-        self._corked = False
+        self._outbox = Outbox()
         self._sent_in_turn = False
         self._turn_ends = False
         self._written_in_turn = 0
         # (how many bytes must have been sent in all, who waits for that)
         self._writers: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+        # Whether the socket is the channel's: connected, and its TLS handshake done.
         self._open = False
         self._paused = False
+        self._selector = getattr(stream.io_loop, "selector_loop", self.loop)
+        self._on_readable: Callable[[], object]
+        self._receive_into: Callable[[memoryview], int | None]
+        self._send: Callable[[Any], int]
+        self._sendmsg: Callable[[list[Piece]], int] | None = None
         self._attach()
 
     def __repr__(self) -> str:
         state = "lost" if self.lost else "closing" if self.closing else "open"
-        return f"<Channel to {self.peer}: {state}, {self._unsent} bytes unsent>"
+        return f"<Channel to {self.peer}: {state}, {self._outbox.unsent} bytes unsent>"
 
     # -- Reading ------------------------------------------------------------------
 
     def read(self) -> asyncio.Future[Any]:
         """Give a Future of the next message."""
-        future = self.loop.create_future()
+        future: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
         try:
-            self.claim(self._resolve_reader)
-        except RuntimeError as error:
-            future.set_exception(error)
-            return unobserved(future)
+            if self.on_ready is not None:
+                self._take_from_reader()
+            self._read_in_turn += 1
+            if self._read_in_turn <= MESSAGES_PER_TURN:
+                message = self.next_message()
+                if message is not NOTHING:
+                    future.set_result(message)
+                    return future
+            else:
+                # The message stays where it is for a turn, so a read given up loses nothing.
+                self._read_in_turn = 0
+                self.loop.call_soon(self._ready)
+        except Exception as error:
+            self._fail_reader(future, error)
+            return future
         self._reader = future
-        self._read_in_turn += 1
-        if self._read_in_turn > MESSAGES_PER_TURN:
-            # The message stays where it is for a turn, so a read given up loses nothing.
-            self._read_in_turn = 0
-            self.loop.call_soon(self._ready)
-        else:
-            self._ready()
+        self.on_ready = self._resolve_reader
         return future
 
     def _resolve_reader(self) -> None:
         future = self._reader
         assert future is not None
-        if _given_up(future):
-            self._reader = None
-            return
         try:
-            message = self.next_message()
+            message = NOTHING if given_up(future) else self.next_message()
         except Exception as error:
-            self._reader = None
-            future.set_exception(error)
-            unobserved(future)
-            if self.failure is not None:
-                self.close(error)
+            self._reader = self.on_ready = None
+            self._fail_reader(future, error)
             return
-        if message is NOTHING:
-            self.on_ready = self._resolve_reader
-        else:
-            self._reader = None
-            future.set_result(message)
+        if message is not NOTHING:
+            self._reader = self.on_ready = None
+            set_result_now(future, message)
 
-    def _reader_gave_up(self) -> bool:
-        return self._reader is not None and _given_up(self._reader)
+    def _fail_reader(self, future: asyncio.Future[Any], error: Exception) -> None:
+        future.set_exception(error)
+        unobserved(future)
+        if self.failure is not None:
+            self.close(error)
+
+    def claim(self, on_ready: Callable[[], None]) -> None:
+        """Become the one reader; the callback is called when there is something to take.
+
+        Raises
+        ------
+        RuntimeError
+            If somebody else reads.
+        """
+        if self.on_ready is not None:
+            self._take_from_reader()
+        self.on_ready = on_ready
+
+    def _take_from_reader(self) -> None:
+        """Let the next reader have the messages, if the last one has given up."""
+        if self._reader is None or not given_up(self._reader):
+            raise self.busy_error()
+        self._reader = self.on_ready = None
+
+    def busy_error(self) -> RuntimeError:
+        """Make the error for somebody who would read beside the one reader."""
+        return RuntimeError(f"two readers at once: messages from {self.peer} are being read")
 
     def next_message(self) -> Any:
         """Take the next message that has arrived.
@@ -176,35 +201,35 @@ class Channel:
             If the connection has ended and all its messages were taken.
         """
         try:
-            parts = self._buffer.next_message()
+            parts = self.buffer.next_message()
         except FrameTooLarge as error:
             if error.what == "frame":
                 error.keyword = "max_buffer_size"
             raise
         if parts is not None:
-            return decode(*parts, self.limits.max_decompressed_size or self.limits.max_buffer_size)
+            header, payload = parts
+            if not header:
+                return decode_payload(payload)
+            return decode(header, payload, self._max_decompressed_size)
         if self.lost is not None:
             raise self.lost_error()
         if self._paused:
-            self._paused = False
-            self._update_events()
+            self._resume()
         return NOTHING
 
     @property
     def failure(self) -> Exception | None:
         """The error after which no further message can be read, if there was one."""
-        return self._buffer.failure
+        return self.buffer.failure
 
     @property
     def unread(self) -> int:
         """Bytes that have arrived and that nobody took."""
-        return len(self._buffer)
+        return len(self.buffer)
 
     def _ready(self) -> None:
-        on_ready = self.on_ready
-        if on_ready is not None:
-            self.on_ready = None
-            on_ready()
+        if self.on_ready is not None:
+            self.on_ready()
 
     # -- Writing ------------------------------------------------------------------
 
@@ -214,7 +239,7 @@ class Channel:
         It is done at once unless the connection is full; then it is done when the
         message has left. It holds the error, where there is one.
         """
-        future: asyncio.Future[None] = self.loop.create_future()
+        future: asyncio.Future[None] = asyncio.Future(loop=self.loop)
         try:
             self.send(message)
         except Exception as error:
@@ -222,7 +247,7 @@ class Channel:
             return unobserved(future)
         self._written_in_turn += 1
         if self.full:
-            self._writers.append((self._sent + self._unsent, future))
+            self._writers.append((self._outbox.sent + self._outbox.unsent, future))
         elif self._written_in_turn > MESSAGES_PER_TURN:
             self._written_in_turn = 0
             self.loop.call_soon(_set_done, future)
@@ -238,104 +263,84 @@ class Channel:
         """
         if self.lost is not None:
             raise self.lost_error()
-        pieces = encode(message, self.compression)
-        self._out.extend(pieces)
-        self._unsent += sum(map(len, pieces))
+        frame = encode(message, self.compression)
+        outbox = self._outbox
+        if self._sent_in_turn or self.full or not self._open:
+            outbox.put(frame)
+            if not self._turn_ends or outbox.unsent >= _BATCH:
+                self._send_later()
+            return
+        self._sent_in_turn = True
+        if type(frame) is not bytes:
+            outbox.put(frame)
+            self._flush()
+            return
+        # What costs the least: nothing waits, and the socket takes it all.
+        try:
+            sent = self._send(frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.close(error)
+            return
+        outbox.sent += sent
+        if sent < len(frame):
+            outbox.put([memoryview(frame)[sent:]])
+            self._set_full(True)
+
+    def _send_later(self) -> None:
         if self.full or not self._open:
             return
-        if self._unsent >= _BATCH or not (self._sent_in_turn or self._corked):
-            self._sent_in_turn = True
+        if self._outbox.unsent >= _BATCH:
             self._flush()
-        elif not (self._turn_ends or self._corked):
+        elif not self._turn_ends:
             self._turn_ends = True
             self.loop.call_soon(self._end_turn)
-
-    def cork(self) -> None:
-        """Hold messages back until :meth:`uncork`."""
-        self._corked = True
-
-    def uncork(self) -> None:
-        """Send what was held back, in as few system calls as it takes."""
-        self._corked = False
-        if self._unsent and self._open and not self.full:
-            self._flush()
-
-    def close_when_sent(self) -> None:
-        """Close the stream as soon as all messages have left."""
-        self.closing = True
-        if not self._unsent:
-            self.stream.close()
 
     def _end_turn(self) -> None:
         self._turn_ends = False
         self._sent_in_turn = False
         self._written_in_turn = 0
-        if self._unsent and not self.full and self.lost is None:
+        if self._open and not self.full:
             self._flush()
 
     def _flush(self) -> None:
-        """Send until all is sent or the socket is full."""
+        """Send what waits, as far as the socket takes it."""
+        outbox = self._outbox
         try:
-            while self._unsent:
-                sent = self._send_some()
-                if sent == 0:
-                    break
-                self._advance(sent)
-        except BlockingIOError:
-            pass
+            outbox.flush(self._send, self._sendmsg)
         except OSError as error:
             self.close(error)
             return
-        self._set_full(self._unsent > 0)
-        while self._writers and self._writers[0][0] <= self._sent:
-            _set_done(self._writers.popleft()[1])
-        if self._unsent:
-            return
-        if self.closing:
-            self.stream.close()
-        elif self.on_drained is not None:
-            on_drained, self.on_drained = self.on_drained, None
-            self.loop.call_soon(on_drained)
-
-    def _send_some(self) -> int:
-        out = self._out
-        if len(out) > 1:
-            if self._unsent <= _GLUE or (len(out) > 8 and len(out[0]) < _GLUE):
-                self._glue()
-            elif self._sendmsg is not None:
-                return self._sendmsg(list(islice(out, _MAX_PIECES)))
-        return self._send(out[0])
-
-    def _glue(self) -> None:
-        """Make one piece of the small ones at the front."""
-        out = self._out
-        small: list[Piece] = []
-        while out and len(out[0]) < _GLUE:
-            small.append(out.popleft())
-        out.appendleft(b"".join(small))
-
-    def _advance(self, sent: int) -> None:
-        self._sent += sent
-        self._unsent -= sent
-        out = self._out
-        while sent:
-            piece = out.popleft()
-            if len(piece) > sent:
-                out.appendleft(memoryview(piece)[sent:])
-                return
-            sent -= len(piece)
+        writers = self._writers
+        while writers and writers[0][0] <= outbox.sent:
+            _set_done(writers.popleft()[1])
+        self._set_full(outbox.unsent > 0)
 
     def _set_full(self, full: bool) -> None:
         if full is not self.full:
             self.full = full
-            self._update_events()
+            self._update_writer()
+        if full:
+            return
+        if self.closing:
+            self.close()
+        elif self.on_drained is not None:
+            on_drained, self.on_drained = self.on_drained, None
+            on_drained()
+
+    def close_when_sent(self) -> None:
+        """Close the stream as soon as all messages have left."""
+        self.closing = True
+        if not self._outbox.unsent:
+            self.close()
 
     # -- The stream ---------------------------------------------------------------
 
     def _attach(self) -> None:
         """Take the stream over, once it is connected and its handshake done."""
         stream = self.stream
-        setattr(stream, _ATTRIBUTE, self)
+        setattr(stream, CHANNEL, self)
         # Every way of closing a stream passes here, while it can still send.
         self._close_fd = stream.close_fd
         stream.close_fd = self._before_close  # type: ignore[method-assign]
@@ -358,83 +363,85 @@ class Channel:
         stream = self.stream
         self._open = True
         self.peer = _peer_name(stream)
-        self._tls = isinstance(stream, SSLIOStream)
-        # The socket's own methods, where there is nothing between it and the bytes.
-        self._receive_into: Callable[[memoryview], int | None] = stream.read_from_fd
-        self._send: Callable[[Any], int] = stream.write_to_fd
-        self._sendmsg: Callable[[list[Piece]], int] | None = None
-        if not self._tls:
+        if isinstance(stream, SSLIOStream):
+            self._on_readable = self._receive_tls
+            self._receive_into = stream.read_from_fd
+            self._send = stream.write_to_fd
+        else:
+            # Nothing stands between the socket and the bytes.
+            self._on_readable = self._receive
             self._receive_into = stream.socket.recv_into
             self._send = stream.socket.send
             self._sendmsg = getattr(stream.socket, "sendmsg", None)
         if stream._read_buffer_size:
-            self._buffer.feed(bytes(stream._read_buffer))
+            self.buffer.feed(bytes(stream._read_buffer))
             stream._read_buffer.clear()
             stream._read_buffer_size = 0
         if stream._state is not None:
             stream.io_loop.remove_handler(stream.fileno())
-        stream._state = IOLoop.READ | IOLoop.ERROR
-        stream.io_loop.add_handler(stream.fileno(), self._handle_events, stream._state)
+            stream._state = None
+        # From here on the channel has the socket registered, and not the stream.
+        stream._add_io_state = self._stream_wants  # type: ignore[method-assign]
+        self._fd: int = stream.socket.fileno()
+        self._selector.add_reader(self._fd, self._on_readable)
 
-    def _update_events(self) -> None:
-        stream = self.stream
-        if self.lost is not None or not self._open:
-            return
-        events = IOLoop.ERROR
-        if not self._paused:
-            events |= IOLoop.READ
-        if self.full or stream.writing():
-            events |= IOLoop.WRITE
-        stream._state = events
-        stream.io_loop.update_handler(stream.fileno(), events)
+    def _stream_wants(self, state: int) -> None:
+        if state & IOLoop.WRITE:
+            # Somebody writes bytes of their own to the stream, and the socket is full.
+            self._update_writer()
 
-    def _handle_events(self, fd: object, events: int) -> None:
-        if events & IOLoop.READ:
-            self._receive()
-        if events & IOLoop.WRITE and self.lost is None:
-            if self.stream.writing():
-                # Somebody wrote bytes of their own to the stream.
-                self.stream._handle_write()
+    def _update_writer(self) -> None:
+        if self.full or self.stream.writing():
+            self._selector.add_writer(self._fd, self._writable)
+        else:
+            self._selector.remove_writer(self._fd)
+
+    def _writable(self) -> None:
+        if self.stream.writing():
+            self.stream._handle_write()
+        if self._open:
             self._flush()
+        if self._open:
+            self._update_writer()
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Receive what one system call gives, and have it read; False if there was nothing."""
         self._sent_in_turn = False
         self._read_in_turn = self._written_in_turn = 0
-        received = self._receive_once()
-        if self._tls:
-            # The TLS layer may hold bytes that no event will announce.
-            while received and received < _RECEIVE_TLS and (more := self._receive_once()):
-                received += more
-            if received >= _RECEIVE_TLS and self.lost is None:
-                self.loop.call_soon(self._receive)
-        if received == 0:
-            return
-        self._ready()
-        if self.on_ready is None and self.unread >= _HIGH_WATER and not self._paused:
-            self._paused = True
-            self._update_events()
-
-    def _receive_once(self) -> int:
-        """Receive what one system call gives; 0 if there was nothing, or the peer is gone."""
-        buffer = self._buffer
         try:
-            size = self._receive_into(buffer.prepare(_RECEIVE))
-        except BlockingIOError:
-            size = None
+            size = self._receive_into(self.buffer.prepare(_RECEIVE))
         except OSError as error:
-            buffer.commit(0)
-            self.close(error)
-            return 0
-        buffer.commit(size or 0)
-        if size == 0:
-            self.close()
-        return size or 0
+            self.buffer.commit(0)
+            if not isinstance(error, BlockingIOError):
+                self.close(error)
+            return False
+        self.buffer.commit(size or 0)
+        if not size:
+            if size == 0:
+                self.close()
+            return False
+        if self.on_ready is not None:
+            self.on_ready()
+        elif self.unread >= _HIGH_WATER:
+            self._paused = True
+            self._selector.remove_reader(self._fd)
+        return True
+
+    def _receive_tls(self) -> None:
+        """Receive record after record: no event announces what the TLS layer holds."""
+        for _ in range(_TLS_RECORDS):
+            if self._paused or not self._open or not self._receive():
+                return
+        self.loop.call_soon(self._receive_tls)
+
+    def _resume(self) -> None:
+        """Receive again, after nobody read for a while."""
+        self._paused = False
+        self._selector.add_reader(self._fd, self._on_readable)
+        self.loop.call_soon(self._on_readable)
 
     def close(self, error: BaseException | None = None) -> None:
         """Close the stream because of an error, or because the peer closed it."""
-        if self.loop.is_closed():
-            # There is no loop any more to take the registration from.
-            self.stream._state = None
         self.stream.close(exc_info=error if error is not None else False)
 
     def close_from_any_thread(self) -> None:
@@ -450,22 +457,28 @@ class Channel:
 
     def _before_close(self) -> None:
         """Run while the stream is closing, whoever closes it."""
-        if self._unsent and self._open and self.stream.error is None:
-            # Messages of this turn, that their writer was told are on their way.
-            try:
-                while self._unsent and (sent := self._send_some()):
-                    self._advance(sent)
-            except OSError:
-                logger.info("closing the connection to %s with %d bytes unsent", self.peer, self._unsent)
+        if self._open:
+            if self._outbox.unsent and self.stream.error is None:
+                self._send_the_rest()
+            if not self.loop.is_closed():
+                self._selector.remove_reader(self._fd)
+                self._selector.remove_writer(self._fd)
+            self._open = False
         self._close_fd()
         self._end()
+
+    def _send_the_rest(self) -> None:
+        """Send the messages of this turn, that their writer was told are on their way."""
+        with suppress(OSError):
+            self._outbox.flush(self._send, self._sendmsg)
+        if self._outbox.unsent:
+            logger.info("closed the connection to %s with %d bytes unsent", self.peer, self._outbox.unsent)
 
     def _end(self) -> None:
         """Tell everybody who waits that the connection has ended."""
         middle = " in the middle of a message" if self.unread else ""
         self.lost = f"the connection to {self.peer} was closed{middle}"
-        self._out.clear()
-        self._unsent = 0
+        self._outbox.clear()
         writers, self._writers = self._writers, deque()
         if self.on_lost is not None:
             self.on_lost()
@@ -475,29 +488,17 @@ class Channel:
             if not future.done():
                 future.set_exception(self.lost_error())
                 unobserved(future)
-        if self.on_ready is not None:
-            self.loop.call_soon(self._ready)
+        self.loop.call_soon(self._ready)
         if self.on_drained is not None:
             self.loop.call_soon(self.on_drained)
-
-    def claim(self, on_ready: Callable[[], None]) -> None:
-        """Become the one reader; the callback is called when there is something to take.
-
-        Raises
-        ------
-        RuntimeError
-            If somebody else reads.
-        """
-        if self.on_ready is not None and not self._reader_gave_up():
-            raise RuntimeError(f"two readers at once: messages from {self.peer} are being read")
-        self.on_ready = on_ready
 
     def lost_error(self) -> ConnectionLost:
         """Make the error for somebody who needed the connection after it ended."""
         return ConnectionLost(self.lost or "", self.stream.error)
 
 
-_ATTRIBUTE: Final = "_fastcore_channel"
+#: The attribute of a stream that holds its channel.
+CHANNEL: Final = "_fastcore_channel"
 
 
 def channel_of(stream: IOStream, limits: Limits = DEFAULT_LIMITS, compression: str | None = None) -> Channel:
@@ -515,11 +516,18 @@ def channel_of(stream: IOStream, limits: Limits = DEFAULT_LIMITS, compression: s
     Returns
     -------
     Channel
+
+    Raises
+    ------
+    TypeError
+        If it isn't a stream.
     """
-    channel: Channel | None = getattr(stream, _ATTRIBUTE, None)
-    if channel is None:
-        channel = Channel(stream, limits, compression)
-    return channel
+    channel: Channel | None = getattr(stream, CHANNEL, None)
+    if channel is not None:
+        return channel
+    if not isinstance(stream, IOStream):
+        raise TypeError(f"messages go over a tornado.iostream.IOStream, not {stream!r}")
+    return Channel(stream, limits, compression)
 
 
 def _peer_name(stream: IOStream) -> str:
@@ -530,28 +538,6 @@ def _peer_name(stream: IOStream) -> str:
     if isinstance(name, tuple):
         return format_address((name[0], name[1]))
     return f"unix:{name}" if name else "a unix socket"
-
-
-def _given_up(future: asyncio.Future[Any]) -> bool:
-    """Whether nobody waits for a Future any more.
-
-    ``gen.with_timeout`` doesn't cancel what it waited for. The one trace that it leaves
-    is the callback that will log the error, should there be one.
-    """
-    if future.done():
-        return True
-    callbacks = getattr(future, "_callbacks", None) or ()
-    return any(
-        getattr(callback, "__qualname__", "") == "with_timeout.<locals>.error_callback"
-        for callback, _ in callbacks
-    )
-
-
-def unobserved(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
-    """Keep the loop from logging an error that nobody looked at."""
-    if not future.cancelled():
-        future.exception()
-    return future
 
 
 def _set_done(future: asyncio.Future[None]) -> None:

@@ -12,9 +12,10 @@ from tornado.iostream import IOStream
 
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
 from fastcore.calls import RemoteServer
-from fastcore.channel import channel_of, unobserved
+from fastcore.channel import Channel, channel_of
 from fastcore.errors import RPCClosed
-from fastcore.streams import connect
+from fastcore.futures import unobserved
+from fastcore.streams import open_stream
 
 __all__ = ["ConnectionPool", "RPCCall"]
 
@@ -45,11 +46,6 @@ class ConnectionPool:
     **options
         As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``, limits.
 
-    Attributes
-    ----------
-    available, occupied : dict of (ip, port) to set of IOStream
-        The open connections that are free, and those that are in use.
-
     Examples
     --------
     >>> import asyncio
@@ -71,9 +67,9 @@ class ConnectionPool:
     def __init__(self, limit: int | None = 512, timeout: float = 3, **options: Any) -> None:
         self.limit = limit
         self.timeout = timeout
-        self.available: defaultdict[Address, set[IOStream]] = defaultdict(set)
-        self.occupied: defaultdict[Address, set[IOStream]] = defaultdict(set)
         self.closed = False
+        self._free: defaultdict[Address, list[Channel]] = defaultdict(list)
+        self._taken: dict[Channel, Address] = {}
         self._options = options
         self._connecting = 0
         # Who waits for a connection, first come first served.
@@ -82,12 +78,25 @@ class ConnectionPool:
     @property
     def open(self) -> int:
         """Connections that are open or being made."""
-        return self._connecting + _count(self.available) + _count(self.occupied)
+        return self._connecting + self.active + sum(map(len, self._free.values()))
 
     @property
     def active(self) -> int:
         """Connections that are in use."""
-        return _count(self.occupied)
+        return len(self._taken)
+
+    @property
+    def available(self) -> dict[Address, set[IOStream]]:
+        """The open connections that are free, by address."""
+        return {address: {channel.stream for channel in free} for address, free in self._free.items()}
+
+    @property
+    def occupied(self) -> dict[Address, set[IOStream]]:
+        """The connections that are in use, by address."""
+        occupied: defaultdict[Address, set[IOStream]] = defaultdict(set)
+        for channel, address in list(self._taken.items()):
+            occupied[address].add(channel.stream)
+        return occupied
 
     def __repr__(self) -> str:
         return f"<ConnectionPool: open={self.open}, active={self.active}>"
@@ -118,32 +127,36 @@ class ConnectionPool:
             In the Future: there was no connection until the timeout.
         """
         loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
-        task: asyncio.Task[IOStream] = loop.create_task(self._connect((ip, port), timeout))
+        task: asyncio.Task[IOStream] = loop.create_task(self.acquire((ip, port), timeout))
         task.add_done_callback(unobserved)
         return task
 
-    async def _connect(self, address: Address, timeout: float) -> IOStream:
+    async def acquire(self, address: Address, timeout: float) -> IOStream:
+        """Do what :meth:`connect` does, as a coroutine."""
         if self._waiting:
             await self._wait()
-        while (stream := self._take_free(address)) is None and not self._make_room():
+        while (channel := self.take(address, out_of_turn=False)) is None and not self._make_room():
             await self._wait()
-        if stream is not None:
-            return stream
-        if self.closed:
-            raise RPCClosed(f"no connection to {format_address(address)}: its owner is closed")
+        if channel is not None:
+            return channel.stream
+        self._check_open(address)
         self._connecting += 1
         try:
-            stream = await connect(*address, timeout, **self._options)
+            stream = await open_stream(*address, timeout, **self._options)
         except BaseException:
             self._wake_one()
             raise
         finally:
             self._connecting -= 1
-        self.add(address, stream)
+        channel = self.add(address, stream)
         if self.closed:
-            stream.close()
-            raise RPCClosed(f"no connection to {format_address(address)}: its owner was closed")
+            channel.close()
+            self._check_open(address)
         return stream
+
+    def _check_open(self, address: Address) -> None:
+        if self.closed:
+            raise RPCClosed(f"no connection to {format_address(address)}: whoever made them is closed")
 
     async def _wait(self) -> None:
         """Wait for a connection to become free, or for room to make one."""
@@ -152,81 +165,82 @@ class ConnectionPool:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
+            if turn in self._waiting:
                 self._waiting.remove(turn)
-            else:
+            elif not turn.cancelled():
                 self._wake_one()
             raise
 
     def _wake_one(self) -> None:
-        if self._waiting:
-            self._waiting.popleft().set_result(None)
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
     def _make_room(self) -> bool:
         """Whether a connection may be made, if need be after closing a free one."""
         if self.limit is None or self.open < self.limit:
             return True
-        for streams in self.available.values():
-            if streams:
-                channel_of(streams.pop()).close()
+        for free in self._free.values():
+            if free:
+                free[0].close()
                 return True
-        return False
+        return self.closed
 
-    def add(self, address: Address, stream: IOStream) -> None:
+    def add(self, address: Address, stream: IOStream) -> Channel:
         """Count an open stream among the pool's, as one in use."""
-        self.occupied[address].add(stream)
-        channel_of(stream).on_lost = functools.partial(self._forget, address, stream)
+        channel = channel_of(stream)
+        self._taken[channel] = address
+        channel.on_lost = functools.partial(self._forget, address, channel)
+        return channel
 
-    def take(self, address: Address) -> IOStream | None:
-        """Take a free connection if there is one at once, and nobody waits for it."""
-        return None if self._waiting else self._take_free(address)
-
-    def _take_free(self, address: Address) -> IOStream | None:
-        free = self.available[address]
+    def take(self, address: Address, out_of_turn: bool = True) -> Channel | None:
+        """Take a free connection if there is one at once, and nobody else waits for it."""
+        if out_of_turn and self._waiting:
+            return None
+        free = self._free[address]
         while free:
-            stream = free.pop()
-            channel = channel_of(stream)
-            if channel.lost is None and not channel.unread and not channel.loop.is_closed():
-                self.occupied[address].add(stream)
-                return stream
-            # The server has closed it, or said something that nobody asked for.
+            channel = free[-1]
+            if not len(channel.buffer) and not channel.loop.is_closed():
+                self._taken[channel] = address
+                return free.pop()
+            # The server said something that nobody asked for, or the loop has ended.
             channel.close()
         return None
 
-    def release(self, address: Address, stream: IOStream, in_step: bool = True) -> None:
+    def release(self, channel: Channel, in_step: bool = True) -> None:
         """Take a connection back, for reuse if it is in step."""
-        self.occupied[address].discard(stream)
-        channel = channel_of(stream)
-        if in_step and not self.closed and channel.lost is None:
-            self.available[address].add(stream)
-        elif not channel.closing:
+        if channel.lost is not None or channel.closing:
+            return
+        if not in_step or self.closed:
             channel.close()
-        self._wake_one()
+            return
+        self._free[self._taken.pop(channel)].append(channel)
+        if self._waiting:
+            self._wake_one()
 
     def collect(self) -> None:
         """Close the connections that are free."""
-        for streams in self.available.values():
-            while streams:
-                channel_of(streams.pop()).close()
+        for free in self._free.values():
+            for channel in list(free):
+                channel.close()
 
     def close(self) -> None:
         """Close all connections, and make no further ones."""
         self.closed = True
         self.close_streams()
+        while self._waiting:
+            self._wake_one()
 
     def close_streams(self) -> None:
         """Close all connections; a later call makes a new one. May be called from any thread."""
-        for by_address in (self.available, self.occupied):
-            for streams in list(by_address.values()):
-                for stream in list(streams):
-                    channel_of(stream).close_from_any_thread()
+        for channels in [*self._free.values(), self._taken]:
+            for channel in list(channels):
+                channel.close_from_any_thread()
 
-    def _forget(self, address: Address, stream: IOStream) -> None:
-        """Run when a connection has closed, whoever closed it."""
-        self.available[address].discard(stream)
-        self.occupied[address].discard(stream)
+    def _forget(self, address: Address, channel: Channel) -> None:
+        """Run when a connection has ended, whoever ended it."""
+        if self._taken.pop(channel, None) is None:
+            self._free[address].remove(channel)
         self._wake_one()
-
-
-def _count(by_address: dict[Address, set[IOStream]]) -> int:
-    return sum(not stream.closed() for streams in by_address.values() for stream in streams)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgpack
 
-from fastcore._framing import SENTINEL
+from fastcore._framing import SENTINEL, frame
 from fastcore._values import LARGE, PayloadSink, has_large
 from fastcore.errors import BadMessage, FrameTooLarge
 
@@ -32,7 +32,6 @@ __all__ = ["Piece", "compressions", "decode", "decode_payload", "encode", "read_
 #: What a message consists of on its way out.
 Piece: TypeAlias = bytes | memoryview
 
-_NO_HEADER = b"\0\0\0\0"
 _HEADER_LENGTH = struct.Struct("<I")
 _BIN32 = struct.Struct(">BI")
 _MAX_BIN = 2**32 - 1
@@ -119,7 +118,7 @@ _packers = _Packers()
 _unpack = msgpack.unpackb
 
 
-def encode(message: object, compression: str | None = None) -> list[Piece]:
+def encode(message: object, compression: str | None = None) -> bytes | list[Piece]:
     r"""Turn a message into the bytes that stand for it on the wire.
 
     Parameters
@@ -131,9 +130,10 @@ def encode(message: object, compression: str | None = None) -> list[Piece]:
 
     Returns
     -------
-    list of bytes and memoryview
-        To be sent one after the other. Binary values of 256 KiB and more are views of
-        the caller's own memory: they must not change until they are sent.
+    bytes, or list of bytes and memoryview
+        One frame; a large one in pieces, to be sent one after the other. Binary values
+        of 256 KiB and more are views of the caller's own memory: they must not change
+        until they are sent.
 
     Raises
     ------
@@ -142,23 +142,28 @@ def encode(message: object, compression: str | None = None) -> list[Piece]:
 
     Examples
     --------
-    >>> b''.join(encode(b'pong'))
+    >>> encode(b'pong')
     b'\x00\x00\x00\x00\xc4\x04pong7d629535c4f3a6963f566af7d3e3a2d2'
     """
-    if compression is None and has_large(message):
-        return _encode_large(message)
-    payload: bytes = _packers.whole.pack(message)
-    header: dict[str, object] = {}
-    if compression is not None and len(payload) >= _COMPRESS:
+    if compression is None:
+        if has_large(message):
+            return _encode_large(message)
+        payload: bytes = _packers.whole.pack(message)
+        if len(payload) < _TELL_LENGTH and (whole := frame(payload)) is not None:
+            return whole
+        header: dict[str, object] = {}
+    else:
+        payload, header = _compress(_packers.whole.pack(message), compression)
+    header["length"] = len(payload)
+    return [_pack_header(header), payload, SENTINEL]
+
+
+def _compress(payload: bytes, compression: str) -> tuple[bytes, dict[str, object]]:
+    if len(payload) >= _COMPRESS:
         compressed = compressions[compression].compress(payload)
         if len(compressed) < len(payload):
-            payload = compressed
-            header["compression"] = compression
-    if len(payload) >= _TELL_LENGTH or SENTINEL in payload:
-        header["length"] = len(payload)
-    if header:
-        return [_pack_header(header), payload, SENTINEL]
-    return [_NO_HEADER + payload + SENTINEL]
+            return compressed, {"compression": compression}
+    return payload, {}
 
 
 def _pack_header(header: dict[str, object]) -> bytes:
@@ -290,7 +295,7 @@ def decode(header: bytes, payload: bytes | memoryview | Sink, max_decompressed_s
     return decode_payload(payload)
 
 
-def decode_payload(payload: bytes | memoryview) -> Any:
+def decode_payload(payload: bytes | memoryview | Sink) -> Any:
     """Decode a payload that came without a header; see :func:`decode`."""
     try:
         return _unpack(payload, strict_map_key=False)

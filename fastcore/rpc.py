@@ -7,11 +7,11 @@ from typing import Any
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
-from fastcore.addressing import AddressLike, parse_address
+from fastcore.addressing import Address, AddressLike, parse_address
 from fastcore.calls import RemoteCall, RemoteServer
-from fastcore.channel import channel_of
+from fastcore.channel import Channel, channel_of
 from fastcore.pool import ConnectionPool
-from fastcore.streams import connect
+from fastcore.streams import open_stream
 
 __all__ = ["rpc", "send_recv"]
 
@@ -77,16 +77,15 @@ class rpc(RemoteServer):
         address = parse_address(arg, addr=addr, ip=ip, port=port)
         super().__init__(address, ConnectionPool(None, timeout, **options), timeout)
         if stream is not None:
-            self._pool.add(address, stream)
-            self._pool.release(address, stream)
+            self._pool.release(self._pool.add(address, stream))
         self.status = "running"
 
     @property
     def streams(self) -> dict[IOStream, bool]:
         """The open streams, and whether each is free."""
-        free = dict.fromkeys(self._pool.available[self._address], True)
-        taken = dict.fromkeys(self._pool.occupied[self._address], False)
-        return {stream: is_free for stream, is_free in (free | taken).items() if not stream.closed()}
+        free = self._pool.available.get(self._address, set())
+        taken = self._pool.occupied.get(self._address, set())
+        return dict.fromkeys(free, True) | dict.fromkeys(taken, False)
 
     def close_streams(self) -> None:
         """Close all connections; a later call makes a new one. May be called from any thread."""
@@ -162,39 +161,46 @@ def send_recv(
     3
     """
     message = {**msg, "reply": reply}
-    op = msg.get("op")
     if stream is not None:
-        call = RemoteCall(op, message, _StaysOpen(), channel_of(stream).loop)
-        call.start(stream)
+        channel = channel_of(stream)
+        call = RemoteCall(loop=channel.loop)
+        if channel.on_ready is None:
+            call.start(channel, _StaysOpen(), message)
+        else:
+            call.fail(channel.busy_error())
         return call
     address = parse_address(arg, addr=addr, ip=ip, port=port)
     loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
-    call = RemoteCall(op, message, _UsedOnce(), loop)
-    loop.create_task(_connect_and_start(call, *address))
+    call = RemoteCall(loop=loop)
+    loop.create_task(_connect_and_start(call, address, message))
     return call
 
 
-async def _connect_and_start(call: RemoteCall, ip: str, port: int | None) -> None:
+async def _connect_and_start(call: RemoteCall, address: Address, message: dict[str, Any]) -> None:
     try:
-        stream = await connect(ip, port)
+        stream = await open_stream(*address, 3)
     except Exception as error:
         call.fail(error)
         return
     if call.done():
         stream.close()
     else:
-        call.start(stream)
+        call.start(channel_of(stream), _UsedOnce(), message)
 
 
 class _StaysOpen:
     """The stream is the caller's."""
 
-    def _release(self, stream: IOStream, in_step: bool) -> None:
-        pass
+    def release(self, channel: Channel, in_step: bool) -> None:
+        if not in_step:
+            channel.close()
 
 
 class _UsedOnce:
     """The stream was made for one call."""
 
-    def _release(self, stream: IOStream, in_step: bool) -> None:
-        channel_of(stream).close_when_sent()
+    def release(self, channel: Channel, in_step: bool) -> None:
+        if in_step:
+            channel.close_when_sent()
+        else:
+            channel.close()

@@ -165,36 +165,36 @@ class _Connection:
         self.ended: asyncio.Future[None] = channel.loop.create_future()
 
     def serve(self) -> None:
-        """Answer the messages that are here, then wait for more."""
+        """Become the reader of the connection, and answer what is here already."""
+        self.channel.claim(self._serve)
+        self._serve()
+
+    def _serve(self) -> None:
+        """Answer the messages that are here; called again when there are more."""
         channel = self.channel
-        channel.cork()
-        try:
-            for _ in range(MESSAGES_PER_TURN):
-                if channel.full:
-                    # The peer doesn't read its replies: it gets no further ones made.
-                    channel.on_drained = self.serve
+        for _ in range(MESSAGES_PER_TURN):
+            if channel.full:
+                # The peer doesn't read its replies: it gets no further ones made.
+                channel.on_ready = None
+                channel.on_drained = self.serve
+                return
+            try:
+                message = channel.next_message()
+            except ConnectionLost:
+                self._end()
+                return
+            except Exception as error:
+                if not self._refuse(error):
                     return
-                try:
-                    message = channel.next_message()
-                except ConnectionLost:
-                    self._end()
-                    return
-                except Exception as error:
-                    if not self._refuse(error):
-                        return
-                    continue
-                if message is NOTHING:
-                    channel.claim(self.serve)
-                    return
-                if not self._answer(message):
-                    return
-            # Others have their turn; the next messages are here already.
-            channel.loop.call_soon(self.serve)
-        finally:
-            channel.uncork()
+                continue
+            if message is NOTHING or not self._answer(message) or not len(channel.buffer):
+                return
+        # Others have their turn; the next messages are here already.
+        channel.on_ready = None
+        channel.loop.call_soon(self.serve)
 
     def _answer(self, message: Any) -> bool:
-        """Call the handler and reply; False if the loop is held until the handler is done."""
+        """Call the handler and reply; False if no further message is to be answered now."""
         try:
             op = message.pop("op")
         except (AttributeError, TypeError, KeyError):
@@ -202,29 +202,36 @@ class _Connection:
         close = message.pop("close", False)
         reply = message.pop("reply", True)
         if op == "close":
-            result: Any = "OK"
-            close = True
+            return self._done("OK", reply, close=True)
+        try:
+            handler = self.server.handlers[op]
+        except (KeyError, TypeError):
+            return self._refuse(ValueError(self._no_handler(op)), reply, close)
+        channel = self.channel
+        # The handler may read from the stream.
+        channel.on_ready = None
+        try:
+            result = handler(channel.stream, **message)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            result = self._failed(op, error)
+        if not isinstance(result, _PLAIN) and _is_awaitable(result):
+            waiting = self._wait(op, result, reply, close)
+            task = channel.loop.create_task(waiting)
+            self.server._running.add(task)
+            task.add_done_callback(self.server._running.discard)
+            return False
+        if channel.on_ready is None:
+            channel.on_ready = self._serve
         else:
-            handler = self._find_handler(op)
-            if handler is None:
-                return self._refuse(ValueError(self._no_handler(op)))
-            try:
-                result = handler(self.channel.stream, **message)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                return self._done(self._failed(op, error), reply, close)
-            if not isinstance(result, _PLAIN) and _is_awaitable(result):
-                task = asyncio.ensure_future(self._wait(op, result, reply, close), loop=self.channel.loop)
-                self.server._running.add(task)
-                task.add_done_callback(self.server._running.discard)
-                return False
+            channel.claim(self._serve)
         return self._done(result, reply, close)
 
     async def _wait(self, op: object, result: Any, reply: bool, close: bool) -> None:
         try:
             result = await (result if inspect.isawaitable(result) else convert_yielded(result))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -254,11 +261,11 @@ class _Connection:
             return False
         return True
 
-    def _refuse(self, error: Exception) -> bool:
-        """Reply that a message isn't one; False if there can be no further one."""
+    def _refuse(self, error: Exception, reply: bool = True, close: bool = False) -> bool:
+        """Reply that no handler is called; False if there can be no further message."""
         logger.info("refused a message from %s: %s", self.channel.peer, error)
         fatal = self.channel.failure is not None
-        return self._done(error_reply(error, with_traceback=False), reply=True, close=fatal)
+        return self._done(error_reply(error, with_traceback=False), reply, close or fatal)
 
     def _failed(self, op: object, error: BaseException) -> dict[str, Any]:
         if isinstance(error, ConnectionLost) and self.channel.lost is not None:
@@ -267,12 +274,6 @@ class _Connection:
             return error_reply(error)
         logger.warning("%r, called from %s, raised", op, self.channel.peer, exc_info=error)
         return error_reply(error)
-
-    def _find_handler(self, op: Any) -> Handler | None:
-        try:
-            return self.server.handlers.get(op)
-        except TypeError:  # an op that can't be a key
-            return None
 
     def _no_handler(self, op: object) -> str:
         known = ", ".join(sorted(map(str, self.server.handlers)))

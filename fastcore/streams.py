@@ -12,8 +12,9 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.netutil import ssl_wrap_socket
 
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address
-from fastcore.channel import channel_of, unobserved
+from fastcore.channel import CHANNEL, channel_of
 from fastcore.errors import ConnectionLost
+from fastcore.futures import unobserved
 from fastcore.limits import Limits
 
 __all__ = ["connect", "read", "write"]
@@ -63,7 +64,11 @@ def read(stream: IOStream) -> asyncio.Future[Any]:
     >>> asyncio.run(main())
     3
     """
-    return channel_of(stream).read()
+    try:
+        channel = getattr(stream, CHANNEL, None) or channel_of(stream)
+    except Exception as error:
+        return _failed(error)
+    return channel.read()
 
 
 def write(stream: IOStream, msg: object) -> asyncio.Future[None]:
@@ -96,7 +101,18 @@ def write(stream: IOStream, msg: object) -> asyncio.Future[None]:
     --------
     See :func:`read`.
     """
-    return channel_of(stream).write(msg)
+    try:
+        channel = getattr(stream, CHANNEL, None) or channel_of(stream)
+    except Exception as error:
+        return _failed(error)
+    return channel.write(msg)
+
+
+def _failed(error: Exception) -> asyncio.Future[Any]:
+    """Give an error to somebody who expects a Future."""
+    future: asyncio.Future[Any] = IOLoop.current().asyncio_loop.create_future()  # type: ignore[attr-defined]
+    future.set_exception(error)
+    return unobserved(future)
 
 
 def connect(
@@ -140,21 +156,23 @@ def connect(
     --------
     See :func:`read`.
     """
-    loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
-    connecting = _connect(ip, port, timeout, ssl_options, compression, limits)
+    loop: asyncio.AbstractEventLoop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+    connecting = open_stream(ip, port, timeout, ssl_options=ssl_options, compression=compression, **limits)
     task = loop.create_task(connecting)
     task.add_done_callback(unobserved)
-    return task  # type: ignore[no-any-return]
+    return task
 
 
-async def _connect(
+async def open_stream(
     ip: str | bytes,
     port: int | None,
     timeout: float,
-    ssl_options: dict[str, Any] | ssl.SSLContext | None,
-    compression: str | None,
-    limits: dict[str, Any],
+    *,
+    ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
+    compression: str | None = None,
+    **limits: Any,
 ) -> IOStream:
+    """Do what :func:`connect` does, as a coroutine: cancelled, it leaves no socket behind."""
     address = parse_address(ip=ip, port=port)
     settings = Limits(**limits)
     reason: BaseException | None = None
