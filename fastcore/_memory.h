@@ -33,9 +33,10 @@ static inline void advise_huge_pages(void *start, size_t size)
 }
 
 /* A giant block has a multiple of HUGE_PAGE bytes. None of its memory is real until it is
- * written to. NULL when there is none. */
+ * written to. NULL when there is none. A debug build takes them from the C library, where
+ * sanitizers and valgrind look at each byte. */
 
-#if defined(__linux__) && defined(MREMAP_FIXED)
+#if defined(__linux__) && defined(MREMAP_FIXED) && !FASTCORE_DEBUG
 
 static inline void giant_free(void *giant, size_t size)
 {
