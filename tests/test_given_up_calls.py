@@ -1,0 +1,178 @@
+"""Calls given up at any moment: nobody gets somebody else's answer, and all comes to rest."""
+
+import asyncio
+import gc
+import os
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import run
+from wire import served
+
+from fastcore import ConnectionLost, ConnectionPool, RPCClosed, rpc
+
+#: What may happen to a call.
+FATES = ("answered", "cancelled", "timed out", "hung up on by the server", "hung up on by the client")
+#: Seconds; short enough to overlap with everything.
+DELAYS = (0.0, 0.0, 0.001, 0.003)
+
+
+class Answers:
+    """Handlers whose answer tells which question it belongs to."""
+
+    async def later(self, stream, question, delay, padding):
+        await asyncio.sleep(delay)
+        return question, len(padding)
+
+    def at_once(self, stream, question, delay, padding):
+        return question, len(padding)
+
+    async def hang_up(self, stream, question, delay, padding):
+        await asyncio.sleep(delay)
+        stream.close()
+
+    @property
+    def handlers(self):
+        return {"later": self.later, "at_once": self.at_once, "hang_up": self.hang_up}
+
+
+async def one_call(remote, question, fate, delay, patience, op, size):
+    """Make a call that meets its fate; True if it was answered."""
+    op = "hang_up" if fate == "hung up on by the server" else op
+    timeout = patience + 0.0001 if fate == "timed out" else None
+    call = getattr(remote, op)(question=question, delay=delay, padding=b"p" * size, timeout=timeout)
+    if fate == "cancelled":
+        await asyncio.sleep(patience)
+        call.cancel()
+    elif fate == "hung up on by the client":
+        await asyncio.sleep(patience)
+        streams = sorted(remote.streams, key=id)
+        if streams:
+            random.Random(question).choice(streams).close()
+    try:
+        answer = await call
+    except (asyncio.CancelledError, TimeoutError, ConnectionLost):
+        return False
+    assert answer == [question, size]
+    return True
+
+
+calls = st.lists(
+    st.tuples(
+        st.sampled_from(FATES),
+        st.sampled_from(DELAYS),
+        st.sampled_from(DELAYS),
+        st.sampled_from(("later", "at_once")),
+        st.sampled_from((0, 10, 1000, 300_000)),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+async def make_all(plan):
+    before = open_descriptors()
+    async with served(Answers().handlers) as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            answered = await asyncio.gather(
+                *(one_call(remote, question, *call) for question, call in enumerate(plan))
+            )
+            undisturbed = [fate == "answered" for fate, *_ in plan]
+            if not any("hung up on by the client" in call for call in plan):
+                assert all(got for got, sure in zip(answered, undisturbed, strict=True) if sure)
+            assert await remote.at_once(question="last", delay=0, padding=b"") == ["last", 0]
+            assert all(remote.streams.values()), "a connection is taken, and nobody calls"
+        assert remote.streams == {}
+        await come_to_rest(lambda: server_is_at_rest(server))
+    await come_to_rest(lambda: open_descriptors() <= before)
+    assert no_future_pends()
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+def server_is_at_rest(server) -> bool:
+    return not server._running
+
+
+def no_future_pends() -> bool:
+    gc.collect()
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def come_to_rest(condition) -> None:
+    """Wait for what other ends of connections do in turns of their own."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(calls)
+def test_every_answer_belongs_to_its_question_whatever_happens_to_the_others(plan):
+    run(make_all(plan))
+
+
+@pytest.mark.deadline(60)
+async def test_thousands_of_calls_given_up_at_random():
+    chance = random.Random(20160401)
+    plan = [
+        (
+            chance.choice(FATES),
+            chance.choice(DELAYS),
+            chance.choice(DELAYS),
+            chance.choice(("later", "at_once")),
+            chance.choice((0, 10, 1000, 300_000)),
+        )
+        for _ in range(4000)
+    ]
+    for start in range(0, len(plan), 200):
+        await make_all(plan[start : start + 200])
+
+
+async def test_a_pool_of_few_connections_serves_many_calls_that_are_given_up():
+    chance = random.Random(1)
+    async with served(Answers().handlers) as server:
+        pool = ConnectionPool(limit=4)
+        remote = pool(ip="127.0.0.1", port=server.port)
+
+        async def one(question):
+            call = remote.later(question=question, delay=chance.choice(DELAYS), padding=b"")
+            if chance.random() < 0.3:
+                asyncio.get_running_loop().call_later(chance.choice(DELAYS), call.cancel)
+            try:
+                assert await call == [question, 0]
+            except asyncio.CancelledError:
+                return False
+            return True
+
+        answered = await asyncio.gather(*map(one, range(1000)))
+        assert 500 < sum(answered) < 1000
+        assert pool.open <= 4
+        assert pool.active == 0
+        pool.close()
+        assert pool.open == 0
+
+
+async def test_a_call_given_up_closes_its_connection_and_the_next_takes_another():
+    async with served(Answers().handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        await remote.at_once(question=0, delay=0, padding=b"")
+        (first,) = remote.streams
+        with pytest.raises(TimeoutError, match=f"'later' from 127.0.0.1:{server.port} within 0.01 s"):
+            await remote.later(question=1, delay=3600, padding=b"", timeout=0.01)
+        assert first.closed()
+        assert await remote.at_once(question=2, delay=0, padding=b"") == [2, 0]
+        assert first not in remote.streams
+
+
+async def test_calls_that_wait_for_a_connection_end_when_the_pool_is_closed():
+    async with served(Answers().handlers) as server:
+        pool = ConnectionPool(limit=1)
+        remote = pool(ip="127.0.0.1", port=server.port)
+        waiting = [remote.later(question=n, delay=3600, padding=b"") for n in range(10)]
+        await asyncio.sleep(0.01)
+        pool.close()
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(end, ConnectionLost | RPCClosed) for end in ends)
