@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Self, TypeVar
 
 DEADLINE = 30.0
@@ -37,11 +37,11 @@ class Program:
     ('2', 0)
     """
 
-    def __init__(self, *arguments: str, **options: Any) -> None:
+    def __init__(self, *arguments: str, command: Sequence[str] | None = None, **options: Any) -> None:
         # Unbuffered, and any warning or leaked socket is an error, as in the tests themselves.
-        command = [sys.executable, "-u", "-X", "dev", "-W", "error", *arguments]
+        ours = [sys.executable, "-u", "-X", "dev", "-W", "error", *arguments]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+            command or ours, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._errors: list[str] = []
