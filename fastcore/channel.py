@@ -28,7 +28,7 @@ from fastcore.errors import ConnectionLost, FrameTooLarge
 from fastcore.futures import given_up, set_result_now, unobserved
 from fastcore.limits import DEFAULT_LIMITS, Limits
 from fastcore.outbox import Outbox
-from fastcore.protocol import Piece, decode, decode_payload, encode, read_header
+from fastcore.protocol import Piece, bad_payload, decode, encode, read_header, unpack
 
 __all__ = ["CHANNEL", "NOTHING", "Channel", "channel_of"]
 
@@ -126,8 +126,8 @@ class Channel:
         try:
             if self.on_ready is not None:
                 self._take_from_reader()
-            self._read_in_turn += 1
-            if self._read_in_turn <= MESSAGES_PER_TURN:
+            if self._read_in_turn < MESSAGES_PER_TURN:
+                self._read_in_turn += 1
                 message = self.next_message()
                 if message is not NOTHING:
                     future.set_result(message)
@@ -208,9 +208,12 @@ class Channel:
             raise
         if parts is not None:
             header, payload = parts
-            if not header:
-                return decode_payload(payload)
-            return decode(header, payload, self._max_decompressed_size)
+            if header:
+                return decode(header, payload, self._max_decompressed_size)
+            try:
+                return unpack(payload, strict_map_key=False)
+            except Exception as error:
+                raise bad_payload(error) from error
         if self.lost is not None:
             raise self.lost_error()
         if self._paused:
@@ -266,7 +269,11 @@ class Channel:
         frame = encode(message, self.compression)
         outbox = self._outbox
         if self._sent_in_turn or self.full or not self._open:
-            outbox.put(frame)
+            if type(frame) is bytes:
+                outbox.pieces.append(frame)
+                outbox.unsent += len(frame)
+            else:
+                outbox.put(frame)
             if not self._turn_ends or outbox.unsent >= _BATCH:
                 self._send_later()
             return

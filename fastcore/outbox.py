@@ -24,31 +24,29 @@ class Outbox:
 
     Attributes
     ----------
+    pieces : deque of bytes and memoryview
+        What waits.
     unsent : int
         Bytes that wait.
     sent : int
         Bytes that have been sent, ever.
     """
 
-    __slots__ = ("_pieces", "sent", "unsent")
+    __slots__ = ("pieces", "sent", "unsent")
 
     def __init__(self) -> None:
-        self._pieces: deque[Piece] = deque()
+        self.pieces: deque[Piece] = deque()
         self.unsent = 0
         self.sent = 0
 
-    def put(self, frame: bytes | list[Piece]) -> None:
-        """Append a frame, whole or in pieces."""
-        if isinstance(frame, bytes):
-            self._pieces.append(frame)
-            self.unsent += len(frame)
-        else:
-            self._pieces += frame
-            self.unsent += sum(map(len, frame))
+    def put(self, pieces: list[Piece]) -> None:
+        """Append pieces."""
+        self.pieces += pieces
+        self.unsent += sum(map(len, pieces))
 
     def clear(self) -> None:
         """Give up what hasn't been sent."""
-        self._pieces.clear()
+        self.pieces.clear()
         self.unsent = 0
 
     def flush(self, send: Callable[[Any], int], sendmsg: Callable[[list[Piece]], int] | None) -> None:
@@ -65,7 +63,7 @@ class Outbox:
         OSError
             As the socket raises it, but for BlockingIOError.
         """
-        pieces = self._pieces
+        pieces = self.pieces
         try:
             while pieces:
                 if len(pieces) > 1:
@@ -82,7 +80,7 @@ class Outbox:
 
     def _glue(self) -> None:
         """Make one piece of the small ones at the front."""
-        pieces = self._pieces
+        pieces = self.pieces
         if self.unsent <= _GLUE:
             glued = b"".join(pieces)
             pieces.clear()
@@ -98,7 +96,7 @@ class Outbox:
     def _advance(self, sent: int) -> None:
         self.sent += sent
         self.unsent -= sent
-        pieces = self._pieces
+        pieces = self.pieces
         while sent:
             piece = pieces.popleft()
             if len(piece) > sent:

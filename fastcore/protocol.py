@@ -27,7 +27,7 @@ from fastcore.errors import BadMessage, FrameTooLarge
 if TYPE_CHECKING:
     from fastcore._framing import Sink
 
-__all__ = ["Piece", "compressions", "decode", "decode_payload", "encode", "read_header"]
+__all__ = ["Piece", "bad_payload", "compressions", "decode", "encode", "read_header", "unpack"]
 
 #: What a message consists of on its way out.
 Piece: TypeAlias = bytes | memoryview
@@ -115,7 +115,7 @@ class _Packers(threading.local):
 
 
 _packers = _Packers()
-_unpack = msgpack.unpackb
+unpack = msgpack.unpackb
 
 
 def encode(message: object, compression: str | None = None) -> bytes | list[Piece]:
@@ -288,22 +288,15 @@ def decode(header: bytes, payload: bytes | memoryview | Sink, max_decompressed_s
         algorithm = _unpack_header(header).get("compression") if header else None
         if algorithm is not None:
             payload = _decompress(algorithm, payload, max_decompressed_size)
+        return unpack(payload, strict_map_key=False)
     except (BadMessage, FrameTooLarge):
         raise
     except Exception as error:
-        raise _bad_payload(error) from error
-    return decode_payload(payload)
+        raise bad_payload(error) from error
 
 
-def decode_payload(payload: bytes | memoryview | Sink) -> Any:
-    """Decode a payload that came without a header; see :func:`decode`."""
-    try:
-        return _unpack(payload, strict_map_key=False)
-    except Exception as error:
-        raise _bad_payload(error) from error
-
-
-def _bad_payload(error: Exception) -> BadMessage:
+def bad_payload(error: Exception) -> BadMessage:
+    """Make the error for a payload that MessagePack refuses."""
     return BadMessage(f"the payload of a message can't be decoded: {error!r}")
 
 
@@ -324,4 +317,4 @@ def _decode_skeleton(sink: PayloadSink) -> Any:
         value = next(values)
         return msgpack.ExtType(code, data) if value is None else value
 
-    return msgpack.unpackb(sink.skeleton, strict_map_key=False, ext_hook=fill_in)
+    return unpack(sink.skeleton, strict_map_key=False, ext_hook=fill_in)

@@ -231,7 +231,7 @@ class _Connection:
     async def _wait(self, op: object, result: Any, reply: bool, close: bool) -> None:
         try:
             result = await (result if inspect.isawaitable(result) else convert_yielded(result))
-        except (KeyboardInterrupt, SystemExit):
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
             raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
