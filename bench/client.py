@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.measure import Meter, forget_peak, memory
 from bench.peers import PEERS
-from bench.server import pin
+from bench.server import pin, settle_memory
 
 
 class Wrong(Exception):
@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=0)
     options = parser.parse_args()
     pin(options.core)
+    settle_memory()
     peer = PEERS[options.peer].module()
     meter = Meter(os.getpid(), options.server, options.seconds, options.count)
     with_loop = hasattr(peer, "run")

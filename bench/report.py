@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from bench.peers import PEERS
 from bench.results import Cell, Results
-from bench.workloads import GOALS, MAIN, MIB, WORKLOADS, Workload
+from bench.workloads import GOALS, LIMITS, MAIN, MIB, WORKLOADS, Workload
 
 OURS = ("fastcore", "fastcore_uvloop")
 INK, PALE = "#b5442e", "#7c93a8"
@@ -134,16 +134,21 @@ def side_table(results: Results) -> str:
 
 
 def goals(results: Results) -> str:
-    """Write fastcore's ratio to the peer that each goal names."""
+    """Write what fastcore is to reach, and what it does."""
     lines = []
     for goal in GOALS:
         ratios = [results.ratio(peer, goal.workload, goal.beside) for peer in OURS]
-        if not any(ratios):
-            continue
         bound = "at most" if MAIN[goal.workload].lower else "at least"
-        against = f"{PEERS[goal.beside].title}: {bound} {goal.must}x, aim {goal.aim}x"
-        lines.append([goal.workload, against, *(f"{ratio:.2f}x" if ratio else "" for ratio in ratios)])
-    return table(["", "beside", *(PEERS[peer].title for peer in OURS)], lines)
+        wanted = f"{bound} {goal.must}x of {PEERS[goal.beside].title}, aim {goal.aim}x"
+        lines.append([goal.workload, wanted, *(f"{ratio:.2f}x" if ratio else "" for ratio in ratios)])
+    for limit in LIMITS:
+        values = [results.median(peer, limit.workload, limit.figure) for peer in OURS]
+        base = results.median(limit.over, limit.workload, limit.figure) if limit.over else 0
+        if base is not None:
+            shown = [number(value - base) if value is not None else "" for value in values]
+            lines.append([limit.workload, f"{limit.title}: at most {number(limit.most)}", *shown])
+    head = ["", "wanted", *(PEERS[peer].title for peer in OURS)]
+    return table(head, [line for line in lines if any(line[2:])])
 
 
 def losses(results: Results) -> str:

@@ -19,6 +19,15 @@ def pin(core: int) -> None:
         os.sched_setaffinity(0, {core})
 
 
+def settle_memory() -> None:
+    """Leave malloc as it is in a program that has run for a while.
+
+    glibc maps and unmaps each block over 128 KiB until the first such block was freed whole. Whether that
+    has happened when the measuring begins would be an accident of what a peer imports.
+    """
+    bytearray(2**20)
+
+
 def end_with_parent() -> None:
     """Leave without a word when the parent closes our standard input, or dies."""
     sys.stdin.read()
@@ -33,6 +42,7 @@ def announce(port: int) -> None:
 def main(name: str, core: str = "-1") -> None:
     """Serve as one of the peers."""
     pin(int(core))
+    settle_memory()
     threading.Thread(target=end_with_parent, daemon=True).start()
     peer = PEERS[name].module()
     if hasattr(peer, "run"):

@@ -99,3 +99,35 @@ GOALS = (
     Goal("W4", "echo_c", 0.65, 0.85),
     Goal("W5", "echo_c", 0.6, 0.8),
 )
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A figure that fastcore is to keep below, whoever else runs.
+
+    Parameters
+    ----------
+    workload, figure : str
+        Which one.
+    title : str
+        What it is, with its unit.
+    most : float
+        The limit.
+    over : str
+        A peer whose own figure is subtracted first.
+    """
+
+    workload: str
+    figure: str
+    title: str
+    most: float
+    over: str = ""
+
+
+LIMITS = (
+    Limit("W1", "system_calls", "system calls per round trip", 8),
+    Limit("W4", "client_peak", "client's peak memory, bytes", 2 * 64 * MIB),
+    Limit("W4", "server_peak", "server's peak memory, bytes", 2 * 64 * MIB),
+    Limit("idle-10000", "idle_bytes", "bytes for each over plain Tornado's", 4096, "tornado_classic"),
+    Limit("idle-10000", "slowdown", "W1 beside them, times W1 alone", 1.2),
+)

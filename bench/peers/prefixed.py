@@ -6,10 +6,12 @@ from typing import Any
 
 import msgpack
 
+pack = msgpack.Packer().pack
+
 
 def encode(message: object) -> bytes:
     """Pack a message and put its length, 4 bytes, in front."""
-    payload: bytes = msgpack.packb(message)
+    payload: bytes = pack(message)
     return len(payload).to_bytes(4, "little") + payload
 
 
