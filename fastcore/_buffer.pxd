@@ -34,6 +34,8 @@ cdef class Buffer:
     cdef Py_ssize_t sentinel_size
     cdef readonly Py_ssize_t max_frame_size
     cdef readonly object failure
+    # Bytes that have come in, ever.
+    cdef readonly long long received
     cdef State state
 
     # The bytes that are held: block.data[head:tail]. No Block when there are none.

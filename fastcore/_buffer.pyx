@@ -184,6 +184,7 @@ cdef class Buffer:
             if self.state != FREE:
                 self.refuse("feed")
             self.absorb(<const uint8_t *> source.buf, source.len)
+            self.received += source.len
         finally:
             PyBuffer_Release(&source)
 
@@ -255,6 +256,7 @@ cdef class Buffer:
         except BufferError:
             pass  # someone exports it further; it keeps the Block, so nothing moves under it
         self.take_back(received)
+        self.received += received
         self.state = FREE
         if FASTCORE_DEBUG:
             self.check()

@@ -210,6 +210,8 @@ cdef class MessageBuffer(Buffer):
     """
 
     cdef readonly Py_ssize_t max_header_size
+    # Messages that are done with, ever: taken out, or skipped.
+    cdef readonly long long taken
     cdef object read_header
     cdef Stage stage
     # Of the message at the head: its header, and where its payload starts.
@@ -233,6 +235,16 @@ cdef class MessageBuffer(Buffer):
             raise ValueError(f"max_header_size is 0 or more, not {max_header_size!r}")
         self.max_header_size = max_header_size
         self.read_header = read_header
+
+    @property
+    def pending(self):
+        """Bytes of messages that nobody has taken yet, wherever they are kept."""
+        cdef Py_ssize_t size = self.tail - self.head
+        if self.stage == SKIPPING:
+            size += self.skipped
+        if self.sink is not None:
+            size += self.sink_length - self.sink_missing
+        return size
 
     def next_message(self):
         """Take the next message out.
@@ -364,6 +376,7 @@ cdef class MessageBuffer(Buffer):
         return header, payload
 
     cdef int finish(self, Py_ssize_t size) except -1:
+        self.taken += 1
         self.stage = AT_START
         self.header = None
         self.consume(size)

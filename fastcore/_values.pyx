@@ -40,6 +40,10 @@ cdef Py_ssize_t _LARGE = LARGE
 # msgpack refuses to pack deeper than this, so nothing is looked for below it.
 cdef int _MAX_DEPTH = 511
 
+# msgpack refuses to unpack deeper than this.
+cdef enum:
+    _DEEPEST = 1024
+
 # A fixext 1 of type 0x7f: what stands in the skeleton for a large value.
 cdef bytes _PLACEHOLDER = b"\xd4\x7f\x00"
 
@@ -253,6 +257,68 @@ cdef class PayloadSink:
             self._value = value
             self._value_filled = here
         return True
+
+
+def is_deeper(payload, Py_ssize_t limit, /) -> bool:
+    """Whether a payload nests its arrays and maps deeper than a limit, up to 1,024.
+
+    Bytes that are no MessagePack are left to the decoder: for them, any answer will do.
+
+    Examples
+    --------
+    >>> is_deeper(b'\x91\x91\x01', 2), is_deeper(b'\x91\x91\x01', 1)
+    (False, True)
+    """
+    # How many values are still missing in each of the containers that are open.
+    cdef unsigned long long missing[_DEEPEST]
+    cdef unsigned long long count
+    cdef Py_ssize_t depth = 0
+    cdef const unsigned char* token
+    cdef const unsigned char* end
+    cdef const unsigned char[::1] view = payload
+    if limit >= _DEEPEST or view.shape[0] <= limit:
+        return False
+    token = &view[0]
+    end = token + view.shape[0]
+    while token < end and end - token >= _head_size(token[0]):
+        if _is_container(token[0]):
+            if depth == limit:
+                return True
+            count = _items(token)
+            token += _head_size(token[0])
+            if count:
+                missing[depth] = count
+                depth += 1
+                continue
+        elif end - token < _head_size(token[0]) + _body_size(token):
+            return False
+        else:
+            token += _head_size(token[0]) + _body_size(token)
+        while depth:
+            missing[depth - 1] -= 1
+            if missing[depth - 1]:
+                break
+            depth -= 1
+    return False
+
+
+cdef inline bint _is_container(unsigned char first) noexcept:
+    return 0x80 <= first < 0xa0 or 0xdc <= first < 0xe0
+
+
+cdef inline unsigned long long _items(const unsigned char* token) noexcept:
+    """How many values an array or map holds; a key is one too."""
+    cdef unsigned char first = token[0]
+    cdef unsigned long long count
+    if first < 0x90:
+        return 2 * (first & 0x0f)
+    if first < 0xa0:
+        return first & 0x0f
+    if first == 0xdc or first == 0xde:
+        count = (token[1] << 8) | token[2]
+    else:
+        count = ((<unsigned long long> token[1]) << 24) | (token[2] << 16) | (token[3] << 8) | token[4]
+    return 2 * count if first >= 0xde else count
 
 
 cdef inline Py_ssize_t _head_size(unsigned char first) noexcept:
