@@ -167,6 +167,7 @@ def random_sentinel(chance: Random) -> bytes:
         [
             b"7d629535c4f3a6963f566af7d3e3a2d2",
             b"\n",
+            b"\r\n",
             b"\0\0\0\0\0",
             b"aab aab",
             b"aaaaaaaaaaaa",
@@ -185,6 +186,8 @@ def random_payload(chance: Random, sentinel: bytes) -> bytes:
         sentinel[:-1] + bytes([sentinel[-1] ^ 1]),
         bytes(chance.choices(sentinel, k=chance.randint(0, 9))),
         chance.randbytes(chance.randint(0, 30)),
+        chance.randbytes(chance.randint(0, 300)),
+        sentinel[:1] * chance.randint(0, 300),
     ]
     return b"".join(chance.choices(parts, k=chance.randint(0, 4)))
 

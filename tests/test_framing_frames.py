@@ -79,6 +79,16 @@ def test_any_length_of_sentinel_is_found_at_any_place(sentinel: bytes):
         assert buffer.next_frame() == b"\xff" * before
 
 
+@pytest.mark.parametrize("sentinel", [SENTINEL, b"\r\n", b"aab", b"aab aab", b"a" * 32], ids=repr)
+@pytest.mark.parametrize("filler", [b"-", b"a", b"aab aa-"])
+def test_a_sentinel_is_found_at_any_place_of_a_longer_frame(sentinel: bytes, filler: bytes):
+    for size in range(300):
+        data = (filler * 300)[:size] + b"." + sentinel
+        buffer = FrameBuffer(sentinel)
+        buffer.feed(data)
+        assert list(buffer) == data.split(sentinel)[:-1]
+
+
 def test_a_view_is_the_frame_in_place_and_read_only():
     buffer = FrameBuffer()
     buffer.feed(encoded([b"one", b""]))
