@@ -38,7 +38,7 @@ LARGE = 256 * 1024
 
 cdef Py_ssize_t _LARGE = LARGE
 # msgpack refuses to pack deeper than this, so nothing is looked for below it.
-cdef int _MAX_DEPTH = 511
+cdef int _MAX_DEPTH = 1024
 
 # msgpack refuses to unpack deeper than this.
 cdef enum:

@@ -1,0 +1,153 @@
+"""Large binary values travel outside the packed bytes, and arrive where they belong."""
+
+import random
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wire import SENTINEL, frame, raw_frame
+
+from fastcore import BadFrame, BadMessage
+from fastcore._framing import MessageBuffer
+from fastcore._values import LARGE, PayloadSink, has_large
+from fastcore.protocol import decode, encode, read_header
+
+BIG = random.Random(1).randbytes(LARGE + 1000)
+
+small_values = st.none() | st.integers(-(2**31), 2**31) | st.text(max_size=40) | st.binary(max_size=300)
+extensions = st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=20)) | st.builds(
+    msgpack.Timestamp, st.integers(0, 2**33), st.integers(0, 10**9 - 1)
+)
+large_values = st.integers(LARGE - 2, LARGE + 5000).map(
+    lambda size: BIG[:size] + bytes(max(0, size - len(BIG)))
+)
+messages = st.recursive(
+    small_values | extensions | large_values,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(small_values, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def receive_in_pieces(data, sizes):
+    """Receive bytes as a socket gives them, the sizes in turn; give the first message."""
+    buffer = MessageBuffer(read_header)
+    at = turn = 0
+    while at < len(data):
+        lent = buffer.prepare(LARGE // 2)
+        size = min(len(lent), sizes[turn % len(sizes)], len(data) - at)
+        lent[:size] = data[at : at + size]
+        del lent
+        buffer.commit(size)
+        at += size
+        turn += 1
+    return decode(*buffer.next_message())
+
+
+@settings(max_examples=150, deadline=None)
+@given(messages, st.lists(st.integers(1, LARGE), min_size=1, max_size=5))
+def test_any_message_arrives_however_it_is_cut(message, sizes):
+    sizes = [max(size, 1000) for size in sizes]
+    encoded = encode(message)
+    data = encoded if isinstance(encoded, bytes) else b"".join(encoded)
+    assert receive_in_pieces(data, sizes) == message
+
+
+@pytest.mark.parametrize("first", range(1, 60))
+def test_the_head_of_a_large_value_may_be_cut_anywhere(first):
+    message = {"op": "put", "data": BIG, "more": [BIG, 1]}
+    assert receive_in_pieces(b"".join(encode(message)), [first, 1, 1, 10**9]) == message
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview], ids=["bytes", "bytearray", "memoryview"])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda v: v, lambda v: [1, v, 2], lambda v: {"a": {"b": [v]}}, lambda v: (v, {"key": (v,)})],
+    ids=["alone", "in a list", "deep", "twice"],
+)
+def test_it_is_sent_from_where_it_lies_wherever_it_stands(kind, wrap):
+    value = kind(BIG)
+    pieces = encode(wrap(value))
+    views = [piece for piece in pieces if isinstance(piece, memoryview)]
+    assert views and all(view.obj is value or view.obj is BIG for view in views)
+    assert sum(len(piece) for piece in pieces if not isinstance(piece, memoryview)) < 200
+    assert b"".join(pieces).endswith(msgpack.packb(wrap(value)) + SENTINEL)
+
+
+def test_it_arrives_as_bytes():
+    (value,) = receive_in_pieces(b"".join(encode([bytearray(BIG)])), [70_000])
+    assert type(value) is bytes and value == BIG
+
+
+def test_it_is_found_as_deep_as_msgpack_packs():
+    value = BIG
+    for _ in range(500):
+        value = [value]
+    assert has_large(value)
+    assert any(isinstance(piece, memoryview) for piece in encode(value))
+
+
+def test_a_list_that_holds_itself_is_refused():
+    value = []
+    value.append(value)
+    with pytest.raises(ValueError, match="recursion limit"):
+        encode(value)
+
+
+def test_a_view_that_is_not_contiguous_is_refused_as_a_small_one_is():
+    with pytest.raises((ValueError, TypeError, BufferError)):
+        encode([memoryview(bytes(4 * LARGE))[::2]])
+
+
+def test_an_extension_that_looks_like_a_placeholder_is_the_peers_own():
+    fake = msgpack.ExtType(0x7F, b"\0")
+    message = [fake, BIG, fake, msgpack.Timestamp(5), BIG[::-1], fake]
+    assert receive_in_pieces(b"".join(encode(message)), [10**9]) == message
+
+
+def test_a_large_value_may_be_a_key():
+    packed = b"\x81" + msgpack.packb(BIG) + b"\x01"
+    assert receive_in_pieces(raw_frame(packed, msgpack.packb({"length": len(packed)})), [10**9]) == {BIG: 1}
+
+
+def test_a_value_that_claims_more_than_the_payload_holds_is_refused():
+    packed = b"\xc6\xff\xff\xff\xff" + BIG
+    with pytest.raises(BadMessage):
+        receive_in_pieces(raw_frame(packed, msgpack.packb({"length": len(packed)})), [10**9])
+
+
+@pytest.mark.parametrize("said", [-50, 50])
+def test_after_a_length_that_is_not_true_the_next_message_comes(said):
+    packed = msgpack.packb({"op": "put", "data": BIG})
+    buffer = MessageBuffer(read_header)
+    buffer.feed(
+        raw_frame(packed, msgpack.packb({"length": len(packed) + said})) + frame("next") + frame("last")
+    )
+    with pytest.raises(BadFrame):
+        buffer.next_message()
+    assert [decode(*buffer.next_message()), decode(*buffer.next_message())] == ["next", "last"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(messages, st.lists(st.integers(1, LARGE), min_size=1, max_size=6))
+def test_a_sink_gives_back_what_it_received(message, sizes):
+    payload = msgpack.packb(message)
+    sink = PayloadSink(len(payload))
+    at = 0
+    for size in sizes:
+        if at == len(payload):
+            break
+        lent = sink.prepare(size)
+        size = min(size, len(lent))
+        lent[:size] = payload[at : at + size]
+        del lent
+        sink.commit(size)
+        at += size
+    assert b"".join(sink.pieces()) == payload[:at]
+
+
+def test_a_sink_refuses_more_than_it_lent():
+    sink = PayloadSink(1000)
+    assert len(sink.prepare(10)) <= 1000
+    with pytest.raises(ValueError, match="1001 bytes committed"):
+        sink.commit(1001)

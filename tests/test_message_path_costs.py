@@ -1,0 +1,175 @@
+"""What a message costs, counted and not timed: system calls, Futures, turns of the loop, copies."""
+
+import asyncio
+import gc
+import tracemalloc
+from collections import Counter
+
+from wire import served
+
+from fastcore import connect, read, rpc, write
+from fastcore.channel import channel_of
+
+CALLS = 50
+
+
+class Counted:
+    """Counts the calls of a channel's socket functions."""
+
+    def __init__(self, channel):
+        self.calls = Counter()
+        for name in ("_receive_into", "_send", "_sendmsg"):
+            setattr(channel, name, self.counting(name, getattr(channel, name)))
+
+    def counting(self, name, function):
+        def counted(*arguments):
+            self.calls[name] += 1
+            return function(*arguments)
+
+        return counted
+
+    def total(self):
+        return sum(self.calls.values())
+
+
+async def echoing():
+    """Handlers, and a place where the server's channel is found."""
+    channels = []
+
+    def echo(stream, data):
+        channels.append(channel_of(stream))
+        return data
+
+    return {"echo": echo}, channels
+
+
+async def test_a_call_takes_two_system_calls_at_each_end():
+    handlers, channels = await echoing()
+    async with served(handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        await remote.echo(data=1)
+        ours, theirs = Counted(channel_of(next(iter(remote.streams)))), Counted(channels[0])
+        for number in range(CALLS):
+            assert await remote.echo(data=number) == number
+    assert ours.total() == theirs.total() == 2 * CALLS
+
+
+def count_futures():
+    return sum(isinstance(thing, asyncio.Future) for thing in gc.get_objects())
+
+
+async def test_a_call_makes_one_future_and_its_server_none():
+    async with served() as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        await remote.add(x=1, y=2)
+        gc.collect()
+        gc.disable()
+        try:
+            before = count_futures()
+            kept = []
+            for number in range(CALLS):
+                kept.append(remote.add(x=1, y=number))
+                await kept[-1]
+            assert count_futures() - before == CALLS
+        finally:
+            gc.enable()
+
+
+async def test_a_caller_goes_on_in_the_turn_in_which_the_answer_arrives():
+    async with served() as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        await remote.add(x=1, y=2)
+        loop = asyncio.get_running_loop()
+        channel = channel_of(next(iter(remote.streams)))
+        receive = channel._receive_into
+        arrived_in = []
+
+        def receiving(lent):
+            # Runs in the next turn, before or after the caller.
+            loop.call_soon(arrived_in.append, "next turn")
+            return receive(lent)
+
+        channel._receive_into = receiving
+        await remote.add(x=1, y=2)
+        assert arrived_in == []
+
+
+async def test_small_messages_of_one_turn_leave_together():
+    handlers, _ = await echoing()
+    async with served(handlers) as server:
+        stream = await connect("127.0.0.1", server.port)
+        counted = Counted(channel_of(stream))
+        for number in range(200):
+            write(stream, {"op": "echo", "data": number})
+        assert [await read(stream) for _ in range(200)] == list(range(200))
+        assert counted.calls["_send"] + counted.calls["_sendmsg"] <= 3
+        stream.close()
+
+
+async def test_a_lone_message_leaves_at_once():
+    async with served() as server:
+        stream = await connect("127.0.0.1", server.port)
+        counted = Counted(channel_of(stream))
+        write(stream, {"op": "add", "x": 1, "y": 2})
+        assert counted.calls["_send"] == 1
+        assert await read(stream) == 3
+        stream.close()
+
+
+async def test_a_large_value_is_copied_neither_in_nor_out():
+    size = 32 * 2**20
+    data = bytes(size)
+    handlers, _ = await echoing()
+    async with served(handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        await remote.echo(data=b"")
+        tracemalloc.start()
+        try:
+            answer = await remote.echo(data=data)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert answer == data
+    # The value that the handler gets, and the answer; both ends are in this process.
+    assert peak < 2.1 * size
+
+
+async def test_a_tight_loop_of_reads_lets_others_have_their_turn():
+    async with served({"flood": flood}) as server:
+        stream = await connect("127.0.0.1", server.port)
+        await write(stream, {"op": "flood", "count": 20_000})
+        turns = asyncio.get_running_loop().create_task(count_turns())
+        for number in range(20_000):
+            assert await read(stream) == number
+        turns.cancel()
+        stream.close()
+        assert count_turns.seen > 20_000 / 512
+
+
+async def test_a_tight_loop_of_writes_lets_others_have_their_turn():
+    async with served({"drain": drain}) as server:
+        stream = await connect("127.0.0.1", server.port)
+        turns = asyncio.get_running_loop().create_task(count_turns())
+        await write(stream, {"op": "drain", "count": 20_000})
+        for number in range(20_000):
+            await write(stream, number)
+        seen = count_turns.seen
+        assert await read(stream) == 20_000
+        turns.cancel()
+        stream.close()
+        assert seen > 20_000 / 512
+
+
+async def flood(stream, count):
+    for number in range(count):
+        await write(stream, number)
+    return "done"
+
+
+async def drain(stream, count):
+    for _ in range(count):
+        await read(stream)
+    return count
+
+
+async def count_turns():
+    count_turns.seen = 0
+    while True:
+        await asyncio.sleep(0)
+        count_turns.seen += 1

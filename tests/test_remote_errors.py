@@ -1,0 +1,128 @@
+"""Errors that cross the wire."""
+
+import builtins
+
+import msgpack
+import pytest
+
+from fastcore import RemoteError, register_error
+from fastcore.remote_errors import error_reply, is_error_reply, remote_exception
+
+
+def raised(error):
+    """The exception, with a traceback."""
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+def across(error, **options):
+    """What the caller gets of an exception."""
+    reply = msgpack.unpackb(msgpack.packb(error_reply(raised(error), **options)))
+    assert is_error_reply(reply)
+    return remote_exception(reply, "10.0.0.1:8786", "divide")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError("division by zero"),
+        KeyError("x"),
+        ValueError("a", 1, None),
+        OSError(2, "No such file"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_builtin_arrives_as_itself(error):
+    arrived = across(error)
+    assert type(arrived) is type(error)
+    assert arrived.args == error.args
+
+
+def test_it_tells_where_it_comes_from():
+    (note,) = across(ZeroDivisionError("division by zero")).__notes__
+    assert "op 'divide' at 10.0.0.1:8786" in note
+    assert "test_remote_errors.py" in note
+
+
+def test_the_traceback_can_be_kept_at_home():
+    (note,) = across(ZeroDivisionError("division by zero"), with_traceback=False).__notes__
+    assert "test_remote_errors.py" not in note
+
+
+class OutOfStock(Exception):
+    pass
+
+
+def test_another_type_arrives_as_a_remote_error():
+    arrived = across(OutOfStock("apples", 3))
+    assert type(arrived) is RemoteError
+    assert (arrived.type_name, arrived.message) == ("OutOfStock", "('apples', 3)")
+    assert arrived.remote_args == ("apples", 3)
+    assert str(arrived) == "OutOfStock: ('apples', 3)"
+
+
+def test_a_registered_type_arrives_as_itself():
+    @register_error
+    class SoldOut(Exception):
+        pass
+
+    arrived = across(SoldOut("apples"))
+    assert type(arrived) is SoldOut
+    assert arrived.args == ("apples",)
+
+
+@pytest.mark.parametrize("name", ["KeyboardInterrupt", "SystemExit", "GeneratorExit", "StopIteration"])
+def test_what_would_end_the_caller_does_not_arrive_as_itself(name):
+    arrived = across(getattr(builtins, name)("now"))
+    assert type(arrived) is RemoteError
+    assert arrived.type_name == name
+
+
+def test_a_type_whose_constructor_takes_something_else_arrives_all_the_same():
+    arrived = remote_exception(
+        error_reply(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")), "a:1", "op"
+    )
+    assert "invalid start byte" in str(arrived)
+
+
+@pytest.mark.parametrize("argument", [object(), 2**70, float("nan"), [1], "x" * 100_000, lambda: None])
+def test_arguments_that_cannot_be_sent_are_described(argument):
+    assert type(across(ValueError(argument))) is ValueError
+
+
+def test_an_exception_without_a_text_is_told_all_the_same():
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    assert "can't be had" in str(across(Mute()))
+
+
+def test_a_pickle_is_never_read():
+    class Bomb:
+        def __reduce__(self):
+            return pytest.fail, ("unpickled",)
+
+    import pickle
+
+    reply = {"status": "uncaught-error", "exception": pickle.dumps(Bomb()), "traceback": pickle.dumps(Bomb())}
+    arrived = remote_exception(reply, "a:1", "op")
+    assert type(arrived) is RemoteError
+    assert "pickle" in str(arrived)
+
+
+@pytest.mark.parametrize(
+    "exception", [None, 5, [], {}, {"type": 7}, {"type": "ValueError", "args": 3}, "text"]
+)
+def test_any_reply_that_claims_an_error_raises_one(exception):
+    reply = {"status": "uncaught-error", "exception": exception, "traceback": 3}
+    assert isinstance(remote_exception(reply, "a:1", "op"), Exception)
+
+
+@pytest.mark.parametrize(
+    "reply", [None, 3, "uncaught-error", {"status": "OK"}, {"status": "uncaught-error"}, []]
+)
+def test_an_ordinary_reply_is_none(reply):
+    assert not is_error_reply(reply)
