@@ -69,14 +69,16 @@ def test_it_is_sent_from_where_it_lies_wherever_it_stands(kind, wrap):
     value = kind(BIG)
     pieces = encode(wrap(value))
     views = [piece for piece in pieces if isinstance(piece, memoryview)]
-    assert views and all(view.obj is value or view.obj is BIG for view in views)
+    assert views
+    assert all(view.obj is value or view.obj is BIG for view in views)
     assert sum(len(piece) for piece in pieces if not isinstance(piece, memoryview)) < 200
     assert b"".join(pieces).endswith(msgpack.packb(wrap(value)) + SENTINEL)
 
 
 def test_it_arrives_as_bytes():
     (value,) = receive_in_pieces(b"".join(encode([bytearray(BIG)])), [70_000])
-    assert type(value) is bytes and value == BIG
+    assert type(value) is bytes
+    assert value == BIG
 
 
 def test_it_is_found_as_deep_as_msgpack_packs():
