@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -103,10 +104,21 @@ def about_this_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "huge pages": pages.read_text().strip() if pages.exists() else "unknown",
         "python": platform.python_version(),
+        "revision": revision(),
         "versions": {name: version for name in packages if (version := version_of(name))},
         "command": " ".join(["python -m bench", *sys.argv[1:]]),
         "load before": os.getloadavg()[0],
     }
+
+
+def revision() -> str:
+    """Name the commit that is measured, and whether files differ from it."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def processor() -> str:
