@@ -1,24 +1,16 @@
-"""Remote calls: one at a time, and the names that make them."""
+"""One remote call: a request on its way, and the Future of its reply."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from tornado.ioloop import IOLoop
-
-from fastcore.addressing import Address, format_address
-from fastcore.channel import NOTHING, Channel, channel_of
+from fastcore.channel import NOTHING, Channel
 from fastcore.errors import ConnectionLost
 from fastcore.futures import set_result_now, unobserved
 from fastcore.remote_errors import is_error_reply, remote_exception
 
-if TYPE_CHECKING:
-    from fastcore.pool import ConnectionPool
-
-__all__ = ["Releaser", "RemoteCall", "RemoteServer"]
+__all__ = ["Releaser", "RemoteCall"]
 
 
 class Releaser(Protocol):
@@ -123,61 +115,3 @@ class RemoteCall(asyncio.Future[Any]):
         if channel is not None:
             channel.on_ready = None
             self._releaser.release(channel, False)
-
-
-class RemoteServer:
-    """A server at an address, whose operations are called like methods.
-
-    Parameters
-    ----------
-    address : tuple of (str, int or None)
-        Where it is.
-    pool : ConnectionPool
-        Where its connections come from.
-    timeout : float
-        Seconds to wait for a connection.
-    """
-
-    def __init__(self, address: Address, pool: ConnectionPool, timeout: float) -> None:
-        self.ip, self.port = self._address = address
-        self.timeout = timeout
-        self._pool = pool
-
-    @property
-    def address(self) -> str:
-        """``'ip:port'``."""
-        return format_address(self._address)
-
-    def __getattr__(self, op: str) -> Callable[..., RemoteCall]:
-        if op.startswith("_"):
-            raise AttributeError(f"{op!r}: a name with a leading underscore is no remote call")
-        return functools.partial(self._call, op)
-
-    def _call(self, op: str, /, *, timeout: float | None = None, **message: Any) -> RemoteCall:
-        message["op"] = op
-        pool = self._pool
-        channel = pool.take(self._address)
-        if channel is not None:
-            call = RemoteCall(loop=channel.loop)
-            call.start(channel, pool, message)
-        else:
-            loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
-            call = RemoteCall(loop=loop)
-            loop.create_task(self._connect_for(call, message))
-        if timeout is not None:
-            error = TimeoutError(f"no answer to {op!r} from {self.address} within {timeout:g} s")
-            timer = call.get_loop().call_later(timeout, call.time_out, error)
-            call.add_done_callback(lambda _: timer.cancel())
-        return call
-
-    async def _connect_for(self, call: RemoteCall, message: dict[str, Any]) -> None:
-        pool = self._pool
-        try:
-            channel = channel_of(await pool.acquire(self._address, self.timeout))
-        except Exception as error:
-            call.fail(error)
-            return
-        if call.done():
-            pool.release(channel)
-        else:
-            call.start(channel, pool, message)

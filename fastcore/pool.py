@@ -1,23 +1,82 @@
-"""The connections of clients: reused, counted, and never more than allowed."""
+"""Remote servers, and the connections to them: reused, counted, never more than allowed."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import Any
 
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
-from fastcore.calls import RemoteServer
+from fastcore.calls import RemoteCall
 from fastcore.channel import Channel, channel_of
 from fastcore.errors import RPCClosed
 from fastcore.futures import unobserved
 from fastcore.streams import open_stream
 
-__all__ = ["ConnectionPool", "RPCCall"]
+__all__ = ["ConnectionPool", "RPCCall", "RemoteServer"]
+
+
+class RemoteServer:
+    """A server at an address, whose operations are called like methods.
+
+    Parameters
+    ----------
+    address : tuple of (str, int or None)
+        Where it is.
+    pool : ConnectionPool
+        Where its connections come from.
+    timeout : float
+        Seconds to wait for a connection.
+    """
+
+    def __init__(self, address: Address, pool: ConnectionPool, timeout: float) -> None:
+        self.ip, self.port = self._address = address
+        self.timeout = timeout
+        self._pool = pool
+
+    @property
+    def address(self) -> str:
+        """``'ip:port'``."""
+        return format_address(self._address)
+
+    def __getattr__(self, op: str) -> Callable[..., RemoteCall]:
+        if op.startswith("_"):
+            raise AttributeError(f"{op!r}: a name with a leading underscore is no remote call")
+        return functools.partial(self._call, op)
+
+    def _call(self, op: str, /, *, timeout: float | None = None, **message: Any) -> RemoteCall:
+        message["op"] = op
+        pool = self._pool
+        channel = pool.take(self._address)
+        if channel is not None:
+            call = RemoteCall(loop=channel.loop)
+            call.start(channel, pool, message)
+        else:
+            loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+            call = RemoteCall(loop=loop)
+            loop.create_task(self._connect_for(call, message))
+        if timeout is not None:
+            error = TimeoutError(f"no answer to {op!r} from {self.address} within {timeout:g} s")
+            timer = call.get_loop().call_later(timeout, call.time_out, error)
+            call.add_done_callback(lambda _: timer.cancel())
+        return call
+
+    async def _connect_for(self, call: RemoteCall, message: dict[str, Any]) -> None:
+        pool = self._pool
+        try:
+            channel = channel_of(await pool.acquire(self._address, self.timeout))
+        except Exception as error:
+            call.fail(error)
+            return
+        if call.done():
+            pool.release(channel)
+        else:
+            call.start(channel, pool, message)
 
 
 class RPCCall(RemoteServer):

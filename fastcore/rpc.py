@@ -8,9 +8,9 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from fastcore.addressing import Address, AddressLike, parse_address
-from fastcore.calls import RemoteCall, RemoteServer
+from fastcore.calls import RemoteCall
 from fastcore.channel import Channel, channel_of
-from fastcore.pool import ConnectionPool
+from fastcore.pool import ConnectionPool, RemoteServer
 from fastcore.streams import open_stream
 
 __all__ = ["rpc", "send_recv"]
