@@ -10,7 +10,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 from tornado.iostream import IOStream
@@ -79,17 +79,16 @@ async def _server_process() -> AsyncIterator[int]:
 
 async def _by_hand(port: int) -> None:
     print("\nclient: writes and reads by hand")
-    stream = await connect("127.0.0.1", port)
     conversation: list[tuple[dict[str, Any], list[Any]]] = [
         ({"op": "add", "x": 1, "y": 2}, [3]),
         ({"op": "stream", "interval": 0.1, "count": 3}, [1, 2, 3, "end"]),
     ]
-    for message, answers in conversation:
-        print(f"    ->  {message}")
-        await write(stream, message)
-        for answer in answers:
-            _tell(await read(stream), answer)
-    stream.close()
+    with closing(await connect("127.0.0.1", port)) as stream:
+        for message, answers in conversation:
+            print(f"    ->  {message}")
+            await write(stream, message)
+            for answer in answers:
+                _tell(await read(stream), answer)
 
 
 async def _by_rpc(port: int) -> None:
@@ -119,12 +118,11 @@ async def _calls_per_second(port: int) -> float:
 
 async def _messages_per_second(port: int) -> float:
     messages = 0
-    stream = await connect("127.0.0.1", port)
-    await write(stream, {"op": "stream", "interval": 0})
-    start = time.perf_counter()
-    while (passed := time.perf_counter() - start) < _MEASURE:
-        messages += 1
-        if await read(stream) != messages:
-            raise FastcoreError(f"message {messages} of the stream did not arrive in its place")
-    stream.close()
+    with closing(await connect("127.0.0.1", port)) as stream:
+        await write(stream, {"op": "stream", "interval": 0})
+        start = time.perf_counter()
+        while (passed := time.perf_counter() - start) < _MEASURE:
+            messages += 1
+            if await read(stream) != messages:
+                raise FastcoreError(f"message {messages} of the stream did not arrive in its place")
     return messages / passed

@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+from collections.abc import Iterator
 
 import pytest
 from support import DEADLINE, run
@@ -25,3 +26,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
     run(and_nothing_unheard(), marker.args[0] if marker else DEADLINE)
     return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Let what a test leaks be told of in that test, and not in whichever runs when it is collected."""
+    result = yield
+    gc.collect(1)
+    return result
