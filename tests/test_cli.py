@@ -5,6 +5,7 @@ import os
 import pty
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -285,6 +286,12 @@ def test_ping_shows_its_progress_on_a_terminal(folder: Path):
 
 def test_ping_tells_that_nobody_listens():
     assert_told(outcome("ping", "127.0.0.1:1", "--timeout", "0.2"), "127.0.0.1:1")
+
+
+def test_ping_tells_that_nobody_answers():
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        assert_told(outcome("ping", address, "--timeout", "0.2"), address, "no answer", "0.2 s")
 
 
 # -- run-classic
