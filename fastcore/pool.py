@@ -292,6 +292,13 @@ class ConnectionPool:
         while self._waiting:
             self._wake_one()
 
+    def retire(self) -> None:
+        """Make no further connections; calls under way keep theirs until they have ended."""
+        self.closed = True
+        for free in self._free.values():
+            for channel in list(free):
+                channel.close_from_any_thread()
+
     def close_streams(self) -> None:
         """Close all connections; a later call makes a new one. May be called from any thread."""
         for channels in [*self._free.values(), self._taken]:

@@ -110,7 +110,9 @@ class rpc(RemoteServer):
         self.close_rpc()
 
     def __del__(self) -> None:
-        self.close_rpc()
+        # `rpc(address).op()` drops the rpc while its call is under way.
+        if self.status != "closed":
+            self._pool.retire()
 
     def __repr__(self) -> str:
         streams = self.streams
