@@ -172,6 +172,7 @@ cdef class Buffer:
         Examples
         --------
         >>> from fastcore._framing import FrameBuffer
+        >>> from fastcore._framing import FrameBuffer
         >>> buffer = FrameBuffer(b"--")
         >>> buffer.feed(b"one--tw")
         >>> buffer.feed(b"o--")
@@ -211,6 +212,7 @@ cdef class Buffer:
 
         Examples
         --------
+        >>> from fastcore._framing import FrameBuffer
         >>> from fastcore._framing import FrameBuffer
         >>> buffer = FrameBuffer(b"--")
         >>> memory = buffer.prepare()

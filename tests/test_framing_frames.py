@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 
-from fastcore import _buffer, _framing
 from fastcore._framing import SENTINEL, FrameBuffer
 from fastcore.errors import FrameTooLarge
 
@@ -22,14 +19,6 @@ def encoded(frames: list[bytes], sentinel: bytes = SENTINEL) -> bytes:
 def test_the_sentinel_of_the_protocol_has_no_prefix_that_is_also_a_suffix():
     assert len(SENTINEL) == 32
     assert not any(SENTINEL.startswith(SENTINEL[start:]) for start in range(1, 32))
-
-
-def test_the_examples_in_the_documentation_run():
-    names = {"FrameBuffer": FrameBuffer}
-    for module in (_buffer, _framing):
-        result = doctest.testmod(module, extraglobs=names)
-        assert result.attempted > 0
-        assert result.failed == 0
 
 
 def test_every_cut_gives_the_same_frames():
