@@ -1,6 +1,6 @@
 """Finding the sentinel, beside the C library's searches and the speed of memory.
 
-The rows named C go over the buffer without Python, by ``engine_scan.c``; the others are
+The rows named C go over the buffer without Python, by ``engine_scan.c.in``; the others are
 what a Python program sees. ``next_view`` is the search and one view for each frame.
 """
 
@@ -50,7 +50,7 @@ def in_c(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         pytest.skip("no C compiler")
     library = tmp_path_factory.mktemp("bench") / "engine_scan.so"
     command = [compiler, "-O3", "-shared", "-fPIC", "-I", str(ROOT / "fastcore"), "-o", str(library)]
-    subprocess.run([*command, str(ROOT / "bench" / "engine_scan.c")], check=True)
+    subprocess.run([*command, "-x", "c", str(ROOT / "bench" / "engine_scan.c.in")], check=True)
     functions = ctypes.CDLL(str(library))
     functions.use_sentinel(SENTINEL, ctypes.c_size_t(len(SENTINEL)))
     return functions
