@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -427,12 +428,21 @@ class Channel:
             if size == 0:
                 self.close()
             return False
+        if self._reader is not None:
+            self._notice_end()
         if self.on_ready is not None:
             self.on_ready()
         elif self.unread >= _HIGH_WATER:
             self._paused = True
             self._selector.remove_reader(self._fd)
         return True
+
+    def _notice_end(self) -> None:
+        """Close at once if the end came with the last bytes: who reads by hand looks for it then."""
+        if not isinstance(self.stream, SSLIOStream):
+            with suppress(OSError):
+                if not self.stream.socket.recv(1, socket.MSG_PEEK):
+                    self.close()
 
     def _receive_tls(self) -> None:
         """Receive record after record: no event announces what the TLS layer holds."""

@@ -1,0 +1,232 @@
+"""The rest of the classic module: every name, and standing in for ``distributed.core``."""
+
+import asyncio
+import inspect
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from support import Program
+from surface import HANDLERS, serving
+from tornado.ioloop import IOLoop
+
+import fastcore
+from fastcore import RemoteError, Server, rpc
+
+SIGNATURES = {
+    "read": ["stream"],
+    "write": ["stream", "msg"],
+    "connect": ["ip", "port", "timeout"],
+    "send_recv": ["stream", "arg", "ip", "port", "addr", "reply"],
+    "send_recv_sync": ["stream", "ip", "port", "reply"],
+    "rpc": ["arg", "stream", "ip", "port", "addr", "timeout"],
+    "Server": ["handlers", "max_buffer_size"],
+    "ConnectionPool": ["limit"],
+    "pingpong": ["stream"],
+    "coerce_to_address": ["o", "out"],
+    "coerce_to_rpc": ["o"],
+    "ip_port_from_args": ["arg", "addr", "ip", "port"],
+    "error_message": ["e", "status"],
+    "clean_exception": ["exception", "traceback"],
+    "dumps": ["x"],
+    "loads": ["x"],
+    "get_total_physical_memory": [],
+    "handle_signal": ["sig", "frame"],
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_classic_name_keeps_its_signature(name):
+    parameters = list(inspect.signature(getattr(fastcore, name)).parameters)
+    assert parameters[: len(SIGNATURES[name])] == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", ["RPCCall", "RPCClosed", "MAX_BUFFER_SIZE", "sentinel", "logger"])
+def test_a_classic_name_is_there(name):
+    assert hasattr(fastcore, name)
+
+
+def test_the_sentinel_is_the_classic_one():
+    assert fastcore.sentinel == b"7d629535c4f3a6963f566af7d3e3a2d2"
+
+
+def test_two_hundred_megabytes_pass():
+    assert fastcore.MAX_BUFFER_SIZE >= 200e6
+
+
+def test_fastcore_core_is_fastcore():
+    import fastcore.core
+    from fastcore.core import read
+
+    assert fastcore.core is fastcore
+    assert read is fastcore.read
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["127.0.0.1:8786", b"127.0.0.1:8786", ("127.0.0.1", 8786), (b"127.0.0.1", "8786"), ["127.0.0.1", 8786]],
+)
+def test_an_address_is_coerced_to_either_form(given):
+    assert fastcore.coerce_to_address(given) == "127.0.0.1:8786"
+    assert fastcore.coerce_to_address(given, out=tuple) == ("127.0.0.1", 8786)
+
+
+async def test_anything_that_names_a_server_is_coerced_to_an_rpc():
+    remote = rpc("127.0.0.1:8786")
+    assert fastcore.coerce_to_rpc(remote) is remote
+    for given in ("127.0.0.1:8786", b"127.0.0.1:8786", ("127.0.0.1", 8786), ["127.0.0.1", 8786]):
+        assert fastcore.coerce_to_rpc(given, timeout=1).address == "127.0.0.1:8786"
+    with serving() as server:
+        stream = await fastcore.connect("127.0.0.1", server.port)
+        assert await fastcore.coerce_to_rpc(stream).ping() == b"pong"
+        stream.close()
+    with pytest.raises(TypeError):
+        fastcore.coerce_to_rpc(1)
+
+
+def test_ip_and_port_are_read_from_any_arguments():
+    for given in ({"arg": "a:1"}, {"addr": b"a:1"}, {"ip": b"a", "port": 1}, {"arg": ("a", 1)}):
+        assert fastcore.ip_port_from_args(**given) == ("a", 1)
+
+
+def test_functions_go_through_dumps_and_loads():
+    assert fastcore.loads(fastcore.dumps(lambda x: x + 1))(1) == 2
+
+
+def test_send_recv_sync_waits_for_the_reply():
+    loop = IOLoop()
+    server = Server(HANDLERS)
+    server.listen(0, "127.0.0.1")
+    try:
+        answer = fastcore.send_recv_sync(ip="127.0.0.1", port=server.port, op="add", x=1, y=2, close=True)
+        assert answer == 3
+    finally:
+        server.stop()
+        loop.close(all_fds=True)
+        asyncio.set_event_loop(None)
+
+
+def test_an_exception_goes_through_a_message_and_back():
+    try:
+        1 / 0  # noqa: B018
+    except ZeroDivisionError as error:
+        message = fastcore.error_message(error, status="uncaught-error")
+    assert message["status"] == "uncaught-error"
+    kind, error, traceback = fastcore.clean_exception(**message)
+    assert kind is ZeroDivisionError
+    assert str(error) == "division by zero"
+    assert traceback is None
+    assert "1 / 0" in "".join(error.__notes__)
+
+
+class Exploit:
+    def __reduce__(self):
+        return os.putenv, ("FASTCORE_TEST_EXPLOITED", "1")
+
+
+async def test_a_pickle_that_a_peer_sent_as_its_error_is_never_loaded(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(pickle, "loads", loaded.append)
+    pickled = pickle.dumps(Exploit())
+    message = {"status": "uncaught-error", "exception": pickled, "traceback": pickled}
+    with serving(Server({"old": lambda stream: message})) as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            with pytest.raises(RemoteError, match="pickle"):
+                await remote.old()
+    assert isinstance(fastcore.clean_exception(**message)[1], RemoteError)
+    assert loaded == []
+
+
+def test_a_signal_stops_the_loop():
+    program = """
+        import signal
+        from tornado.ioloop import IOLoop
+        from fastcore import handle_signal
+
+        signal.signal(signal.SIGTERM, handle_signal)
+        loop = IOLoop()
+        loop.add_callback(print, "started")
+        loop.start()
+        loop.close()
+        print("stopped")
+    """
+    with Program("-c", textwrap.dedent(program)) as running:
+        assert running.line() == "started"
+        running.send(signal.SIGTERM)
+        assert running.line() == "stopped"
+        assert running.wait() == 0
+
+
+def execute(program: str, *path: Path) -> str:
+    """What a program prints whose imports begin at ``path``."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def package(folder: Path, **modules: str) -> Path:
+    """A folder with a package ``distributed`` in it."""
+    for name, text in {"__init__": "", **modules}.items():
+        file = folder / "distributed" / (name.replace("__in__", "/") + ".py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(text))
+    return folder
+
+
+STAND_IN = """
+    import fastcore
+    fastcore.install_as_distributed_core()
+    fastcore.install_as_distributed_core()
+    import distributed.core
+    from distributed.core import read, Server
+    assert distributed.core is fastcore
+    assert read is fastcore.read
+    print("fastcore")
+"""
+
+
+def test_it_stands_in_where_no_distributed_is_installed(tmp_path):
+    assert execute(STAND_IN, tmp_path) == "fastcore\n"
+
+
+def test_it_stands_in_where_a_classic_distributed_is_installed(tmp_path):
+    folder = package(
+        tmp_path,
+        __init__="from .scheduler import Scheduler",
+        scheduler="from .core import Server\nclass Scheduler(Server): pass",
+        core="raise ImportError('the genuine core')",
+    )
+    program = (
+        STAND_IN
+        + """
+    import distributed
+    assert issubclass(distributed.Scheduler, fastcore.Server)
+    assert distributed.core is fastcore
+    """
+    )
+    assert execute(program, folder) == "fastcore\n"
+
+
+def test_it_stands_in_where_a_later_distributed_is_installed(tmp_path):
+    folder = package(tmp_path, __init__="from .core import Status", core="Status = 1", comm__in____init__="")
+    assert execute(STAND_IN, folder) == "fastcore\n"
+
+
+def test_it_refuses_after_a_real_core_was_imported(tmp_path):
+    folder = package(tmp_path, core="")
+    program = """
+        import distributed.core
+        import fastcore
+        try:
+            fastcore.install_as_distributed_core()
+        except RuntimeError as error:
+            print(error)
+    """
+    assert "already imported" in execute(program, folder)

@@ -1,0 +1,254 @@
+"""``rpc`` and ``ConnectionPool``: any name is a remote call, and every stream comes back or is closed."""
+
+import asyncio
+import gc
+import threading
+
+import pytest
+from surface import HANDLERS, serving
+from tornado.iostream import StreamClosedError
+
+import fastcore
+from fastcore import ConnectionLost, ConnectionPool, RPCClosed, Server, connect, rpc, send_recv
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"arg": "127.0.0.1:8887"},
+        {"arg": b"127.0.0.1:8887"},
+        {"arg": ("127.0.0.1", 8887)},
+        {"arg": (b"127.0.0.1", 8887)},
+        {"ip": "127.0.0.1", "port": 8887},
+        {"ip": b"127.0.0.1", "port": 8887},
+        {"addr": "127.0.0.1:8887"},
+        {"addr": b"127.0.0.1:8887"},
+    ],
+)
+def test_an_address_comes_in_any_form(address):
+    remote = rpc(**address)
+    assert (remote.ip, remote.port, remote.address) == ("127.0.0.1", 8887, "127.0.0.1:8887")
+
+
+def test_an_ipv6_address_stands_in_brackets():
+    remote = rpc("[::1]:8887")
+    assert (remote.ip, remote.port, remote.address) == ("::1", 8887, "[::1]:8887")
+
+
+def test_it_is_a_class():
+    assert isinstance(fastcore.rpc, type)
+
+
+def test_a_stream_alone_is_an_address_too():
+    async def main():
+        with serving() as server:
+            stream = await connect("127.0.0.1", server.port)
+            remote = rpc(stream=stream)
+            assert remote.port == server.port
+            assert await remote.ping() == b"pong"
+            assert list(remote.streams) == [stream]
+            remote.close_rpc()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "name", ["close", "add", "get", "call", "connect", "active", "open", "cancel", "send"]
+)
+async def test_any_name_is_a_remote_call(name):
+    with serving(Server({name: lambda stream, x: x})) as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            if name == "close":
+                assert await remote.close(close=True) == "OK"
+            else:
+                assert await getattr(remote, name)(x=1) == 1
+
+
+def test_a_name_with_an_underscore_is_never_one():
+    remote = rpc("127.0.0.1:8887")
+    for name in ("_private", "__len__", "__wrapped__"):
+        with pytest.raises(AttributeError):
+            getattr(remote, name)
+
+
+async def test_streams_tells_which_are_free():
+    with serving() as server:
+        remote = rpc(ip="127.0.0.1", port=server.port)
+        assert remote.streams == {}
+        await remote.ping()
+        assert list(remote.streams.values()) == [True]
+        call = remote.later()
+        assert list(remote.streams.values()) == [False]
+        await call
+        assert list(remote.streams.values()) == [True]
+        remote.close_rpc()
+
+
+async def test_overlapping_calls_take_a_stream_each_and_leave_it_for_reuse():
+    with serving() as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            await asyncio.gather(*[remote.later() for _ in range(5)])
+            streams = set(remote.streams)
+            assert len(streams) == 5
+            for _ in range(20):
+                await remote.ping()
+            assert set(remote.streams) == streams
+
+
+async def test_a_stream_comes_back_after_an_error_of_the_handler():
+    with serving() as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            await remote.ping()
+            before = set(remote.streams)
+            with pytest.raises(ZeroDivisionError):
+                await remote.divide(x=1, y=0)
+            assert set(remote.streams) == before
+            assert all(remote.streams.values())
+
+
+async def test_a_call_given_up_half_way_closes_its_stream():
+    with serving() as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            await remote.ping()
+            [stream] = remote.streams
+            call = remote.later(seconds=30)
+            call.cancel()
+            assert stream.closed()
+            assert await remote.echo(x="mine") == "mine"
+            assert stream not in remote.streams
+
+
+async def test_a_call_lives_on_when_its_rpc_is_dropped():
+    with serving() as server:
+        calls = [rpc(ip="127.0.0.1", port=server.port).later(x=n, close=True) for n in range(3)]
+        gc.collect()
+        assert await asyncio.gather(*calls) == [0, 1, 2]
+        assert await rpc(ip="127.0.0.1", port=server.port).ping() == b"pong"
+
+
+async def test_calls_after_close_rpc_raise_rpc_closed():
+    with serving() as server:
+        remote = rpc(ip="127.0.0.1", port=server.port)
+        await remote.ping()
+        [stream] = remote.streams
+        assert remote.status == "running"
+        remote.close_rpc()
+        assert remote.status == "closed"
+        assert stream.closed()
+        with pytest.raises(RPCClosed) as raised:
+            await remote.ping()
+        assert isinstance(raised.value, IOError)
+
+
+async def test_close_streams_leaves_it_usable():
+    with serving() as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            await remote.ping()
+            [stream] = remote.streams
+            remote.close_streams()
+            assert stream.closed()
+            assert not remote.streams
+            assert await remote.ping() == b"pong"
+
+
+async def test_close_streams_may_be_called_from_another_thread():
+    with serving() as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            await remote.ping()
+            [stream] = remote.streams
+            closed = asyncio.Event()
+            stream.set_close_callback(closed.set)
+            await asyncio.to_thread(remote.close_streams)
+            await closed.wait()
+            assert await remote.ping() == b"pong"
+
+
+async def test_an_rpc_collected_in_another_thread_closes_its_streams_in_their_own():
+    with serving() as server:
+        remote = rpc(ip="127.0.0.1", port=server.port)
+        await remote.ping()
+        [stream] = remote.streams
+        where = asyncio.get_running_loop().create_future()
+        stream.set_close_callback(lambda: where.set_result(threading.current_thread()))
+        held = [remote]
+        del remote
+        await asyncio.to_thread(held.clear)
+        assert await where is threading.current_thread()
+
+
+async def test_a_timeout_of_the_call_itself():
+    with serving() as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            with pytest.raises(TimeoutError, match="later"):
+                await remote.later(seconds=30, timeout=0.05)
+            assert await remote.ping() == b"pong"
+
+
+def test_its_repr_tells_where_it_leads_and_how_it_is():
+    remote = rpc("127.0.0.1:8887")
+    assert "127.0.0.1:8887" in repr(remote)
+    assert "running" in repr(remote)
+
+
+@pytest.mark.parametrize("how", ["arg", "addr", "parts", "stream"])
+async def test_send_recv_takes_any_address(how):
+    with serving() as server:
+        stream = await connect("127.0.0.1", server.port)
+        where = {
+            "arg": {"arg": ("127.0.0.1", server.port)},
+            "addr": {"addr": f"127.0.0.1:{server.port}".encode()},
+            "parts": {"ip": b"127.0.0.1", "port": server.port},
+            "stream": {"stream": stream},
+        }[how]
+        assert await send_recv(op="add", x=1, y=2, **where) == 3
+        stream.close()
+
+
+async def test_send_recv_without_a_reply_gives_none():
+    with serving() as server:
+        assert await send_recv(ip="127.0.0.1", port=server.port, op="ping", reply=False) is None
+
+
+async def test_a_pool_opens_no_more_than_its_limit_and_everybody_is_served():
+    with serving() as one, serving(Server(HANDLERS)) as another:
+        pool = ConnectionPool(limit=3)
+        remotes = [pool(ip="127.0.0.1", port=server.port) for server in (one, another)]
+        most = 0
+
+        async def call(n):
+            nonlocal most
+            answer = await remotes[n % 2].later(seconds=0.001, x=n)
+            most = max(most, pool.open)
+            return answer
+
+        assert await asyncio.gather(*[call(n) for n in range(60)]) == list(range(60))
+        assert most <= 3
+        assert pool.active == 0
+        assert 0 < pool.open <= 3
+        pool.collect()
+        assert (pool.open, pool.active) == (0, 0)
+        assert not any(pool.available.values())
+        assert not any(pool.occupied.values())
+        pool.close()
+
+
+async def test_the_counters_of_a_pool_are_right_after_errors_cancellations_and_dead_peers():
+    pool = ConnectionPool(limit=4)
+    with serving(Server({**HANDLERS, "hang_up": lambda stream: stream.close()})) as server:
+        remote = pool(addr=f"127.0.0.1:{server.port}")
+        calls = []
+        for n in range(40):
+            op = ("divide", "hang_up", "later", "ping")[n % 4]
+            calls.append(getattr(remote, op)(**({"x": 1, "y": 0} if op == "divide" else {})))
+        for call in calls[2::8]:
+            call.cancel()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    kinds = {type(outcome) for outcome in outcomes}
+    assert {ZeroDivisionError, asyncio.CancelledError, bytes} <= kinds
+    assert any(isinstance(outcome, StreamClosedError) for outcome in outcomes)
+    assert pool.active == 0
+    assert pool.open == sum(map(len, pool.available.values()))
+    with pytest.raises(ConnectionLost, match="could not connect"):
+        await ConnectionPool(limit=1, timeout=0.1)(ip="127.0.0.1", port=server.port).ping()
+    pool.close()
+    assert pool.open == 0

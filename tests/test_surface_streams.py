@@ -1,0 +1,143 @@
+"""``read``, ``write``, ``connect``: any stream, to its end, and no message lost."""
+
+import asyncio
+import socket
+import time
+from datetime import timedelta
+
+import pytest
+from surface import serving
+from tornado import gen
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.tcpclient import TCPClient
+
+from fastcore import connect, read, write
+
+
+def pair() -> tuple[IOStream, IOStream]:
+    one, another = socket.socketpair()
+    return IOStream(one), IOStream(another)
+
+
+async def test_a_stream_that_the_caller_made_serves():
+    with serving() as server:
+        stream = await TCPClient().connect("127.0.0.1", server.port)
+        await write(stream, {"op": "add", "x": 1, "y": 2})
+        assert await read(stream) == 3
+        stream.close()
+
+
+async def test_a_socketpair_serves():
+    one, another = pair()
+    await write(one, [b"bytes", "text", None, 1.5])
+    assert await read(another) == [b"bytes", "text", None, 1.5]
+    one.close()
+    another.close()
+
+
+async def test_messages_received_before_the_end_are_delivered_then_the_end():
+    one, another = pair()
+    for n in range(3):
+        write(one, n)
+    one.close()
+    assert [await read(another) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(StreamClosedError):
+        await read(another)
+    another.close()
+
+
+async def test_a_cancelled_read_loses_nothing():
+    one, another = pair()
+    given_up = read(another)
+    await asyncio.sleep(0)
+    given_up.cancel()
+    write(one, "kept")
+    assert await read(another) == "kept"
+    one.close()
+    another.close()
+
+
+async def test_a_read_that_timed_out_loses_nothing():
+    one, another = pair()
+    with pytest.raises(gen.TimeoutError):
+        await gen.with_timeout(timedelta(milliseconds=10), read(another))
+    write(one, "kept")
+    assert await read(another) == "kept"
+    one.close()
+    another.close()
+
+
+async def test_two_readers_at_once_are_refused():
+    one, another = pair()
+    first = read(another)
+    with pytest.raises(RuntimeError, match="two readers"):
+        await read(another)
+    write(one, "for the first")
+    assert await first == "for the first"
+    one.close()
+    another.close()
+
+
+async def test_connect_gives_a_stream_as_tornado_has_it():
+    closed = asyncio.Event()
+    with serving() as server:
+        stream = await connect("127.0.0.1", server.port)
+        assert isinstance(stream, IOStream)
+        assert stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert stream in {stream}
+        assert {stream: 1}[stream] == 1
+        stream.set_nodelay(True)
+        stream.set_close_callback(closed.set)
+        assert not stream.closed()
+        await write(stream, {"op": "ping"})
+        await read(stream)
+        stream.close()
+        assert stream.closed()
+        await closed.wait()
+
+
+async def test_the_close_callback_runs_when_the_peer_closes():
+    closed = asyncio.Event()
+    with serving() as server:
+        stream = await connect("127.0.0.1", server.port)
+        stream.set_close_callback(closed.set)
+        await write(stream, {"op": "close"})
+        assert await read(stream) == "OK"
+        await closed.wait()
+        assert stream.closed()
+
+
+async def test_a_close_that_comes_with_the_last_message_is_seen_with_it():
+    one, another = pair()
+    reading = read(another)
+    write(one, "last")
+    one.close()
+    assert await reading == "last"
+    assert another.closed()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def test_connect_tries_again_while_the_port_refuses():
+    port = free_port()
+    connecting = connect("127.0.0.1", port, timeout=20)
+    await asyncio.sleep(0.1)
+    assert not connecting.done()
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", port)
+    (await connecting).close()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_connect_gives_up_after_the_timeout_and_tells_ip_port_and_timeout():
+    port = free_port()
+    started = time.monotonic()
+    with pytest.raises(IOError, match=rf"127\.0\.0\.1:{port}.*0\.2") as raised:
+        await connect("127.0.0.1", port, timeout=0.2)
+    assert isinstance(raised.value, StreamClosedError)
+    assert time.monotonic() - started >= 0.2
