@@ -81,6 +81,7 @@ cdef char *BYTE_FORMAT = "B"
 
 @cython.final
 @cython.freelist(16)
+@cython.no_gc
 cdef class Window:
     """Some bytes of a Block, for memoryviews to look at."""
 
@@ -115,4 +116,9 @@ cdef object view_of(Block block, Py_ssize_t start, Py_ssize_t size, bint readonl
     window.start = block.data + start
     window.size = size
     window.readonly = readonly
-    return PyMemoryView_FromObject(window)
+    # Making the view may run the garbage collector, and that anything.
+    block.views += 1
+    try:
+        return PyMemoryView_FromObject(window)
+    finally:
+        block.views -= 1

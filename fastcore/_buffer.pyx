@@ -224,10 +224,14 @@ cdef class Buffer:
         cdef Py_ssize_t wanted = min(<Py_ssize_t> size, LARGEST_SIZE)
         if self.state != FREE:
             self.refuse("prepare")
-        lent = self.lend(wanted if wanted > 0 else STEP)
-        self.lent = lent
-        self.state = LENT
-        return lent
+        self.state = BUSY
+        try:
+            self.lent = self.lend(wanted if wanted > 0 else STEP)
+            self.state = LENT
+        finally:
+            if self.state == BUSY:
+                self.state = FREE
+        return self.lent
 
     def commit(self, size, /):
         """Take the lent memory back, with so many received bytes at its start.

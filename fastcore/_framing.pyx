@@ -445,7 +445,6 @@ cdef class MessageBuffer(Buffer):
     cdef object lend(self, Py_ssize_t size):
         if not self.sink_missing:
             return Buffer.lend(self, size)
-        self.state = BUSY
         try:
             memory = memoryview(self.sink.prepare(min(size, self.sink_missing))).cast("B")
             if memory.readonly or not len(memory):
@@ -453,7 +452,6 @@ cdef class MessageBuffer(Buffer):
         except BaseException as error:
             raise self.sink_failed(error)
         self.lent_size = min(len(memory), self.sink_missing)
-        self.state = FREE
         return memory[:self.lent_size]
 
     cdef int take_back(self, Py_ssize_t size) except -1:

@@ -175,3 +175,35 @@ def test_a_buffer_and_its_owner_are_collected_together():
     for _ in range(100):
         Owner().buffer.feed(b"x" * 1000)
     assert gc.collect() >= 100
+
+
+def test_a_finalizer_that_uses_the_buffer_at_any_moment_corrupts_nothing():
+    class Meddler:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            try:
+                buffer.feed(b"meddled-" * 10_000)
+            except BufferMisuse as error:
+                refused.append(error)
+
+    buffer = FrameBuffer(b"-")
+    frames = []
+    refused: list[BufferMisuse] = []
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for number in range(100):
+            Meddler()
+            memory = buffer.prepare()
+            data = b"%d-" % number
+            memory[: len(data)] = data
+            buffer.commit(len(data))
+            while (view := buffer.next_view()) is not None:
+                frames.append(view)
+    finally:
+        gc.set_threshold(*thresholds)
+    received = [bytes(frame) for frame in frames]
+    assert [frame for frame in received if frame != b"meddled"] == [b"%d" % number for number in range(100)]
+    assert refused
