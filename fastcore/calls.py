@@ -68,7 +68,8 @@ class RemoteCall(asyncio.Future[Any]):
             return
         if reply is NOTHING:
             return
-        self._end(channel, True)
+        # An answer to a request that isn't sent whole: the server has read no further.
+        self._end(channel, not channel.full)
         if type(reply) is dict and is_error_reply(reply):
             self.fail(remote_exception(reply, channel.peer, self._message.get("op")))
         else:

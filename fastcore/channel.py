@@ -13,8 +13,8 @@ them as they come (``on_ready``, for Server and rpc); never two at once.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,15 +25,19 @@ from tornado.iostream import IOStream, SSLIOStream
 
 from fastcore._framing import MessageBuffer
 from fastcore.addressing import format_address
-from fastcore.errors import ConnectionLost, FrameTooLarge
+from fastcore.errors import ConnectionLost, FrameTooLarge, LimitReached
 from fastcore.futures import given_up, set_result_now, unobserved
-from fastcore.limits import DEFAULT_LIMITS, Limits
+from fastcore.limits import DEFAULT_LIMITS, MAX_DEPTH, Limits
+from fastcore.logs import get_logger
 from fastcore.outbox import Outbox
 from fastcore.protocol import Piece, bad_payload, decode, encode, read_header, unpack
+from fastcore.sockets import set_peer_timeout
+from fastcore.tls import answer_plainly, explain
+from fastcore.watchdog import Watchdog
 
 __all__ = ["CHANNEL", "NOTHING", "Channel", "channel_of"]
 
-logger = logging.getLogger("fastcore.channel")
+logger = get_logger("fastcore.channel")
 
 #: What ``next_message`` gives while no message is complete; None is a message.
 NOTHING: Final = object()
@@ -44,8 +48,6 @@ _RECEIVE = 128 * 1024
 _TLS_RECORDS = 64
 #: Small writes of one turn leave together, at the latest when there are this many bytes.
 _BATCH = 64 * 1024
-#: Nobody reads: stop receiving when this many bytes wait.
-_HIGH_WATER = 256 * 1024
 #: Messages that may be read, or written, without giving other connections a turn.
 MESSAGES_PER_TURN: Final = 256
 
@@ -87,6 +89,12 @@ class Channel:
         self.on_drained: Callable[[], None] | None = None
         #: Whether the stream will be closed when all messages have left.
         self.closing = False
+        #: Called with the error when the peer takes longer than it may; ``close`` if None.
+        self.on_limit: Callable[[Exception], None] | None = None
+        #: Tells whether nobody here works for the peer, so that silence is idleness.
+        self.is_idle: Callable[[], bool] | None = None
+        #: Messages sent, ever.
+        self.messages_out = 0
 
         self.buffer = MessageBuffer(
             read_header,
@@ -94,6 +102,8 @@ class Channel:
             max_header_size=limits.max_header_size,
         )
         self._max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
+        self._checks_depth = limits.max_depth < MAX_DEPTH
+        self._max_waiting = limits.max_waiting
         # The Future of the read that waits; then on_ready is _resolve_reader.
         self._reader: asyncio.Future[Any] | None = None
         self._read_in_turn = 0
@@ -108,6 +118,8 @@ class Channel:
         # Whether the socket is the channel's: connected, and its TLS handshake done.
         self._open = False
         self._paused = False
+        self._handshake_timer: asyncio.TimerHandle | None = None
+        self._watchdog: Watchdog | None = None
         self._selector = getattr(stream.io_loop, "selector_loop", self.loop)
         self._on_readable: Callable[[], object]
         self._receive_into: Callable[[memoryview], int | None]
@@ -209,8 +221,8 @@ class Channel:
             raise
         if parts is not None:
             header, payload = parts
-            if header:
-                return decode(header, payload, self._max_decompressed_size)
+            if header or self._checks_depth:
+                return decode(header, payload, self._max_decompressed_size, self.limits.max_depth)
             try:
                 return unpack(payload, strict_map_key=False)
             except Exception as error:
@@ -228,8 +240,33 @@ class Channel:
 
     @property
     def unread(self) -> int:
-        """Bytes that have arrived and that nobody took."""
-        return len(self.buffer)
+        """Bytes that have arrived, of messages that nobody took."""
+        return self.buffer.pending
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._outbox.unsent
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that hold what has arrived and what waits to be sent."""
+        return (sys.getsizeof(self.buffer) if self.buffer else 0) + self._outbox.unsent
+
+    @property
+    def messages_in(self) -> int:
+        """Messages that were taken, ever."""
+        return self.buffer.taken
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes received, ever."""
+        return self.buffer.received
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes sent, ever."""
+        return self._outbox.sent
 
     def _ready(self) -> None:
         if self.on_ready is not None:
@@ -268,19 +305,20 @@ class Channel:
         if self.lost is not None:
             raise self.lost_error()
         frame = encode(message, self.compression)
+        self.messages_out += 1
         outbox = self._outbox
         if self._sent_in_turn or self.full or not self._open:
             if type(frame) is bytes:
                 outbox.pieces.append(frame)
                 outbox.unsent += len(frame)
             else:
-                outbox.put(frame)
+                outbox.put(frame)  # type: ignore[arg-type]
             if not self._turn_ends or outbox.unsent >= _BATCH:
                 self._send_later()
             return
         self._sent_in_turn = True
         if type(frame) is not bytes:
-            outbox.put(frame)
+            outbox.put(frame)  # type: ignore[arg-type]
             self._flush()
             return
         # What costs the least: nothing waits, and the socket takes it all.
@@ -343,6 +381,14 @@ class Channel:
         if not self._outbox.unsent:
             self.close()
 
+    def divert(self, on_readable: Callable[[], object]) -> None:
+        """Receive no further messages; the callback takes what the socket has."""
+        self.on_ready = None
+        self._on_readable = on_readable
+        if self._open:
+            self._paused = False
+            self._selector.add_reader(self._fd, on_readable)
+
     # -- The stream ---------------------------------------------------------------
 
     def _attach(self) -> None:
@@ -359,8 +405,18 @@ class Channel:
         elif isinstance(stream, SSLIOStream) and stream._ssl_accepting:
             handshake = stream._ssl_connect_future or stream.wait_for_handshake()
             handshake.add_done_callback(self._connected)
+            if self.limits.handshake_timeout is not None:
+                self._handshake_timer = self.loop.call_later(
+                    self.limits.handshake_timeout, self._no_handshake
+                )
         else:
             self._take_over()
+
+    def _no_handshake(self) -> None:
+        error = LimitReached(
+            "handshake_timeout", f"no TLS handshake within {self.limits.handshake_timeout:g} s"
+        )
+        (self.on_limit or self.close)(error)
 
     def _connected(self, done: asyncio.Future[Any]) -> None:
         if not self.stream.closed():
@@ -371,6 +427,8 @@ class Channel:
         stream = self.stream
         self._open = True
         self.peer = _peer_name(stream)
+        if self.limits.peer_timeout is not None:
+            set_peer_timeout(stream.socket, self.limits.peer_timeout)
         if isinstance(stream, SSLIOStream):
             self._on_readable = self._receive_tls
             self._receive_into = stream.read_from_fd
@@ -392,6 +450,14 @@ class Channel:
         stream._add_io_state = self._stream_wants  # type: ignore[method-assign]
         self._fd: int = stream.socket.fileno()
         self._selector.add_reader(self._fd, self._on_readable)
+        self._stop_watching()
+        self._watchdog = Watchdog(self, self.limits)
+
+    def _stop_watching(self) -> None:
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+        if self._watchdog is not None:
+            self._watchdog.stop()
 
     def _stream_wants(self, state: int) -> None:
         if state & IOLoop.WRITE:
@@ -416,14 +482,21 @@ class Channel:
         """Receive what one system call gives, and have it read; False if there was nothing."""
         self._sent_in_turn = False
         self._read_in_turn = self._written_in_turn = 0
+        buffer = self.buffer
         try:
-            size = self._receive_into(self.buffer.prepare(_RECEIVE))
-        except OSError as error:
-            self.buffer.commit(0)
-            if not isinstance(error, BlockingIOError):
+            lent = buffer.prepare(_RECEIVE)
+            try:
+                size = self._receive_into(lent)
+            except BlockingIOError:
+                size = None
+            except OSError as error:
+                buffer.commit(0)
                 self.close(error)
+                return False
+            buffer.commit(size or 0)
+        except MemoryError as error:
+            self.close(error)
             return False
-        self.buffer.commit(size or 0)
         if not size:
             if size == 0:
                 self.close()
@@ -432,7 +505,7 @@ class Channel:
             self._notice_end()
         if self.on_ready is not None:
             self.on_ready()
-        elif self.unread >= _HIGH_WATER:
+        elif len(buffer) >= self._max_waiting:
             self._paused = True
             self._selector.remove_reader(self._fd)
         return True
@@ -481,6 +554,8 @@ class Channel:
                 self._selector.remove_reader(self._fd)
                 self._selector.remove_writer(self._fd)
             self._open = False
+        elif isinstance(self.stream, SSLIOStream):
+            answer_plainly(self.stream.socket, self.stream.error)
         self._close_fd()
         self._end()
 
@@ -494,7 +569,9 @@ class Channel:
     def _end(self) -> None:
         """Tell everybody who waits that the connection has ended."""
         middle = " in the middle of a message" if self.unread else ""
-        self.lost = f"the connection to {self.peer} was closed{middle}"
+        why = explain(self.stream.error)
+        self.lost = f"the connection to {self.peer} was closed{middle}{': ' + why if why else ''}"
+        self._stop_watching()
         self._outbox.clear()
         writers, self._writers = self._writers, deque()
         if self.on_lost is not None:

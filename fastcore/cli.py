@@ -100,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         help="who can reach it; 0.0.0.0 or :: is everybody (default: %(default)s)",
     )
     command.add_argument("--port", type=int, help="default: the Server's default_port, else a free one")
+    command.add_argument(
+        "--deadline",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long SIGTERM or Ctrl-C waits for handlers that run (default: %(default)s)",
+    )
     command.set_defaults(run=lambda arguments: asyncio.run(_serve(arguments)))
 
     command = commands.add_parser("call", help="call one handler of a server")
@@ -178,7 +185,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     address = format_address((arguments.host, server.port))
     print(f"serving {arguments.target} on {address}", flush=True)
     await stop.wait()
-    server.stop()
+    await server.shutdown(arguments.deadline)
 
 
 def _load_server(target: str) -> Server:

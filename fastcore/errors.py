@@ -16,8 +16,10 @@ __all__ = [
     "ConnectionLost",
     "FastcoreError",
     "FrameTooLarge",
+    "LimitReached",
     "RPCClosed",
     "RemoteError",
+    "TooDeep",
 ]
 
 
@@ -68,6 +70,23 @@ class BadMessage(FastcoreError, ValueError):
     """
 
 
+class TooDeep(BadMessage):
+    """A message nests its containers deeper than it may.
+
+    Parameters
+    ----------
+    limit : int
+        How deep it may.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"a message nests deeper than {self.limit:,} levels; raise the limit with max_depth="
+
+
 class BufferMisuse(FastcoreError, RuntimeError):
     """A buffer was used in a way that would corrupt it; it did nothing instead.
 
@@ -94,6 +113,26 @@ class ConnectionLost(FastcoreError, StreamClosedError):
     def __str__(self) -> str:
         reason = f" ({self.real_error})" if self.real_error is not None else ""
         return f"{self.args[0]}{reason}"
+
+
+class LimitReached(FastcoreError, TimeoutError):
+    """A peer took longer than it may, or there are as many connections as there may be.
+
+    Parameters
+    ----------
+    keyword : str
+        The keyword argument that sets the limit.
+    message : str
+        What happened.
+    """
+
+    def __init__(self, keyword: str, message: str) -> None:
+        super().__init__(keyword, message)
+        self.keyword = keyword
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.keyword}=)"
 
 
 class RPCClosed(FastcoreError, IOError):

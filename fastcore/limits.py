@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
-__all__ = ["DEFAULT_LIMITS", "MAX_BUFFER_SIZE", "Limits", "get_total_physical_memory"]
+__all__ = ["DEFAULT_LIMITS", "MAX_BUFFER_SIZE", "Limits", "check_limit", "get_total_physical_memory"]
 
 
 def get_total_physical_memory() -> int:
@@ -25,10 +26,21 @@ def get_total_physical_memory() -> int:
 #: The most bytes that a message may have, unless the user says otherwise.
 MAX_BUFFER_SIZE = get_total_physical_memory() // 2
 
+#: MessagePack's decoder goes no deeper.
+MAX_DEPTH = 1024
+
+
+def check_limit(name: str, value: object) -> None:
+    """Raise the error for a limit that makes no sense; None is no limit."""
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if value is not None and not value > 0:
+        raise ValueError(f"{name} must be above 0, not {value!r}")
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one connection may cost.
+    """What one connection may cost: keywords of ``Server``, ``connect`` and ``rpc``.
 
     Parameters
     ----------
@@ -38,11 +50,56 @@ class Limits:
         Most bytes in the header of a message.
     max_decompressed_size : int, optional
         Most bytes that a compressed payload may turn into; ``max_buffer_size`` if None.
+    max_depth : int
+        Most containers inside each other in a message, itself included.
+    max_waiting : int
+        Bytes of complete messages that wait for somebody to take them before no more
+        are received. At least one message always is, and what one system call gives.
+    message_timeout : float, optional
+        Seconds to finish a message that was begun.
+    write_timeout : float, optional
+        Seconds in which a peer must read something of what waits for it.
+    idle_timeout : float, optional
+        Seconds without a byte in either direction, while nobody works for the peer,
+        after which the connection is closed.
+    handshake_timeout : float, optional
+        Seconds to finish the TLS handshake.
+    peer_timeout : float, optional
+        Seconds after which a peer whose machine, or the network to it, is silent counts
+        as dead; to be found even if nothing is sent. None leaves it to the system,
+        which may take hours.
+
+    Examples
+    --------
+    >>> Limits(max_header_size=1000).max_header_size
+    1000
+    >>> Limits(max_header_size=-1)
+    Traceback (most recent call last):
+        ...
+    ValueError: max_header_size must be above 0, not -1
     """
 
     max_buffer_size: int = MAX_BUFFER_SIZE
     max_header_size: int = 64 * 1024
     max_decompressed_size: int | None = None
+    max_depth: int = MAX_DEPTH
+    max_waiting: int = 256 * 1024
+    message_timeout: float | None = 600.0
+    write_timeout: float | None = 600.0
+    idle_timeout: float | None = None
+    handshake_timeout: float | None = 60.0
+    peer_timeout: float | None = 120.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check_limit(field.name, getattr(self, field.name))
+
+    @classmethod
+    def taken_from(cls, keywords: dict[str, Any]) -> Limits:
+        """Make limits of those keywords that name one, and take them out."""
+        return cls(
+            **{field.name: keywords.pop(field.name) for field in fields(cls) if field.name in keywords}
+        )
 
 
 #: The limits of a stream of which nobody said anything.

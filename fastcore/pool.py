@@ -252,6 +252,7 @@ class ConnectionPool:
         channel = channel_of(stream)
         self._taken[channel] = address
         channel.on_lost = functools.partial(self._forget, address, channel)
+        channel.is_idle = lambda: channel not in self._taken
         return channel
 
     def take(self, address: Address, out_of_turn: bool = True) -> Channel | None:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import msgpack
 
 from fastcore._framing import SENTINEL, frame
-from fastcore._values import LARGE, PayloadSink, has_large
-from fastcore.errors import BadMessage, FrameTooLarge
+from fastcore._values import LARGE, PayloadSink, has_large, is_deeper
+from fastcore.errors import BadMessage, FrameTooLarge, TooDeep
+from fastcore.limits import MAX_DEPTH
 
 if TYPE_CHECKING:
     from fastcore._framing import Sink
@@ -255,7 +256,12 @@ def _unpack_header(header: bytes) -> dict[str, Any]:
     return fields
 
 
-def decode(header: bytes, payload: bytes | memoryview | Sink, max_decompressed_size: int = 2**40) -> Any:
+def decode(
+    header: bytes,
+    payload: bytes | memoryview | Sink,
+    max_decompressed_size: int = 2**40,
+    max_depth: int = MAX_DEPTH,
+) -> Any:
     r"""Turn the parts of a frame back into the message.
 
     Parameters
@@ -264,6 +270,8 @@ def decode(header: bytes, payload: bytes | memoryview | Sink, max_decompressed_s
         As :meth:`fastcore._framing.MessageBuffer.next_message` gives them.
     max_decompressed_size : int
         Most bytes that a compressed payload may turn into.
+    max_depth : int
+        Most arrays and maps inside each other.
 
     Returns
     -------
@@ -275,7 +283,7 @@ def decode(header: bytes, payload: bytes | memoryview | Sink, max_decompressed_s
     BadMessage
         If the payload can't be decoded, or was compressed in a way that isn't known here.
     FrameTooLarge
-        If it would be larger than ``max_decompressed_size``.
+        If it would be larger than ``max_decompressed_size``, or deeper than ``max_depth``.
 
     Examples
     --------
@@ -284,15 +292,22 @@ def decode(header: bytes, payload: bytes | memoryview | Sink, max_decompressed_s
     """
     try:
         if isinstance(payload, PayloadSink):
+            _check_depth(payload.skeleton, max_depth)
             return _decode_skeleton(payload)
         algorithm = _unpack_header(header).get("compression") if header else None
         if algorithm is not None:
             payload = _decompress(algorithm, payload, max_decompressed_size)
+        _check_depth(payload, max_depth)
         return unpack(payload, strict_map_key=False)
     except (BadMessage, FrameTooLarge):
         raise
     except Exception as error:
         raise bad_payload(error) from error
+
+
+def _check_depth(payload: Any, limit: int) -> None:
+    if is_deeper(payload, limit):
+        raise TooDeep(limit)
 
 
 def bad_payload(error: Exception) -> BadMessage:

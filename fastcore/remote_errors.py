@@ -15,21 +15,30 @@ from __future__ import annotations
 import builtins
 import traceback
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
-from fastcore.errors import RemoteError
+from fastcore.errors import BadFrame, BadMessage, FrameTooLarge, LimitReached, RemoteError, TooDeep
 
-__all__ = ["error_reply", "is_error_reply", "register_error", "remote_exception"]
+__all__ = ["Detail", "error_reply", "is_error_reply", "register_error", "remote_exception"]
 
 STATUS: Final = "uncaught-error"
 
 #: Longest traceback and message that a reply carries, in characters.
 _MAX_TEXT = 20_000
+#: What is told instead of a message that might hold secrets.
+_KEPT = "the server's log says more"
 _PLAIN = (str, bytes, int, float, bool, type(None))
+
+#: How much an error reply tells.
+Detail: TypeAlias = Literal["traceback", "message", "type"]
 
 E = TypeVar("E", bound=type[Exception])
 
+#: The types that arrive as themselves, by name.
 _types: dict[str, type[Exception]] = {
+    error.__name__: error for error in (BadFrame, BadMessage, FrameTooLarge, LimitReached, TooDeep)
+}
+_types |= {
     name: value
     for name, value in vars(builtins).items()
     if isinstance(value, type)
@@ -63,15 +72,16 @@ def register_error(error_type: E) -> E:
     return error_type
 
 
-def error_reply(error: BaseException, *, with_traceback: bool = True) -> dict[str, Any]:
+def error_reply(error: BaseException, detail: Detail = "traceback") -> dict[str, Any]:
     """Describe an exception for the caller at the other side.
 
     Parameters
     ----------
     error : BaseException
         What a handler raised.
-    with_traceback : bool
-        Whether to tell the traceback, which names files and lines of this program.
+    detail : str
+        How much is told: ``'traceback'`` is all, with the names of files and lines of this
+        program; ``'message'`` is type and message; ``'type'`` is the type alone.
 
     Returns
     -------
@@ -82,16 +92,12 @@ def error_reply(error: BaseException, *, with_traceback: bool = True) -> dict[st
     >>> error_reply(KeyError('x'))['exception']
     {'type': 'KeyError', 'message': "'x'", 'args': ['x']}
     """
-    text = "".join(traceback.format_exception(error)) if with_traceback else ""
-    return {
-        "status": STATUS,
-        "exception": {
-            "type": type(error).__name__,
-            "message": _text(error, str),
-            "args": [arg if _is_plain(arg) else _text(arg, repr) for arg in error.args],
-        },
-        "traceback": _sendable(text[-_MAX_TEXT:]),
-    }
+    described = {"type": type(error).__name__, "message": _KEPT, "args": [_KEPT]}
+    if detail != "type":
+        described["message"] = _text(error, str)
+        described["args"] = [arg if _is_plain(arg) else _text(arg, repr) for arg in error.args]
+    text = "".join(traceback.format_exception(error)) if detail == "traceback" else ""
+    return {"status": STATUS, "exception": described, "traceback": _sendable(text[-_MAX_TEXT:])}
 
 
 def is_error_reply(reply: object) -> bool:

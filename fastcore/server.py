@@ -1,34 +1,42 @@
 """``Server``: handlers, called by the messages of strangers.
 
-A connection is one natural loop: next message, find the handler, call it, answer. A
-handler that returns a plain value costs no coroutine and no Future; one that returns
-something to await holds the loop until that is done, because it may read from the
-stream and write to it in the meantime.
+Here is what all connections share: where they come from, how many there may be, what
+is told of them, and their common end. What happens on one is in ``connections``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
+import functools
+import os
+import socket
 import uuid
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import fields
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, get_args
 
-from tornado.gen import convert_yielded
+from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
-from fastcore.channel import MESSAGES_PER_TURN, NOTHING, Channel, channel_of
-from fastcore.errors import ConnectionLost
-from fastcore.limits import MAX_BUFFER_SIZE, Limits
-from fastcore.remote_errors import error_reply
+from fastcore.addressing import UNIX_SCHEME
+from fastcore.channel import Channel, channel_of
+from fastcore.connections import Connection
+from fastcore.errors import LimitReached
+from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_limit
+from fastcore.logs import get_logger
+from fastcore.refusal import refuse
+from fastcore.remote_errors import Detail, error_reply
+from fastcore.sockets import Acceptor, bind_unix
+from fastcore.stats import ServerStats
+from fastcore.tls import explain
 
 __all__ = ["Server"]
 
-logger = logging.getLogger("fastcore.server")
+logger = get_logger("fastcore.server")
+
+#: Connections too many that are told so at a time; those beyond are closed at once.
+_TURNED_AWAY = 100
 
 Handler = Callable[..., Any]
 
@@ -49,6 +57,13 @@ class Server(TCPServer):
         Most bytes in one incoming message.
     compression : str, optional
         Compress what is sent: ``'zlib'``, ``'lz4'`` or ``'snappy'``.
+    max_connections : int, optional
+        Most connections that are open at a time.
+    error_detail : str
+        What an error reply tells of a handler's error: ``'traceback'``, ``'message'`` or
+        ``'type'``. The log has all of it in any case.
+    slow_handler : float, optional
+        Seconds after which a handler that blocks the loop is named in the log.
     **kwargs
         The other fields of :class:`fastcore.limits.Limits`, and what
         ``tornado.tcpserver.TCPServer`` takes, such as ``ssl_options``.
@@ -93,6 +108,9 @@ class Server(TCPServer):
         max_buffer_size: int = MAX_BUFFER_SIZE,
         *,
         compression: str | None = None,
+        max_connections: int | None = 10_000,
+        error_detail: Detail = "traceback",
+        slow_handler: float | None = 1.0,
         **kwargs: Any,
     ) -> None:
         if kwargs.pop("io_loop", None) is not None:
@@ -101,22 +119,35 @@ class Server(TCPServer):
                 DeprecationWarning,
                 stacklevel=2,
             )
-        limits = {field.name: kwargs.pop(field.name) for field in fields(Limits) if field.name in kwargs}
-        self.limits = Limits(max_buffer_size=max_buffer_size, **limits)
+        if error_detail not in get_args(Detail):
+            raise ValueError(f"error_detail is one of {get_args(Detail)}, not {error_detail!r}")
+        check_limit("max_connections", max_connections)
+        check_limit("slow_handler", slow_handler)
+        kwargs["max_buffer_size"] = max_buffer_size
+        self.limits = Limits.taken_from(kwargs)
+        self.max_connections = max_connections
+        self.error_detail = error_detail
+        self.slow_handler_ns = float("inf") if slow_handler is None else slow_handler * 1e9
         self.compression = compression
         self.handlers = {"identity": self.identity, **handlers}
         self.id = str(uuid.uuid1())
-        # A task that nobody refers to can be collected while it waits.
-        self._running: set[asyncio.Task[None]] = set()
+        self.figures = ServerStats()
+        #: The handlers that wait for something. (A task that nobody refers to can be collected.)
+        self.running: set[asyncio.Task[None]] = set()
+        #: Whether connections end as soon as no handler works for them.
+        self.ending = False
+        self._connections: dict[Channel, Connection] = {}
+        self._turned_away: set[Channel] = set()
+        self._all_closed: asyncio.Future[None] | None = None
+        self._first_port: int | None = None
         super().__init__(max_buffer_size=max_buffer_size, **kwargs)
 
     @property
     def port(self) -> int:
-        """The port of the first socket that listens."""
-        for sock in self._sockets.values():
-            port: int = sock.getsockname()[1]
-            return port
-        raise OSError("the server has no port yet; call .listen() first")
+        """The port of the first TCP socket that listened."""
+        if self._first_port is None:
+            raise OSError("the server has no port yet; call .listen() first")
+        return self._first_port
 
     def identity(self, stream: IOStream) -> dict[str, Any]:
         """Tell who this is: the handler of ``{'op': 'identity'}``."""
@@ -127,8 +158,9 @@ class Server(TCPServer):
 
         Parameters
         ----------
-        port : int, optional
-            ``default_port`` if left out; 0 picks a free one.
+        port : int or str, optional
+            ``default_port`` if left out; 0 picks a free one; ``'unix:/path'`` is a unix
+            socket, which only its owner can reach.
         *args, **kwargs
             As ``tornado.tcpserver.TCPServer.listen`` takes them, first the address. Without
             an address, the server is reachable on every interface of the machine.
@@ -138,161 +170,143 @@ class Server(TCPServer):
         OSError
             If the port is taken.
         """
-        super().listen(self.default_port if port is None else int(port), *args, **kwargs)
+        if isinstance(port, str) and port.startswith(UNIX_SCHEME):
+            self.add_sockets([bind_unix(port)])
+        else:
+            super().listen(self.default_port if port is None else int(port), *args, **kwargs)
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections on sockets that listen already."""
+        io_loop = IOLoop.current()
+        # Windows' own loop watches no sockets; Tornado has one beside it that does.
+        loop: Any = getattr(io_loop, "selector_loop", None) or io_loop.asyncio_loop  # type: ignore[attr-defined]
+        for sock in sockets:
+            self._sockets[sock.fileno()] = sock
+            self._handlers[sock.fileno()] = Acceptor(sock, loop, self._handle_connection, self._lacks)
+            if self._first_port is None and sock.family != getattr(socket, "AF_UNIX", None):
+                self._first_port = sock.getsockname()[1]
+
+    def _lacks(self, error: OSError) -> None:
+        self.figures.errors["accept"] += 1
+        logger.error("can't accept connections to port %s for now: %s", self._first_port, error)
+
+    def stop(self) -> None:
+        """Accept no further connections; those that are open stay so."""
+        for sock in () if self._stopped else self._sockets.values():
+            if sock.family == getattr(socket, "AF_UNIX", None):
+                os.unlink(sock.getsockname())
+        super().stop()
+
+    async def shutdown(self, deadline: float = 10.0) -> None:
+        """Accept no further connections, let running handlers answer, then close.
+
+        Parameters
+        ----------
+        deadline : float
+            Seconds after which handlers are cancelled, and connections closed with what
+            they still have to send.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> from fastcore import Server, rpc
+        >>> async def slow(stream):
+        ...     await asyncio.sleep(0.05)
+        ...     return 'done'
+        >>> async def main():
+        ...     server = Server({'slow': slow})
+        ...     server.listen(0, '127.0.0.1')
+        ...     async with rpc(ip='127.0.0.1', port=server.port) as remote:
+        ...         call = remote.slow()
+        ...         while not server.stats()['messages']['in']:
+        ...             await asyncio.sleep(0)
+        ...         await server.shutdown()
+        ...         print(await call)
+        >>> asyncio.run(main())
+        done
+        """
+        self.stop()
+        self.ending = True
+        for connection in [*self._connections.values()]:
+            connection.finish()
+        if self._connections:
+            self._all_closed = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._all_closed], timeout=deadline)
+        if self._connections:
+            logger.warning(
+                "ended with %d handlers running and %d connections open, after %g s",
+                len(self.running),
+                len(self._connections),
+                deadline,
+            )
+        cancelled = [*self.running]
+        for task in cancelled:
+            task.cancel()
+        if cancelled:
+            # They may clean up, as long as that takes no time.
+            await asyncio.wait(cancelled, timeout=0.1)
+        for channel in [*self._connections, *self._turned_away]:
+            channel.close()
+
+    def stats(self) -> dict[str, Any]:
+        """Tell what the server did and does.
+
+        Returns
+        -------
+        dict
+            Plain values, that a message can carry: ``uptime`` (seconds), ``connections``
+            (``open``, ``ever``), ``messages`` and ``bytes`` (``in``, ``out``), ``buffers``
+            (bytes of memory that hold messages), ``errors`` (how many, by kind), ``ops``
+            (by op: ``count``, ``errors``, ``p50`` and ``p99`` in seconds, to within 13 %).
+
+        Examples
+        --------
+        >>> Server({}).stats()['connections']
+        {'open': 0, 'ever': 0}
+        """
+        return self.figures.as_dict(self._connections)
 
     def handle_stream(self, stream: IOStream, address: Any) -> Awaitable[None]:
         """Serve one connection until it ends. Called by Tornado for each."""
         stream.set_nodelay(True)
         channel = channel_of(stream, self.limits, self.compression)
-        connection = _Connection(self, channel)
+        if self.max_connections is not None and len(self._connections) >= self.max_connections:
+            return self._turn_away(channel)
+        connection = self._connections[channel] = Connection(self, channel)
+        self.figures.opened()
+        channel.on_lost = functools.partial(self._lost, channel)
         logger.debug("connection from %s to %s", channel.peer, type(self).__name__)
         connection.serve()
         return connection.ended
+
+    def _lost(self, channel: Channel) -> None:
+        """Keep the figures of a connection that has ended, whoever ended it."""
+        del self._connections[channel]
+        self.figures.closed(channel)
+        why = explain(channel.stream.error, server_side=True)
+        if why is not None:
+            self.figures.errors["tls"] += 1
+            logger.warning("no TLS with %s: %s (%s)", channel.peer, why, channel.stream.error)
+        if self._all_closed is not None and not self._connections and not self._all_closed.done():
+            self._all_closed.set_result(None)
+
+    def _turn_away(self, channel: Channel) -> Awaitable[None]:
+        limit = f"the server has {self.max_connections:,} connections, and takes no more"
+        error = LimitReached("max_connections", limit)
+        self.figures.errors["max_connections"] += 1
+        logger.warning("turned %s away: %s", channel.peer, error)
+        if len(self._turned_away) < _TURNED_AWAY:
+            self._turned_away.add(channel)
+            channel.on_lost = functools.partial(self._turned_away.discard, channel)
+            refuse(channel, error_reply(ConnectionRefusedError(str(error)), "message"))
+        else:
+            channel.close()
+        done: asyncio.Future[None] = channel.loop.create_future()
+        done.set_result(None)
+        return done
 
     async def __aenter__(self) -> Server:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.stop()
-
-
-class _Connection:
-    """One connection of a server: its loop."""
-
-    def __init__(self, server: Server, channel: Channel) -> None:
-        self.server = server
-        self.channel = channel
-        self.ended: asyncio.Future[None] = channel.loop.create_future()
-
-    def serve(self) -> None:
-        """Become the reader of the connection, and answer what is here already."""
-        self.channel.claim(self._serve)
-        self._serve()
-
-    def _serve(self) -> None:
-        """Answer the messages that are here; called again when there are more."""
-        channel = self.channel
-        for _ in range(MESSAGES_PER_TURN):
-            if channel.full:
-                # The peer doesn't read its replies: it gets no further ones made.
-                channel.on_ready = None
-                channel.on_drained = self.serve
-                return
-            try:
-                message = channel.next_message()
-            except ConnectionLost:
-                self._end()
-                return
-            except Exception as error:
-                if not self._refuse(error):
-                    return
-                continue
-            if message is NOTHING or not self._answer(message) or not len(channel.buffer):
-                return
-        # Others have their turn; the next messages are here already.
-        channel.on_ready = None
-        channel.loop.call_soon(self.serve)
-
-    def _answer(self, message: Any) -> bool:
-        """Call the handler and reply; False if no further message is to be answered now."""
-        try:
-            op = message.pop("op")
-        except (AttributeError, TypeError, KeyError):
-            return self._refuse(TypeError(f"a message is a dict with an 'op', not {_short(message)}"))
-        close = message.pop("close", False)
-        reply = message.pop("reply", True)
-        if op == "close":
-            return self._done("OK", reply, close=True)
-        try:
-            handler = self.server.handlers[op]
-        except (KeyError, TypeError):
-            return self._refuse(ValueError(self._no_handler(op)), reply, close)
-        channel = self.channel
-        # The handler may read from the stream.
-        channel.on_ready = None
-        try:
-            result = handler(channel.stream, **message)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            result = self._failed(op, error)
-        if not isinstance(result, _PLAIN) and _is_awaitable(result):
-            waiting = self._wait(op, result, reply, close)
-            task = channel.loop.create_task(waiting)
-            self.server._running.add(task)
-            task.add_done_callback(self.server._running.discard)
-            return False
-        if channel.on_ready is None:
-            channel.on_ready = self._serve
-        else:
-            channel.claim(self._serve)
-        return self._done(result, reply, close)
-
-    async def _wait(self, op: object, result: Any, reply: bool, close: bool) -> None:
-        try:
-            result = await (result if inspect.isawaitable(result) else convert_yielded(result))
-        except (GeneratorExit, KeyboardInterrupt, SystemExit):
-            raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                # The loop is being ended, with everything that runs in it.
-                self._end()
-                raise
-            result = self._failed(op, error)
-        except BaseException as error:
-            result = self._failed(op, error)
-        if self._done(result, reply, close):
-            self.serve()
-
-    def _done(self, result: Any, reply: bool, close: bool) -> bool:
-        """Reply to one request; False if the connection ends with it."""
-        channel = self.channel
-        if reply:
-            try:
-                channel.send(result)
-            except ConnectionLost:
-                self._end()
-                return False
-            except Exception as error:
-                channel.send(self._failed("reply", error))
-        if close:
-            self._end()
-            return False
-        return True
-
-    def _refuse(self, error: Exception, reply: bool = True, close: bool = False) -> bool:
-        """Reply that no handler is called; False if there can be no further message."""
-        logger.info("refused a message from %s: %s", self.channel.peer, error)
-        fatal = self.channel.failure is not None
-        return self._done(error_reply(error, with_traceback=False), reply, close or fatal)
-
-    def _failed(self, op: object, error: BaseException) -> dict[str, Any]:
-        if isinstance(error, ConnectionLost) and self.channel.lost is not None:
-            # How every stream of answers ends: the client has left.
-            logger.debug("%r: %s", op, error)
-            return error_reply(error)
-        logger.warning("%r, called from %s, raised", op, self.channel.peer, exc_info=error)
-        return error_reply(error)
-
-    def _no_handler(self, op: object) -> str:
-        known = ", ".join(sorted(map(str, self.server.handlers)))
-        return f"no handler found for {_short(op)}; this {type(self.server).__name__} has {known}"
-
-    def _end(self) -> None:
-        self.channel.close_when_sent()
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-
-#: What handlers mostly return: needn't be asked whether it can be awaited.
-_PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
-
-
-def _is_awaitable(result: object) -> bool:
-    return inspect.isawaitable(result) or inspect.isgenerator(result)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else text[:100] + "..."

@@ -16,6 +16,7 @@ from fastcore.channel import CHANNEL, channel_of
 from fastcore.errors import ConnectionLost
 from fastcore.futures import unobserved
 from fastcore.limits import Limits
+from fastcore.tls import explain
 
 __all__ = ["connect", "read", "write"]
 
@@ -195,7 +196,10 @@ async def open_stream(
 
 
 def _not_connected(address: Address, when: str, reason: BaseException | None) -> ConnectionLost:
-    return ConnectionLost(f"could not connect to {format_address(address)}, {when}", reason)
+    why = explain(reason)
+    return ConnectionLost(
+        f"could not connect to {format_address(address)}, {when}{': ' + why if why else ''}", reason
+    )
 
 
 async def _open(address: Address, ssl_options: dict[str, Any] | ssl.SSLContext | None) -> IOStream:
@@ -205,7 +209,9 @@ async def _open(address: Address, ssl_options: dict[str, Any] | ssl.SSLContext |
         stream = IOStream(sock)
         stream.set_nodelay(True)
         return stream
-    sock = ssl_wrap_socket(sock, ssl_options, server_hostname=host, do_handshake_on_connect=False)
+    sock = ssl_wrap_socket(
+        sock, ssl_options, server_hostname=host, server_side=False, do_handshake_on_connect=False
+    )
     secure = SSLIOStream(sock, ssl_options=ssl_options)
     secure.set_nodelay(True)
     try:

@@ -47,7 +47,7 @@ def test_it_tells_where_it_comes_from():
 
 
 def test_the_traceback_can_be_kept_at_home():
-    (note,) = across(ZeroDivisionError("division by zero"), with_traceback=False).__notes__
+    (note,) = across(ZeroDivisionError("division by zero"), detail="message").__notes__
     assert "test_remote_errors.py" not in note
 
 

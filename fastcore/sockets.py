@@ -1,0 +1,172 @@
+"""What the kernel is told about sockets: when a peer is dead, and when to accept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable
+from typing import Any, Final
+
+from fastcore.addressing import UNIX_SCHEME
+
+__all__ = ["Acceptor", "bind_unix", "set_peer_timeout"]
+
+#: Seconds to wait before accepting again, after there were no descriptors left.
+_PAUSE: Final = 0.1
+#: Connections accepted before others have their turn.
+_BATCH: Final = 128
+#: The machine lacks something that it may have again soon.
+_SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def set_peer_timeout(sock: socket.socket, seconds: float) -> None:
+    """Have the kernel end a connection whose other end is silent.
+
+    A connection that sends nothing is probed; one that sends is given up when nothing
+    is acknowledged. Both take about ``seconds``.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        A TCP socket; others are left as they are.
+    seconds : float
+        At least 3, where the system counts in seconds.
+    """
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    # Half of the time in silence, the rest for three probes.
+    idle = max(1, round(seconds / 2))
+    interval = max(1, round(seconds / 6))
+    options = {
+        "TCP_KEEPIDLE": idle,
+        "TCP_KEEPALIVE": idle,  # its name on macOS
+        "TCP_KEEPINTVL": interval,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": round(seconds * 1000),
+    }
+    # A connection that has just ended takes no options.
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options.items():
+            option = getattr(socket, name, None)
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+class Acceptor:
+    """Accepts connections of one listening socket, and outlives a lack of descriptors.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        It listens, and doesn't block.
+    loop : asyncio.AbstractEventLoop
+        Where it is watched.
+    on_connection : callable
+        Called with each new socket and its peer's address.
+    on_scarcity : callable
+        Called with the error when the machine has no descriptors, or no memory, for
+        another connection. Those that knock wait in the kernel until it has.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        on_connection: Callable[[socket.socket, Any], None],
+        on_scarcity: Callable[[OSError], None],
+    ) -> None:
+        self._sock = sock
+        self._loop = loop
+        self._on_connection = on_connection
+        self._on_scarcity = on_scarcity
+        self._scarce = False
+        self._pause: asyncio.TimerHandle | None = None
+        loop.add_reader(sock, self._accept)
+
+    def __call__(self) -> None:
+        """Accept no more."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._sock)
+
+    def _accept(self) -> None:
+        for _ in range(_BATCH):
+            if self._sock.fileno() < 0:
+                return
+            try:
+                connection, address = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if error.errno not in _SCARCE:
+                    raise
+                self._wait(error)
+                return
+            self._scarce = False
+            self._on_connection(connection, address)
+
+    def _wait(self, error: OSError) -> None:
+        self._loop.remove_reader(self._sock)
+        self._pause = self._loop.call_later(_PAUSE, self._go_on)
+        if not self._scarce:
+            self._scarce = True
+            self._on_scarcity(error)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._sock, self._accept)
+
+
+def bind_unix(address: str, backlog: int = 128) -> socket.socket:
+    """Listen on a unix socket that only its owner can reach.
+
+    Parameters
+    ----------
+    address : str
+        ``'unix:/path'``. A socket that a dead server left there is taken over.
+    backlog : int
+        How many connections may wait to be accepted.
+
+    Returns
+    -------
+    socket.socket
+
+    Raises
+    ------
+    OSError
+        If somebody listens there, or there is something else than a socket.
+    """
+    path = address.removeprefix(UNIX_SCHEME)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode) and not _is_alive(path):
+            os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.setblocking(False)
+        # Nobody gets in between bind and chmod: until it listens it refuses.
+        sock.bind(path)
+        os.chmod(path, 0o600)
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"{os.strerror(error.errno or 0)}: {address}") from error
+    return sock
+
+
+def _is_alive(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            pass
+    return True

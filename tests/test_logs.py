@@ -1,0 +1,54 @@
+"""The same line over and over is held back, and the log says how often."""
+
+import logging
+
+from fastcore.logs import HoldBackFloods, get_logger
+
+
+def record(text: str, *args: object, at: float = 0.0, level: int = logging.INFO) -> logging.LogRecord:
+    made = logging.LogRecord("fastcore.test", level, "file.py", 1, text, args, None)
+    made.created = at
+    return made
+
+
+def passed(limit: HoldBackFloods, records: list[logging.LogRecord]) -> list[str]:
+    return [one.getMessage() for one in records if limit.filter(one)]
+
+
+def test_the_first_lines_of_a_flood_pass_and_the_rest_is_held_back():
+    flood = [record("refused %s", peer) for peer in range(1000)]
+    assert passed(HoldBackFloods(burst=3), flood) == ["refused 0", "refused 1", "refused 2"]
+
+
+def test_a_line_is_its_text_without_the_arguments():
+    limit = HoldBackFloods(burst=1)
+    assert passed(limit, [record("refused %s", 1), record("closed %s", 1), record("refused %s", 2)]) == [
+        "refused 1",
+        "closed 1",
+    ]
+
+
+def test_the_next_interval_says_how_many_were_held_back():
+    limit = HoldBackFloods(burst=1, interval=10)
+    passed(limit, [record("refused %s", peer) for peer in range(1501)])
+    later = [record("refused %s", "a", at=10.0), record("refused %s", "b", at=20.0)]
+    assert passed(limit, later) == ["refused a [1,500 more of this line were held back]", "refused b"]
+
+
+def test_a_warning_is_not_held_back_for_the_sake_of_an_info():
+    limit = HoldBackFloods(burst=1)
+    mixed = [record("lost %s", 1), record("lost %s", 2, level=logging.WARNING)]
+    assert passed(limit, mixed) == ["lost 1", "lost 2"]
+
+
+def test_debug_lines_are_never_held_back():
+    limit = HoldBackFloods(burst=1)
+    assert len(passed(limit, [record("a", level=logging.DEBUG)] * 100)) == 100
+
+
+def test_loggers_of_the_package_hold_floods_back(caplog):
+    logger = get_logger("fastcore.test_logs")
+    with caplog.at_level(logging.INFO, "fastcore"):
+        for number in range(1000):
+            logger.info("connection %d", number)
+    assert 1 <= len(caplog.records) < 100

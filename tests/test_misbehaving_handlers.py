@@ -1,0 +1,205 @@
+"""Handlers of the user's own that misbehave: the server lives on, and the log says who it was."""
+
+import asyncio
+import gc
+import logging
+import sys
+import time
+
+import pytest
+from tornado import gen
+from wire import frame, served, stranger_at
+
+from fastcore import ConnectionLost, RemoteError, register_error, rpc
+
+
+class Base(BaseException):
+    pass
+
+
+def raises(error):
+    def handler(stream):
+        raise error
+
+    async def coroutine(stream):
+        await asyncio.sleep(0)
+        raise error
+
+    @gen.coroutine
+    def classic(stream):
+        yield gen.sleep(0)
+        raise error
+
+    return {"plain": handler, "coroutine": coroutine, "classic": classic}
+
+
+ERRORS = [
+    ZeroDivisionError("division by zero"),
+    Base("not an Exception"),
+    GeneratorExit("closed"),
+    StopIteration("over"),
+    asyncio.CancelledError("not by us"),
+    MemoryError(),
+    RecursionError("too deep"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kind", ["plain", "coroutine", "classic"])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_whatever_a_handler_raises_its_caller_hears_of_it_and_the_server_lives_on(error, kind):
+    if kind == "classic" and not isinstance(error, Exception):
+        pytest.skip("Tornado's coroutines let what isn't an Exception through to the loop")
+    async with served(raises(error)) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            await getattr(remote, kind)()
+        known = isinstance(error, Exception) and not isinstance(error, StopIteration)
+        name = (
+            "RuntimeError" if isinstance(error, StopIteration) and kind != "plain" else type(error).__name__
+        )
+        if known:
+            assert type(caught.value) is type(error)
+        elif name != "RuntimeError":
+            assert isinstance(caught.value, RemoteError)
+            assert caught.value.type_name == name
+        assert await remote.add(x=1, y=2) == 3
+
+
+async def test_an_endless_recursion_is_an_error_like_others():
+    def deeper(stream, value=0):
+        return deeper(stream, value + 1)
+
+    async with served({"deeper": deeper}) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        with pytest.raises(RecursionError):
+            await remote.deeper()
+        assert await remote.add(x=1, y=2) == 3
+
+
+async def test_an_error_that_cannot_be_shown_is_an_error_like_others():
+    class Shy(Exception):
+        def __str__(self):
+            raise ValueError("I won't tell")
+
+        __repr__ = __str__
+
+    def handler(stream):
+        raise Shy(Shy())
+
+    async with served({"shy": handler}) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        with pytest.raises(RemoteError, match="Shy"):
+            await remote.shy()
+        assert await remote.add(x=1, y=2) == 3
+
+
+@pytest.mark.parametrize(
+    "result",
+    [object(), {1, 2}, 2**64, [object()], {"a": {"b": object()}}, "\ud800", len],
+    ids=["object", "set", "huge int", "nested", "deep", "surrogate", "function"],
+)
+async def test_a_result_that_cannot_be_sent_is_an_error_at_the_caller(result):
+    get = {"get": lambda stream: result}
+    async with served(get) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        with pytest.raises((TypeError, ValueError, OverflowError)):
+            await remote.get()
+        assert await remote.add(x=1, y=2) == 3
+
+
+async def test_a_handler_that_closes_the_stream_ends_the_connection_and_nothing_else():
+    async def later(stream):
+        await asyncio.sleep(0)
+        stream.close()
+        return "nobody hears this"
+
+    handlers = {"now": lambda stream: stream.close(), "later": later}
+    async with served(handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        for op in ("now", "later"):
+            with pytest.raises(ConnectionLost, match=f"'{op}'"):
+                await getattr(remote, op)()
+        assert await remote.add(x=1, y=2) == 3
+
+
+async def test_a_handler_that_never_returns_holds_its_own_connection_only():
+    async def never(stream):
+        await asyncio.Event().wait()
+
+    async with served({"never": never}) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        hanging = [remote.never() for _ in range(20)]
+        assert [await remote.add(x=n, y=1) for n in range(10)] == [*range(1, 11)]
+        for call in hanging:
+            call.cancel()
+
+
+async def test_a_handler_that_blocks_the_loop_is_named_in_the_log(caplog):
+    caplog.set_level(logging.WARNING, "fastcore")
+
+    def blocks(stream):
+        time.sleep(0.05)
+
+    async def blocks_later(stream):
+        await asyncio.sleep(0)
+        time.sleep(0.05)
+
+    async def waits(stream):
+        await asyncio.sleep(0.1)
+
+    handlers = {"blocks": blocks, "blocks_later": blocks_later, "waits": waits}
+    async with (
+        served(handlers, slow_handler=0.03) as server,
+        rpc(ip="127.0.0.1", port=server.port) as remote,
+    ):
+        for op in handlers:
+            await getattr(remote, op)()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len([line for line in lines if "'blocks'" in line and "0.05" in line]) == 1
+    assert len([line for line in lines if "'blocks_later'" in line and "0.05" in line]) == 1
+    assert not any("'waits'" in line for line in lines)
+
+
+async def test_what_a_stranger_is_told_of_an_error_can_be_switched_off():
+    def fail(stream):
+        raise FileNotFoundError(2, "no such file", "/srv/secret/path")
+
+    async def reply_of(server, message):
+        async with stranger_at(server) as stranger:
+            stranger.say(frame(message))
+            return await stranger.hears()
+
+    async with served({"fail": fail}) as server:
+        reply = await reply_of(server, {"op": "fail"})
+        assert __file__ in reply["traceback"]
+        assert "/srv/secret/path" in str(reply["exception"])
+    async with served({"fail": fail}, error_detail="message") as server:
+        reply = await reply_of(server, {"op": "fail"})
+        assert reply["traceback"] == ""
+        assert "/srv/secret/path" in reply["exception"]["message"]
+    async with served({"fail": fail}, error_detail="type") as server:
+        for message in ({"op": "fail"}, {"op": "no such"}, {"op": "add", "z": 1}, "nonsense"):
+            reply = await reply_of(server, message)
+            text = str(reply)
+            assert not any(
+                secret in text for secret in ("secret", "fail(", "add(", "Server", ".py", "identity")
+            )
+            assert reply["exception"]["type"] in ("FileNotFoundError", "ValueError", "TypeError")
+    with pytest.raises(ValueError, match="error_detail"):
+        async with served(error_detail="everything"):
+            pass
+
+
+async def test_errors_one_after_the_other_keep_no_memory(caplog):
+    @register_error
+    class Refused(Exception):
+        pass
+
+    def fail(stream):
+        raise Refused("no")
+
+    caplog.set_level(logging.CRITICAL, "fastcore")  # pytest keeps all records
+    async with served({"fail": fail}) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        counts = []
+        for _ in range(3):
+            for _ in range(200):
+                with pytest.raises(Refused):
+                    await remote.fail()
+            gc.collect()
+            counts.append(sys.getallocatedblocks())
+        assert counts[2] - counts[1] < 2000

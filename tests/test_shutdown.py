@@ -1,0 +1,164 @@
+"""Ends: what was acknowledged is done, what hangs doesn't hang the end."""
+
+import asyncio
+import signal
+import time
+
+import pytest
+from support import Program
+from wire import frame, served, stranger_at
+
+from fastcore import ConnectionLost, Server, rpc
+
+HANDLERS = """
+import asyncio
+
+async def slow(stream):
+    print("working")
+    await asyncio.sleep(0.3)
+    return "done"
+
+async def never(stream):
+    print("hanging")
+    await asyncio.Event().wait()
+
+handlers = {"slow": slow, "never": never}
+"""
+
+
+class Work:
+    """Handlers that end when they are told."""
+
+    def __init__(self):
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.cancelled = False
+
+    async def work(self, stream):
+        self.begun.set()
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return b"done" * 100_000
+
+    @property
+    def handlers(self):
+        return {"work": self.work}
+
+
+async def test_stop_leaves_open_connections_alive_and_may_be_called_twice():
+    async with served() as server, stranger_at(server) as stranger:
+        assert await stranger.is_served()
+        server.stop()
+        server.stop()
+        assert await stranger.is_served()
+
+
+async def test_shutdown_lets_running_handlers_answer():
+    work = Work()
+    async with served(work.handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        call = remote.work()
+        await work.begun.wait()
+        ending = asyncio.ensure_future(server.shutdown(deadline=20))
+        await asyncio.sleep(0)
+        assert not ending.done()
+        work.go_on.set()
+        assert await call == b"done" * 100_000
+        await ending
+        assert server.stats()["connections"]["open"] == 0
+
+
+async def test_shutdown_closes_idle_connections_at_once():
+    async with served() as server, stranger_at(server) as stranger:
+        assert await stranger.is_served()
+        await server.shutdown(deadline=20)
+        assert await stranger.hears_the_end() == b""
+
+
+async def test_after_shutdown_nobody_is_let_in():
+    async with served() as server:
+        port = server.port
+        await server.shutdown(deadline=20)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_requests_behind_the_running_one_are_not_begun_after_shutdown():
+    work, begun = Work(), []
+    handlers = {**work.handlers, "note": lambda stream: begun.append(1)}
+    async with served(handlers) as server, stranger_at(server) as stranger:
+        stranger.say(frame({"op": "work"}), frame({"op": "note"}))
+        await work.begun.wait()
+        ending = asyncio.ensure_future(server.shutdown(deadline=20))
+        await asyncio.sleep(0)
+        work.go_on.set()
+        assert await stranger.hears() == b"done" * 100_000
+        assert await stranger.hears_the_end() == b""
+        await ending
+    assert begun == []
+
+
+async def test_a_handler_that_never_ends_is_cancelled_at_the_deadline():
+    work = Work()
+    async with served(work.handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        call = remote.work()
+        await work.begun.wait()
+        await server.shutdown(deadline=0.05)
+        assert work.cancelled
+        with pytest.raises(ConnectionLost, match="'work'"):
+            await call
+
+
+async def test_a_client_that_never_reads_does_not_hold_shutdown_past_the_deadline():
+    async with served({"big": lambda stream: b"x" * 2**26}) as server, stranger_at(server) as stranger:
+        stranger.writer.transport.pause_reading()
+        stranger.say(frame({"op": "big"}))
+        while not server.stats()["messages"]["out"]:
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(10):
+            await server.shutdown(deadline=0.1)
+        assert server.stats()["connections"]["open"] == 0
+
+
+async def test_an_answer_that_is_on_its_way_arrives_whole():
+    big = {"big": lambda stream: b"x" * 2**26}
+    async with served(big) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        call = remote.big()
+        while not server.stats()["messages"]["out"]:
+            await asyncio.sleep(0)
+        await server.shutdown(deadline=20)
+        assert await call == b"x" * 2**26
+
+
+async def test_shutdown_of_a_server_that_never_listened_is_done_at_once():
+    await Server({}).shutdown()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_serve_lets_running_handlers_answer_when_it_is_told_to_end(number, tmp_path):
+    (tmp_path / "slowly.py").write_text(HANDLERS)
+    with Program("-m", "fastcore", "serve", "slowly:handlers", cwd=tmp_path) as program:
+        port = int(program.line().rpartition(":")[2])
+        async with rpc(ip="127.0.0.1", port=port) as remote:
+            call = remote.slow()
+            assert await asyncio.to_thread(program.line) == "working"
+            program.send(number)
+            assert await call == "done"
+        assert await asyncio.to_thread(program.wait) == 0
+
+
+async def test_serve_ends_at_its_deadline_whatever_hangs(tmp_path):
+    (tmp_path / "slowly.py").write_text(HANDLERS)
+    with Program("-m", "fastcore", "serve", "slowly:handlers", "--deadline", "0.2", cwd=tmp_path) as program:
+        port = int(program.line().rpartition(":")[2])
+        async with rpc(ip="127.0.0.1", port=port) as remote:
+            call = remote.never()
+            assert await asyncio.to_thread(program.line) == "hanging"
+            begun = time.monotonic()
+            program.send(signal.SIGTERM)
+            with pytest.raises(ConnectionLost, match="'never'"):
+                await call
+        assert await asyncio.to_thread(program.wait) == 0
+        assert time.monotonic() - begun < 20

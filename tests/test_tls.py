@@ -1,0 +1,197 @@
+"""TLS: who is let in, and what the others are told."""
+
+import asyncio
+import datetime
+import logging
+import ssl
+
+import pytest
+import trustme
+from wire import frame, served, stranger_at
+
+from fastcore import ConnectionLost, ConnectionPool, connect, read, rpc, send_recv, write
+
+OURS = trustme.CA()
+THEIRS = trustme.CA()
+LONG_AGO = datetime.datetime(2016, 4, 1, tzinfo=datetime.UTC)
+
+
+def server_context(*, clients_of: trustme.CA | None = None, expired: bool = False) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    end = LONG_AGO if expired else None
+    OURS.issue_cert("127.0.0.1", "localhost", not_after=end).configure_cert(context)
+    if clients_of is not None:
+        clients_of.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_context(*, trusts: trustme.CA = OURS, certified_by: trustme.CA | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    trusts.configure_trust(context)
+    if certified_by is not None:
+        certified_by.issue_cert("client@example.org").configure_cert(context)
+    return context
+
+
+async def refusal(server, **options):
+    """What a client gets to read that can't come in."""
+    async with rpc(ip="127.0.0.1", port=server.port, timeout=5, **options) as remote:
+        with pytest.raises(OSError, match=".") as caught:
+            await remote.add(x=1, y=2)
+    text = "; ".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
+    assert f"127.0.0.1:{server.port}" in text
+    return text
+
+
+# -- Let in
+
+
+async def test_calls_streams_and_pools_go_over_tls():
+    async with served(ssl_options=server_context()) as server:
+        async with rpc(ip="127.0.0.1", port=server.port, ssl_options=client_context()) as remote:
+            assert await asyncio.gather(*[remote.add(x=n, y=1) for n in range(20)]) == [*range(1, 21)]
+
+        pool = ConnectionPool(limit=2, ssl_options=client_context())
+        calls = [pool(ip="127.0.0.1", port=server.port).add(x=n, y=1) for n in range(20)]
+        assert await asyncio.gather(*calls) == [*range(1, 21)]
+        pool.close()
+
+        stream = await connect("127.0.0.1", server.port, ssl_options=client_context())
+        await write(stream, {"op": "add", "x": 1, "y": 2})
+        assert await read(stream) == 3
+        assert await send_recv(stream=stream, op="add", x=3, y=4) == 7
+        stream.close()
+
+
+async def test_options_may_be_a_dict_as_tornado_takes_them(tmp_path):
+    authority, certificate = tmp_path / "ca.pem", tmp_path / "server.pem"
+    OURS.cert_pem.write_to_path(str(authority))
+    OURS.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    trust = {"ca_certs": str(authority), "cert_reqs": ssl.CERT_REQUIRED}
+    async with (
+        served(ssl_options={"certfile": str(certificate)}) as server,
+        rpc(ip="127.0.0.1", port=server.port, ssl_options=trust) as remote,
+    ):
+        assert await remote.add(x=1, y=2) == 3
+
+
+async def test_a_client_with_a_certificate_comes_in_where_one_is_asked_for():
+    async with (
+        served(ssl_options=server_context(clients_of=OURS)) as server,
+        rpc(ip="127.0.0.1", port=server.port, ssl_options=client_context(certified_by=OURS)) as remote,
+    ):
+        assert await remote.add(x=1, y=2) == 3
+
+
+async def test_a_large_message_goes_over_tls_both_ways():
+    value = bytes(range(256)) * 2**18
+    async with (
+        served({"echo": lambda stream, value: value}, ssl_options=server_context()) as server,
+        rpc(ip="127.0.0.1", port=server.port, ssl_options=client_context()) as remote,
+    ):
+        assert await remote.echo(value=value) == value
+
+
+async def test_messages_before_the_handshake_is_done_wait_for_it():
+    def shout(stream):
+        for number in range(100):
+            write(stream, number)
+
+    async with served({"shout": shout}, ssl_options=server_context()) as server:
+        stream = await connect("127.0.0.1", server.port, ssl_options=client_context())
+        write(stream, {"op": "shout", "reply": False})
+        assert [await read(stream) for _ in range(100)] == [*range(100)]
+        stream.close()
+
+
+# -- Kept out, and told why
+
+
+async def test_a_server_of_another_authority_is_refused():
+    async with served(ssl_options=server_context()) as server:
+        text = await refusal(server, ssl_options=client_context(trusts=THEIRS))
+        assert "certificate verify failed" in text
+        assert "issuer" in text or "self-signed" in text
+
+
+async def test_a_server_of_another_name_is_refused():
+    async with served(ssl_options=server_context()) as server:
+        context = client_context()
+        with pytest.raises(ConnectionLost, match=r"localhost\.example") as caught:
+            await connect("localhost.example", server.port, ssl_options=context, timeout=1)
+        assert isinstance(caught.value, OSError)
+
+    only_by_name = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    OURS.issue_cert("fastcore.example").configure_cert(only_by_name)
+    async with served(ssl_options=only_by_name) as server:
+        text = await refusal(server, ssl_options=client_context())
+        assert "certificate is not valid for '127.0.0.1'" in text
+
+
+async def test_an_expired_certificate_is_refused():
+    async with served(ssl_options=server_context(expired=True)) as server:
+        assert "certificate has expired" in await refusal(server, ssl_options=client_context())
+
+
+async def test_a_client_without_a_certificate_is_refused_where_one_is_asked_for():
+    async with served(ssl_options=server_context(clients_of=OURS)) as server:
+        text = await refusal(server, ssl_options=client_context())
+        assert "the server asks for a client certificate" in text
+
+
+async def test_a_client_of_another_authority_is_refused_where_a_certificate_is_asked_for():
+    async with served(ssl_options=server_context(clients_of=OURS)) as server:
+        text = await refusal(server, ssl_options=client_context(certified_by=THEIRS))
+        assert "doesn't trust this client's certificate" in text
+
+
+async def test_a_plain_client_at_a_tls_port_learns_that_it_needs_tls():
+    async with served(ssl_options=server_context()) as server:
+        assert "speaks TLS; pass ssl_options=" in await refusal(server)
+
+
+async def test_a_tls_client_at_a_plain_port_learns_that_there_is_no_tls():
+    async with served() as server:
+        assert "doesn't speak TLS" in await refusal(server, ssl_options=client_context())
+
+
+# -- What the server's log says
+
+
+@pytest.mark.parametrize(
+    ("hello", "words"),
+    [
+        (frame({"op": "identity"}), "doesn't speak TLS"),
+        (b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", "doesn't speak TLS"),
+    ],
+)
+async def test_the_log_of_a_tls_server_names_who_spoke_no_tls(hello, words, caplog):
+    caplog.set_level(logging.INFO, "fastcore")
+    async with served(ssl_options=server_context()) as server, stranger_at(server) as stranger:
+        stranger.say(hello)
+        await stranger.hears_the_end()
+        host, port = stranger.writer.get_extra_info("sockname")
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("fastcore")]
+    assert any(f"{host}:{port}" in line and words in line for line in lines), lines
+
+
+async def test_the_log_of_a_plain_server_names_who_spoke_tls(caplog):
+    caplog.set_level(logging.INFO, "fastcore")
+    async with served() as server:
+        await refusal(server, ssl_options=client_context())
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("fastcore")]
+    assert any("127.0.0.1:" in line and "speaks TLS" in line for line in lines), lines
+
+
+async def test_who_never_finishes_the_handshake_is_dropped_and_others_are_served(caplog):
+    caplog.set_level(logging.INFO, "fastcore")
+    async with (
+        served(ssl_options=server_context(), handshake_timeout=0.2) as server,
+        stranger_at(server) as stranger,
+        rpc(ip="127.0.0.1", port=server.port, ssl_options=client_context()) as remote,
+    ):
+        assert await remote.add(x=1, y=2) == 3
+        assert await stranger.hears_the_end() == b""
+        assert await remote.add(x=1, y=2) == 3
+    assert "handshake" in caplog.text
