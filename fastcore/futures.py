@@ -12,11 +12,12 @@ def set_result_now(future: asyncio.Future[Any], result: object) -> None:
     """Set a Future's result and resume the one who waits for it at once.
 
     A Future's own way is to resume them in the next turn of the loop: one more look at
-    every socket, for each answer. Only for the loop's callbacks: there, no task is
-    running that could be interrupted.
+    every socket, for each answer. Where more is about to run in this turn, that look
+    serves many, and what they send leaves together. Only for the loop's callbacks: there,
+    no task is running that could be interrupted.
     """
     callbacks = future._callbacks
-    if not callbacks or len(callbacks) > 1:
+    if not callbacks or len(callbacks) > 1 or _is_busy(future.get_loop()):
         future.set_result(result)
         return
     ((callback, context),) = callbacks
@@ -28,6 +29,11 @@ def set_result_now(future: asyncio.Future[Any], result: object) -> None:
         future.get_loop().call_exception_handler(
             {"message": f"exception in callback {callback!r}", "exception": error, "future": future}
         )
+
+
+def _is_busy(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether more is to run in this turn, as far as the loop lets one see it."""
+    return bool(getattr(loop, "_ready", None))
 
 
 def given_up(future: asyncio.Future[Any]) -> bool:

@@ -74,24 +74,6 @@ async def test_a_call_makes_one_future_and_its_server_none():
             gc.enable()
 
 
-async def test_a_caller_goes_on_in_the_turn_in_which_the_answer_arrives():
-    async with served() as server, rpc(ip="127.0.0.1", port=server.port) as remote:
-        await remote.add(x=1, y=2)
-        loop = asyncio.get_running_loop()
-        channel = channel_of(next(iter(remote.streams)))
-        receive = channel._receive_into
-        arrived_in = []
-
-        def receiving(lent):
-            # Runs in the next turn, before or after the caller.
-            loop.call_soon(arrived_in.append, "next turn")
-            return receive(lent)
-
-        channel._receive_into = receiving
-        await remote.add(x=1, y=2)
-        assert arrived_in == []
-
-
 async def test_small_messages_of_one_turn_leave_together():
     handlers, _ = await echoing()
     async with served(handlers) as server:

@@ -1,0 +1,127 @@
+"""What asyncio's Futures are made to do: resume at once, be given up, stay quiet."""
+
+import asyncio
+import contextvars
+import datetime
+
+import pytest
+from tornado import gen
+
+from fastcore.futures import given_up, set_result_now, unobserved
+
+
+async def resumed_in(callback_of, also_ready=0):
+    """Have a task wait for a Future; tell what it had got when the loop's callback was over."""
+    loop = asyncio.get_running_loop()
+    future, over, got = loop.create_future(), loop.create_future(), []
+
+    async def wait():
+        got.append(await future)
+
+    task = loop.create_task(wait())
+    await asyncio.sleep(0)
+
+    def callback():
+        for _ in range(also_ready):
+            loop.call_soon(lambda: None)
+        callback_of(future)
+        over.set_result(list(got))
+
+    loop.call_later(0.001, callback)
+    at_once = await over
+    await task
+    return at_once, got
+
+
+async def test_a_waiting_task_goes_on_at_once():
+    assert await resumed_in(lambda future: set_result_now(future, 7)) == ([7], [7])
+
+
+async def test_it_goes_on_in_the_next_turn_where_more_is_to_run_in_this_one():
+    at_once, in_the_end = await resumed_in(lambda future: set_result_now(future, 7), also_ready=1)
+    if hasattr(asyncio.get_running_loop(), "_ready"):
+        assert at_once == []
+    assert in_the_end == [7]
+
+
+async def test_a_future_that_nobody_waits_for_keeps_its_result():
+    future = asyncio.get_running_loop().create_future()
+    set_result_now(future, 7)
+    assert await future == 7
+
+
+async def test_all_that_wait_go_on():
+    future = asyncio.get_running_loop().create_future()
+    waiting = asyncio.gather(*(asyncio.shield(future) for _ in range(3)))
+    asyncio.get_running_loop().call_soon(set_result_now, future, 7)
+    assert await waiting == [7, 7, 7]
+
+
+async def test_a_task_goes_on_in_its_own_context():
+    variable = contextvars.ContextVar("variable", default="outside")
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+
+    async def wait():
+        variable.set("inside")
+        await future
+        return variable.get()
+
+    task = loop.create_task(wait())
+    await asyncio.sleep(0)
+    loop.call_soon(set_result_now, future, None)
+    assert await task == "inside"
+    assert variable.get() == "outside"
+
+
+async def test_a_callback_that_fails_is_told_of_as_any_other():
+    loop = asyncio.get_running_loop()
+    told = []
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+    future, over = loop.create_future(), loop.create_future()
+    future.add_done_callback(lambda _: 1 / 0)
+    loop.call_later(0.001, lambda: (set_result_now(future, None), over.set_result(None)))
+    await over
+    loop.set_exception_handler(handler)
+    assert [type(error) for error in told] == [ZeroDivisionError]
+
+
+@pytest.mark.parametrize(
+    "finish",
+    [
+        lambda future: future.cancel(),
+        lambda future: future.set_result(1),
+        lambda future: future.set_exception(ValueError()),
+    ],
+    ids=["cancelled", "result", "error"],
+)
+async def test_a_future_that_is_done_is_given_up(finish):
+    future = asyncio.get_running_loop().create_future()
+    assert not given_up(future)
+    finish(future)
+    assert given_up(future)
+    unobserved(future)
+
+
+async def test_a_future_that_with_timeout_left_behind_is_given_up():
+    future = asyncio.get_running_loop().create_future()
+    waiting = gen.with_timeout(datetime.timedelta(seconds=0.01), future)
+    assert not given_up(future)
+    with pytest.raises(gen.TimeoutError):
+        await waiting
+    assert not future.done()
+    assert given_up(future)
+
+
+async def test_an_error_that_nobody_looked_at_is_not_logged():
+    # The test's loop fails it otherwise, when the Future is collected.
+    future = asyncio.get_running_loop().create_future()
+    future.set_exception(ValueError("nobody looks"))
+    assert unobserved(future) is future
+
+
+async def test_a_cancelled_future_is_left_as_it_is():
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    assert unobserved(future).cancelled()
