@@ -266,7 +266,7 @@ def is_deeper(payload, Py_ssize_t limit, /) -> bool:
 
     Examples
     --------
-    >>> is_deeper(b'\x91\x91\x01', 2), is_deeper(b'\x91\x91\x01', 1)
+    >>> is_deeper(b'\\x91\\x91\\x01', 2), is_deeper(b'\\x91\\x91\\x01', 1)
     (False, True)
     """
     # How many values are still missing in each of the containers that are open.
