@@ -37,7 +37,7 @@ def client_context(*, trusts: trustme.CA = OURS, certified_by: trustme.CA | None
 async def refusal(server, **options):
     """What a client gets to read that can't come in."""
     async with rpc(ip="127.0.0.1", port=server.port, timeout=5, **options) as remote:
-        with pytest.raises(OSError, match=".") as caught:
+        with pytest.raises(OSError, match=r".") as caught:
             await remote.add(x=1, y=2)
     text = "; ".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
     assert f"127.0.0.1:{server.port}" in text

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 #: What its modules import, besides what fastcore needs.
 BESIDE_IT = ["dask==0.9.0", "toolz", "tblib<4", "cloudpickle", "click", "locket", "six", "requests"]
 #: The same in releases of its time, for a Python of its time.
-OF_ITS_TIME = ["tornado==4.3", "msgpack-python==0.4.8", "toolz==0.7.4", "cloudpickle==0.2.1", "tblib<2", "six"]
+OF_ITS_TIME = ["tornado==4.3", "msgpack-python==0.4.8", "toolz==0.7.4", "cloudpickle==0.2.1"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def fetch_for(old_python: str, packages: Path, folder: Path) -> Classic:
     environment = folder / "environment"
     execute([old_python, "-m", "venv", str(environment)])
     python = str(environment / "bin" / "python")
-    for wanted in (["pip<22", "wheel<0.38"], [*OF_ITS_TIME, "dask==0.9.0"]):
+    for wanted in (["pip<22", "wheel<0.38"], [*OF_ITS_TIME, "dask==0.9.0", "tblib<2", "six"]):
         execute([python, "-m", "pip", "install", "--quiet", *wanted])
     only_distributed = folder / "packages"
     only_distributed.mkdir()
