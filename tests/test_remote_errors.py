@@ -51,16 +51,16 @@ def test_the_traceback_can_be_kept_at_home():
     assert "test_remote_errors.py" not in note
 
 
-class OutOfStock(Exception):
+class Overbooked(Exception):
     pass
 
 
 def test_another_type_arrives_as_a_remote_error():
-    arrived = across(OutOfStock("apples", 3))
+    arrived = across(Overbooked("apples", 3))
     assert type(arrived) is RemoteError
-    assert (arrived.type_name, arrived.message) == ("OutOfStock", "('apples', 3)")
+    assert (arrived.type_name, arrived.message) == ("Overbooked", "('apples', 3)")
     assert arrived.remote_args == ("apples", 3)
-    assert str(arrived) == "OutOfStock: ('apples', 3)"
+    assert str(arrived) == "Overbooked: ('apples', 3)"
 
 
 def test_a_registered_type_arrives_as_itself():
