@@ -71,6 +71,46 @@ class Channel:
         has ended. Whoever has set it is the channel's one reader.
     """
 
+    # With more than 30 attributes, a dict would make each access slower.
+    __slots__ = (
+        "_checks_depth",
+        "_close_fd",
+        "_fd",
+        "_handshake_timer",
+        "_max_decompressed_size",
+        "_max_waiting",
+        "_on_readable",
+        "_open",
+        "_outbox",
+        "_paused",
+        "_read_in_turn",
+        "_reader",
+        "_receive_into",
+        "_selector",
+        "_send",
+        "_sendmsg",
+        "_sent_in_turn",
+        "_turn_ends",
+        "_watchdog",
+        "_writers",
+        "_written_in_turn",
+        "buffer",
+        "closing",
+        "compression",
+        "full",
+        "is_idle",
+        "limits",
+        "loop",
+        "lost",
+        "messages_out",
+        "on_drained",
+        "on_limit",
+        "on_lost",
+        "on_ready",
+        "peer",
+        "stream",
+    )
+
     def __init__(
         self, stream: IOStream, limits: Limits = DEFAULT_LIMITS, compression: str | None = None
     ) -> None:
@@ -119,7 +159,7 @@ class Channel:
         self._open = False
         self._paused = False
         self._handshake_timer: asyncio.TimerHandle | None = None
-        self._watchdog: Watchdog | None = None
+        self._watchdog = Watchdog(self, limits)
         self._selector = getattr(stream.io_loop, "selector_loop", self.loop)
         self._on_readable: Callable[[], object]
         self._receive_into: Callable[[memoryview], int | None]
@@ -231,6 +271,8 @@ class Channel:
             raise self.lost_error()
         if self._paused:
             self._resume()
+        if self.buffer.pending:
+            self._watchdog.wake()
         return NOTHING
 
     @property
@@ -367,6 +409,8 @@ class Channel:
         if full is not self.full:
             self.full = full
             self._update_writer()
+            if full:
+                self._watchdog.wake()
         if full:
             return
         if self.closing:
@@ -450,14 +494,9 @@ class Channel:
         stream._add_io_state = self._stream_wants  # type: ignore[method-assign]
         self._fd: int = stream.socket.fileno()
         self._selector.add_reader(self._fd, self._on_readable)
-        self._stop_watching()
-        self._watchdog = Watchdog(self, self.limits)
-
-    def _stop_watching(self) -> None:
         if self._handshake_timer is not None:
             self._handshake_timer.cancel()
-        if self._watchdog is not None:
-            self._watchdog.stop()
+        self._watchdog.start()
 
     def _stream_wants(self, state: int) -> None:
         if state & IOLoop.WRITE:
@@ -571,7 +610,9 @@ class Channel:
         middle = " in the middle of a message" if self.unread else ""
         why = explain(self.stream.error)
         self.lost = f"the connection to {self.peer} was closed{middle}{': ' + why if why else ''}"
-        self._stop_watching()
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+        self._watchdog.stop()
         self._outbox.clear()
         writers, self._writers = self._writers, deque()
         if self.on_lost is not None:

@@ -53,6 +53,7 @@ class Connection:
         self.channel = channel
         self.ended: asyncio.Future[None] = channel.loop.create_future()
         self._stats = server.figures
+        self._slow = server.slow_handler_ns
         channel.on_limit = self._over_limit
         channel.is_idle = self._is_idle
 
@@ -114,7 +115,7 @@ class Connection:
         except BaseException as error:
             result = self._failed(op, error)
         took = perf_counter_ns() - begun
-        if took > self.server.slow_handler_ns:
+        if took > self._slow:
             self._blocked(op, took)
         if not isinstance(result, _PLAIN) and _is_awaitable(result):
             waiting = self._wait(op, result, reply, close, figures, begun)
@@ -133,7 +134,7 @@ class Connection:
         self, op: str, result: Any, reply: bool, close: bool, figures: OpStats, begun: int
     ) -> None:
         if inspect.iscoroutine(result):
-            result = Timed(result, self.server.slow_handler_ns, functools.partial(self._blocked, op))
+            result = Timed(result, self._slow, functools.partial(self._blocked, op))
         elif not inspect.isawaitable(result):
             result = convert_yielded(result)
         try:

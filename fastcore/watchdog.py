@@ -1,8 +1,9 @@
 """Time limits of a connection, watched without a cost to its messages.
 
-Nothing is noted while messages flow. A timer looks at the counters that are kept
-anyway, a few times within the shortest limit, and sees what hasn't moved since when.
-So a limit strikes up to a quarter late, and never early.
+Nothing is noted while messages flow. Where one is left unfinished, or the peer reads
+too slowly, a timer begins to look at counters that are kept anyway, a few times within
+the shortest limit, and sees what hasn't moved since when. So a limit strikes up to a
+quarter late, and never early.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Watchdog:
     Parameters
     ----------
     channel : Channel
-        An open one. ``on_limit`` is called with the error when a limit is reached.
+        Its ``on_limit`` is called with the error when a limit is reached.
     limits : Limits
         Those that are seconds count.
     """
@@ -62,13 +63,22 @@ class Watchdog:
         watched = [each.limit for each in (self._reading, self._writing, self._idling) if each.limit]
         self._period = min(watched, default=0.0) / _LOOKS
         self._timer: asyncio.TimerHandle | None = None
-        if watched:
+
+    def start(self) -> None:
+        """Watch a connection that is open now; for idleness that means always."""
+        if self._idling.limit is not None:
+            self.wake()
+
+    def wake(self) -> None:
+        """Look until there is nothing to wait for."""
+        if self._timer is None and self._period:
             self._look()
 
     def stop(self) -> None:
         """Look no more."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _look(self) -> None:
         channel = self._channel
@@ -77,7 +87,8 @@ class Watchdog:
         idle = channel.is_idle is None or channel.is_idle()
         # A message has begun where bytes are left and somebody waits for the rest.
         begun = channel.messages_in if channel.unread and channel.on_ready is not None else None
-        self._timer = channel.loop.call_later(self._period, self._look)
+        waits = begun is not None or channel.full or self._idling.limit is not None
+        self._timer = channel.loop.call_later(self._period, self._look) if waits else None
         if self._reading.is_too_long(begun, now):
             self._strike("message_timeout", "a message was begun and not finished", self._reading)
         elif self._writing.is_too_long(channel.bytes_out if channel.full else None, now):
