@@ -43,7 +43,7 @@ from fastcore.pool import ConnectionPool, RPCCall
 from fastcore.remote_errors import register_error
 from fastcore.rpc import rpc, send_recv
 from fastcore.server import Server
-from fastcore.streams import connect, read, write
+from fastcore.streams import connect, messages, read, write
 
 __version__ = "0.1.0"
 
@@ -77,6 +77,7 @@ __all__ = [
     "ip_port_from_args",
     "loads",
     "logger",
+    "messages",
     "pingpong",
     "read",
     "register_error",

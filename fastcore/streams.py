@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from typing import Any
 
 from tornado.ioloop import IOLoop
@@ -18,7 +19,7 @@ from fastcore.futures import unobserved
 from fastcore.limits import Limits
 from fastcore.tls import explain
 
-__all__ = ["connect", "read", "write"]
+__all__ = ["connect", "messages", "read", "write"]
 
 #: Seconds before a refused connection is tried again.
 _RETRY = 0.02
@@ -70,6 +71,56 @@ def read(stream: IOStream) -> asyncio.Future[Any]:
     except Exception as error:
         return _failed(error)
     return channel.read()
+
+
+async def messages(stream: IOStream) -> AsyncIterator[Any]:
+    """Iterate over the messages of a stream, until the peer closes it.
+
+    Parameters
+    ----------
+    stream : tornado.iostream.IOStream
+        Any open stream.
+
+    Yields
+    ------
+    object
+        Each message.
+
+    Raises
+    ------
+    ConnectionLost
+        If the connection broke, or ended in the middle of a message.
+    BadFrame, BadMessage
+        If what arrived is no message. A new iteration goes on after it.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> from fastcore import Server, connect, messages, write
+    >>> async def count(stream, to):
+    ...     for number in range(to):
+    ...         await write(stream, number)
+    ...     stream.close()
+    >>> async def main():
+    ...     async with Server({'count': count}) as server:
+    ...         server.listen(0, '127.0.0.1')
+    ...         stream = await connect('127.0.0.1', server.port)
+    ...         await write(stream, {'op': 'count', 'to': 3})
+    ...         async for message in messages(stream):
+    ...             print(message)
+    >>> asyncio.run(main())
+    0
+    1
+    2
+    """
+    while True:
+        try:
+            message = await read(stream)
+        except ConnectionLost as error:
+            if error.real_error is None and not channel_of(stream).unread:
+                return
+            raise
+        yield message
 
 
 def write(stream: IOStream, msg: object) -> asyncio.Future[None]:
