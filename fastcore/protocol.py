@@ -28,7 +28,7 @@ from fastcore.limits import MAX_DEPTH
 if TYPE_CHECKING:
     from fastcore._framing import Sink
 
-__all__ = ["Piece", "bad_payload", "compressions", "decode", "encode", "read_header", "unpack"]
+__all__ = ["Piece", "bad_payload", "compressions", "decode", "encode", "read_header"]
 
 #: What a message consists of on its way out.
 Piece: TypeAlias = bytes | memoryview
