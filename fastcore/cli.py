@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from fastcore import __version__, demo, ping
-from fastcore.addressing import Address, format_address, parse_address
+from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address
 from fastcore.compat import install_as_distributed_core
 from fastcore.errors import FastcoreError
 from fastcore.remote_errors import is_error_reply, remote_exception
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--host",
         default="127.0.0.1",
-        help="who can reach it; 0.0.0.0 or :: is everybody (default: %(default)s)",
+        help="who can reach it; 0.0.0.0 or :: is everybody, unix:/path is you (default: %(default)s)",
     )
     command.add_argument("--port", type=int, help="default: the Server's default_port, else a free one")
     command.add_argument(
@@ -178,11 +178,16 @@ def _keyword(text: str) -> tuple[str, Any]:
 async def _serve(arguments: argparse.Namespace) -> None:
     server = _load_server(arguments.target)
     stop = _stop_signal()
+    host, port = arguments.host, arguments.port
     try:
-        server.listen(arguments.port, arguments.host)
+        if host.startswith(UNIX_SCHEME):
+            server.listen(host)
+            address = host
+        else:
+            server.listen(port, host)
+            address = format_address((host, server.port))
     except OSError as error:
-        raise CommandError(f"can't listen on {arguments.host}, port {arguments.port}: {error}") from error
-    address = format_address((arguments.host, server.port))
+        raise CommandError(f"can't listen on {host}, port {port}: {error}") from error
     print(f"serving {arguments.target} on {address}", flush=True)
     await stop.wait()
     await server.shutdown(arguments.deadline)

@@ -329,3 +329,15 @@ def test_run_classic_ends_as_the_program_ends(tmp_path: Path):
 
 def test_run_classic_tells_that_there_is_no_such_program(tmp_path: Path):
     assert_told(outcome("run-classic", "missing.py", cwd=tmp_path), "missing.py")
+
+
+def test_serve_listens_on_a_unix_socket_where_it_is_told_to(tmp_path: Path):
+    (tmp_path / "shop.py").write_text(SHOP)
+    address = f"unix:{tmp_path}/shop.sock"
+    with fastcore("serve", "shop:handlers", "--host", address, cwd=tmp_path) as program:
+        assert program.line() == f"serving shop:handlers on {address}"
+        with fastcore("call", address, "echo", "x=1") as call:
+            assert call.line() == "{'x': 1}"
+        program.send(signal.SIGTERM)
+        assert program.wait() == 0
+    assert not (tmp_path / "shop.sock").exists()

@@ -159,7 +159,7 @@ async def stranger(port: int, inputs: Inputs, left: list[int]) -> None:
                 writer.write(SENTINEL * 2)
                 writer.write_eof()
                 await reading
-        except (ConnectionError, BrokenPipeError):
+        except OSError:
             pass
         finally:
             reading.cancel()
