@@ -52,14 +52,14 @@ class Connection:
         self.server = server
         self.channel = channel
         self.ended: asyncio.Future[None] = channel.loop.create_future()
-        self._stats = server.figures
-        self._slow = server.slow_handler_ns
+        self._stats = server._figures
+        self._slow = server._slow_handler_ns
         channel.on_limit = self._over_limit
         channel.is_idle = self._is_idle
 
     def serve(self) -> None:
         """Become the reader of the connection, and answer what is here already."""
-        if self.server.ending:
+        if self.server._ending:
             self._end()
             return
         self.channel.claim(self._serve)
@@ -120,8 +120,8 @@ class Connection:
         if not isinstance(result, _PLAIN) and _is_awaitable(result):
             waiting = self._wait(op, result, reply, close, figures, begun)
             task = channel.loop.create_task(waiting)
-            self.server.running.add(task)
-            task.add_done_callback(self.server.running.discard)
+            self.server._running.add(task)
+            task.add_done_callback(self.server._running.discard)
             return False
         figures.record(took)
         if channel.on_ready is None:
@@ -220,7 +220,7 @@ class Connection:
             return error_reply(error)
         self._stats.failed(op)
         logger.warning("%r, called from %s, raised", op, self.channel.peer, exc_info=error)
-        return error_reply(error, self.server.error_detail)
+        return error_reply(error, self.server._error_detail)
 
     def _blocked(self, op: object, nanoseconds: int) -> None:
         logger.warning(
@@ -232,7 +232,7 @@ class Connection:
 
     def _no_handler(self, op: object) -> str:
         text = f"no handler found for {_short(op)}"
-        if self.server.error_detail == "type":
+        if self.server._error_detail == "type":
             return text
         known = ", ".join(sorted(map(str, self.server.handlers)))
         return f"{text}; this {type(self.server).__name__} has {known}"

@@ -108,7 +108,7 @@ class Server(TCPServer):
         max_buffer_size: int = MAX_BUFFER_SIZE,
         *,
         compression: str | None = None,
-        max_connections: int | None = 10_000,
+        max_connections: int | None = 65_536,
         error_detail: Detail = "traceback",
         slow_handler: float | None = 1.0,
         **kwargs: Any,
@@ -124,18 +124,19 @@ class Server(TCPServer):
         check_limit("max_connections", max_connections)
         check_limit("slow_handler", slow_handler)
         kwargs["max_buffer_size"] = max_buffer_size
-        self.limits = Limits.taken_from(kwargs)
-        self.max_connections = max_connections
-        self.error_detail = error_detail
-        self.slow_handler_ns = float("inf") if slow_handler is None else slow_handler * 1e9
-        self.compression = compression
+        # Private, but for what the classic Server had: subclasses have names of their own.
+        self._limits = Limits.taken_from(kwargs)
+        self._max_connections = max_connections
+        self._error_detail = error_detail
+        self._slow_handler_ns = float("inf") if slow_handler is None else slow_handler * 1e9
+        self._compression = compression
         self.handlers = {"identity": self.identity, **handlers}
         self.id = str(uuid.uuid1())
-        self.figures = ServerStats()
+        self._figures = ServerStats()
         #: The handlers that wait for something. (A task that nobody refers to can be collected.)
-        self.running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
         #: Whether connections end as soon as no handler works for them.
-        self.ending = False
+        self._ending = False
         self._connections: dict[Channel, Connection] = {}
         self._turned_away: set[Channel] = set()
         self._all_closed: asyncio.Future[None] | None = None
@@ -187,7 +188,7 @@ class Server(TCPServer):
                 self._first_port = sock.getsockname()[1]
 
     def _lacks(self, error: OSError) -> None:
-        self.figures.errors["accept"] += 1
+        self._figures.errors["accept"] += 1
         logger.error("can't accept connections to port %s for now: %s", self._first_port, error)
 
     def stop(self) -> None:
@@ -226,7 +227,7 @@ class Server(TCPServer):
         done
         """
         self.stop()
-        self.ending = True
+        self._ending = True
         for connection in [*self._connections.values()]:
             connection.finish()
         if self._connections:
@@ -235,11 +236,11 @@ class Server(TCPServer):
         if self._connections:
             logger.warning(
                 "ended with %d handlers running and %d connections open, after %g s",
-                len(self.running),
+                len(self._running),
                 len(self._connections),
                 deadline,
             )
-        cancelled = [*self.running]
+        cancelled = [*self._running]
         for task in cancelled:
             task.cancel()
         if cancelled:
@@ -264,16 +265,16 @@ class Server(TCPServer):
         >>> Server({}).stats()['connections']
         {'open': 0, 'ever': 0}
         """
-        return self.figures.as_dict(self._connections)
+        return self._figures.as_dict(self._connections)
 
     def handle_stream(self, stream: IOStream, address: Any) -> Awaitable[None]:
         """Serve one connection until it ends. Called by Tornado for each."""
         stream.set_nodelay(True)
-        channel = channel_of(stream, self.limits, self.compression)
-        if self.max_connections is not None and len(self._connections) >= self.max_connections:
+        channel = channel_of(stream, self._limits, self._compression)
+        if self._max_connections is not None and len(self._connections) >= self._max_connections:
             return self._turn_away(channel)
         connection = self._connections[channel] = Connection(self, channel)
-        self.figures.opened()
+        self._figures.opened()
         channel.on_lost = functools.partial(self._lost, channel)
         logger.debug("connection from %s to %s", channel.peer, type(self).__name__)
         connection.serve()
@@ -282,18 +283,18 @@ class Server(TCPServer):
     def _lost(self, channel: Channel) -> None:
         """Keep the figures of a connection that has ended, whoever ended it."""
         del self._connections[channel]
-        self.figures.closed(channel)
+        self._figures.closed(channel)
         why = explain(channel.stream.error, server_side=True)
         if why is not None:
-            self.figures.errors["tls"] += 1
+            self._figures.errors["tls"] += 1
             logger.warning("no TLS with %s: %s (%s)", channel.peer, why, channel.stream.error)
         if self._all_closed is not None and not self._connections and not self._all_closed.done():
             self._all_closed.set_result(None)
 
     def _turn_away(self, channel: Channel) -> Awaitable[None]:
-        limit = f"the server has {self.max_connections:,} connections, and takes no more"
+        limit = f"the server has {self._max_connections:,} connections, and takes no more"
         error = LimitReached("max_connections", limit)
-        self.figures.errors["max_connections"] += 1
+        self._figures.errors["max_connections"] += 1
         logger.warning("turned %s away: %s", channel.peer, error)
         if len(self._turned_away) < _TURNED_AWAY:
             self._turned_away.add(channel)

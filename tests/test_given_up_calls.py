@@ -95,7 +95,7 @@ def open_descriptors() -> int:
 
 
 def server_is_at_rest(server) -> bool:
-    return not server.running
+    return not server._running
 
 
 def no_future_pends() -> bool:
