@@ -69,7 +69,7 @@ coverage: $(VENV)/built $(VENV)/with-test $(VENV)/with-coverage ## which lines t
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 soak: $(VENV)/built $(VENV)/with-test ## ten minutes of load
-	$(BIN)/python -m pytest tests/soak
+	$(BIN)/python tests/load/soak.py --seconds 600 --messages 10000000
 
 # ---- the engine under instruments: a debug build, its tests run away from the sources
 

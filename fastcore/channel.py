@@ -268,7 +268,7 @@ class Channel:
             except Exception as error:
                 raise bad_payload(error) from error
         if self.lost is not None:
-            raise self.lost_error()
+            raise self.lost_error(", in the middle of a message" if self.unread else "")
         if self._paused:
             self._resume()
         if self.buffer.pending:
@@ -575,17 +575,32 @@ class Channel:
 
     def close_from_any_thread(self) -> None:
         """Close the stream in its own loop's thread if that runs, else at once."""
-        try:
-            here = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if here is self.loop or not self.loop.is_running():
+        if self._in_its_thread():
             self.close()
         else:
             self.loop.call_soon_threadsafe(self.close)
 
+    def _in_its_thread(self) -> bool:
+        """Whether nothing else can be using the channel right now."""
+        if not self.loop.is_running():
+            return True
+        try:
+            return asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            return False
+
     def _before_close(self) -> None:
-        """Run while the stream is closing, whoever closes it."""
+        """Run while the stream is closing, whoever closes it.
+
+        Classic programs close a stream from a thread that isn't its loop's. For them it is
+        closed when this returns, and its socket is soon after.
+        """
+        if self._in_its_thread():
+            self._finish()
+        else:
+            self.loop.call_soon_threadsafe(self._finish)
+
+    def _finish(self) -> None:
         if self._open:
             if self._outbox.unsent and self.stream.error is None:
                 self._send_the_rest()
@@ -607,9 +622,8 @@ class Channel:
 
     def _end(self) -> None:
         """Tell everybody who waits that the connection has ended."""
-        middle = " in the middle of a message" if self.unread else ""
         why = explain(self.stream.error)
-        self.lost = f"the connection to {self.peer} was closed{middle}{': ' + why if why else ''}"
+        self.lost = f"the connection to {self.peer} was closed{': ' + why if why else ''}"
         if self._handshake_timer is not None:
             self._handshake_timer.cancel()
         self._watchdog.stop()
@@ -627,9 +641,9 @@ class Channel:
         if self.on_drained is not None:
             self.loop.call_soon(self.on_drained)
 
-    def lost_error(self) -> ConnectionLost:
+    def lost_error(self, when: str = "") -> ConnectionLost:
         """Make the error for somebody who needed the connection after it ended."""
-        return ConnectionLost(self.lost or "", self.stream.error)
+        return ConnectionLost(f"{self.lost}{when}", self.stream.error)
 
 
 #: The attribute of a stream that holds its channel.

@@ -8,7 +8,7 @@ import pytest
 from support import DEADLINE, run
 
 # Programs of their own, which a search for doctests would run.
-collect_ignore_glob = ["fuzz/*", "programs/*"]
+collect_ignore_glob = ["fuzz/*", "load/*", "programs/*"]
 
 
 @pytest.hookimpl(tryfirst=True)
