@@ -82,7 +82,6 @@ class Channel:
         "_on_readable",
         "_open",
         "_outbox",
-        "_paused",
         "_read_in_turn",
         "_reader",
         "_receive_into",
@@ -107,6 +106,7 @@ class Channel:
         "on_limit",
         "on_lost",
         "on_ready",
+        "paused",
         "peer",
         "stream",
     )
@@ -157,7 +157,8 @@ class Channel:
 
         # Whether the socket is the channel's: connected, and its TLS handshake done.
         self._open = False
-        self._paused = False
+        #: Whether too much has arrived; it goes on when ``next_message`` finds no more.
+        self.paused = False
         self._handshake_timer: asyncio.TimerHandle | None = None
         self._watchdog = Watchdog(self, limits)
         self._selector = getattr(stream.io_loop, "selector_loop", self.loop)
@@ -269,7 +270,7 @@ class Channel:
                 raise bad_payload(error) from error
         if self.lost is not None:
             raise self.lost_error(", in the middle of a message" if self.unread else "")
-        if self._paused:
+        if self.paused:
             self._resume()
         if self.buffer.pending:
             self._watchdog.wake()
@@ -430,7 +431,7 @@ class Channel:
         self.on_ready = None
         self._on_readable = on_readable
         if self._open:
-            self._paused = False
+            self.paused = False
             self._selector.add_reader(self._fd, on_readable)
 
     # -- The stream ---------------------------------------------------------------
@@ -519,7 +520,8 @@ class Channel:
 
     def _receive(self) -> bool:
         """Receive what one system call gives, and have it read; False if there was nothing."""
-        self._sent_in_turn = False
+        # What waits for the end of its turn goes first: uvloop receives before that.
+        self._sent_in_turn = self._turn_ends
         self._read_in_turn = self._written_in_turn = 0
         buffer = self.buffer
         try:
@@ -545,7 +547,7 @@ class Channel:
         if self.on_ready is not None:
             self.on_ready()
         elif len(buffer) >= self._max_waiting:
-            self._paused = True
+            self.paused = True
             self._selector.remove_reader(self._fd)
         return True
 
@@ -559,13 +561,13 @@ class Channel:
     def _receive_tls(self) -> None:
         """Receive record after record: no event announces what the TLS layer holds."""
         for _ in range(_TLS_RECORDS):
-            if self._paused or not self._open or not self._receive():
+            if self.paused or not self._open or not self._receive():
                 return
         self.loop.call_soon(self._receive_tls)
 
     def _resume(self) -> None:
         """Receive again, after nobody read for a while."""
-        self._paused = False
+        self.paused = False
         self._selector.add_reader(self._fd, self._on_readable)
         self.loop.call_soon(self._on_readable)
 

@@ -83,7 +83,9 @@ class Connection:
                 if not self._refuse(error):
                     return
                 continue
-            if message is NOTHING or not self._answer(message) or not len(channel.buffer):
+            if message is NOTHING or not self._answer(message):
+                return
+            if not len(channel.buffer) and not channel.paused:
                 return
         # Others have their turn; the next messages are here already.
         channel.on_ready = None

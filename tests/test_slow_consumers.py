@@ -137,6 +137,32 @@ async def test_memory_comes_back_after_a_flood():
         assert server.stats()["buffers"] == 0
 
 
+async def test_a_wait_that_ends_where_a_message_ends_ends(security):
+    """What was received before the pause is whole messages, to the byte."""
+    on_server, on_client = security
+    streams, go_on = [], asyncio.Event()
+
+    async def busy(stream):
+        streams.append(stream)
+        await go_on.wait()
+
+    async with served({"busy": busy}, max_waiting=1000, **on_server) as server:
+        stream = await connect("127.0.0.1", server.port, **on_client)
+        write(stream, {"op": "busy"})
+        while not streams:
+            await asyncio.sleep(0.001)
+        for number in range(100):
+            write(stream, {"op": "add", "x": number, "y": 0})
+        while channel_of(streams[0]).unread < 1000:
+            await asyncio.sleep(0.001)
+        go_on.set()
+        assert await read(stream) is None
+        assert [await read(stream) for _ in range(100)] == [*range(100)]
+        write(stream, {"op": "add", "x": 1, "y": 2})
+        assert await read(stream) == 3
+        stream.close()
+
+
 async def stands_still(figure) -> None:
     """Wait until a figure that is above zero hasn't moved for 50 looks."""
     last, looks = figure(), 0
