@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from support import Program
+from tornado.iostream import IOStream
 from wire import frame, served, stranger_at
 
 from fastcore import ConnectionLost, Server, connect, read, rpc, write
@@ -249,17 +250,12 @@ async def test_a_server_subclass_learns_of_the_end_by_the_close_callback():
 
 
 async def test_who_reads_the_last_message_sees_that_the_stream_is_closed_with_it():
-    async def answer_and_leave(reader, writer):
-        await reader.read(1)
-        writer.write(frame("first") + frame("last"))
-        writer.close()
-
-    server = await asyncio.start_server(answer_and_leave, "127.0.0.1", 0)
-    async with server:
-        stream = await connect("127.0.0.1", server.sockets[0].getsockname()[1])
-        write(stream, "hello")
-        assert await read(stream) == "first"
-        assert await read(stream) == "last"
-        assert stream.closed()
-        with pytest.raises(ConnectionLost):
-            await read(stream)
+    theirs, ours = socket.socketpair()
+    with theirs:
+        theirs.sendall(frame("first") + frame("last"))
+    stream = IOStream(ours)
+    assert await read(stream) == "first"
+    assert await read(stream) == "last"
+    assert stream.closed()
+    with pytest.raises(ConnectionLost):
+        await read(stream)

@@ -85,7 +85,8 @@ async def served(handlers: dict[str, Any] | None = None, **options: Any) -> Asyn
     try:
         yield server
     finally:
-        server.stop()
+        # Those that were refused still wait for their peer to go.
+        await server.shutdown(deadline=0)
 
 
 @asynccontextmanager
