@@ -11,7 +11,7 @@ ENGINE_TESTS := $(wildcard tests/test_framing_*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint test-uvloop test-dev test-floor test-debug test-sanitize test-valgrind \
-        fuzz fuzz-guided soak coverage bench bench-peers docs package matrix clean
+        fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers docs package matrix clean
 
 help: ## show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,12 @@ coverage: $(VENV)/built $(VENV)/with-test $(VENV)/with-coverage ## which lines t
 
 soak: $(VENV)/built $(VENV)/with-test ## ten minutes of load
 	$(BIN)/python tests/load/soak.py --seconds 600 --messages 10000000
+
+load: $(VENV)/built $(VENV)/with-test ## 1,000 connections x 1,000 calls, some given up (minutes)
+	$(BIN)/python tests/load/load.py
+
+fuzz-server: $(VENV)/built $(VENV)/with-test ## a million bent inputs over real sockets, healthy clients beside them
+	$(BIN)/python tests/fuzz/server.py
 
 # ---- the engine under instruments: a debug build, its tests run away from the sources
 
