@@ -15,7 +15,7 @@ def in_a_thread(function):
 
 
 async def never(stream):
-    await asyncio.Event().wait()
+    await asyncio.sleep(3600)
 
 
 async def read_on(stream):

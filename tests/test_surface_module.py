@@ -149,7 +149,7 @@ def test_a_signal_stops_the_loop():
         from fastcore import handle_signal
 
         signal.signal(signal.SIGTERM, handle_signal)
-        loop = IOLoop()
+        loop = IOLoop(make_current=False)
         loop.add_callback(print, "started")
         loop.start()
         loop.close()
