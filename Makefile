@@ -10,7 +10,7 @@ SOURCES := setup.py pyproject.toml $(wildcard fastcore/*.pyx fastcore/*.pxd fast
 ENGINE_TESTS := $(wildcard tests/test_framing_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-uvloop test-dev test-floor test-debug test-sanitize test-valgrind \
+.PHONY: help demo test lint test-uvloop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
         fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers docs package matrix clean
 
 help: ## show what can be made
@@ -57,6 +57,9 @@ test-uvloop: $(VENV)/built $(VENV)/with-test ## the tests on uvloop's event loop
 
 test-dev: $(VENV)/built $(VENV)/with-test ## the tests in Python's dev mode and asyncio's debug mode
 	PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -m pytest
+
+test-classic: $(VENV)/built $(VENV)/with-test ## the programs of distributed 1.9.0 and their own tests, on fastcore
+	$(BIN)/python -m pytest -m classic_programs tests/interop
 
 test-floor: package ## the tests with the oldest dependencies that are allowed
 	.ci/wheel_alone $(PYTHON) dist/*.tar.gz $$($(BIN)/python .ci/floors.py)

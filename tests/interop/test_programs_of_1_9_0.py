@@ -8,6 +8,9 @@ import pytest
 from interop.classic import HERE, Classic
 from support import Program
 
+#: Run by `make test-classic`: minutes of clusters that start and end, on timers of 2016.
+pytestmark = pytest.mark.classic_programs
+
 CLUSTER = str(HERE / "programs" / "cluster.py")
 
 WHAT_AN_EXECUTOR_SEES = ["-190", "ZeroDivisionError(", "10000000", "2 2"]
