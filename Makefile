@@ -62,11 +62,11 @@ test-classic: $(VENV)/built $(VENV)/with-test ## the programs of distributed 1.9
 	$(BIN)/python -m pytest -m classic_programs tests/interop
 
 test-floor: package ## the tests with the oldest dependencies that are allowed
-	.ci/wheel_alone $(PYTHON) dist/*.tar.gz $$($(BIN)/python .ci/floors.py)
+	.ci/wheel_alone dist/*.tar.gz $(PYTHON) $$($(BIN)/python .ci/floors.py)
 
 matrix: package ## the wheel, alone, under each Python found here; and with the oldest dependencies
-	$(BIN)/python .ci/pythons.py | xargs -P 2 -I{} .ci/wheel_alone {} dist/*.tar.gz
-	.ci/wheel_alone $(PYTHON) dist/*.tar.gz $$($(BIN)/python .ci/floors.py)
+	{ $(BIN)/python .ci/pythons.py; echo $(PYTHON) $$($(BIN)/python .ci/floors.py); } \
+	  | xargs -P "$$(nproc)" -L 1 .ci/wheel_alone dist/*.tar.gz
 
 coverage: $(VENV)/built $(VENV)/with-test $(VENV)/with-coverage ## which lines the tests reach
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered

@@ -41,7 +41,13 @@ class Program:
         # Unbuffered, and any warning or leaked socket is an error, as in the tests themselves.
         ours = [sys.executable, "-u", "-X", "dev", "-W", "error", *arguments]
         self.process = subprocess.Popen(
-            command or ours, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+            command or ours,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Whoever runs the tests in the background has it ignored, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            **options,
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._errors: list[str] = []
