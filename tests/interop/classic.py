@@ -15,7 +15,7 @@ import pytest
 HERE = Path(__file__).parent
 
 #: What its modules import, besides what fastcore needs.
-BESIDE_IT = ["dask==0.9.0", "toolz", "tblib<4", "cloudpickle", "click", "locket", "six", "requests"]
+BESIDE_IT = ["dask==0.9.0", "toolz", "tblib<4", "cloudpickle", "click<8", "locket", "six", "requests"]
 #: The same in releases of its time, for a Python of its time.
 OF_ITS_TIME = ["tornado==4.3", "msgpack-python==0.4.8", "toolz==0.7.4", "cloudpickle==0.2.1"]
 

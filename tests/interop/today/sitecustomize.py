@@ -63,15 +63,17 @@ tornado.ioloop.IOLoop._running = property(lambda loop: loop.asyncio_loop.is_runn
 BaseAsyncIOLoop.stop = stop_from_any_thread
 BaseAsyncIOLoop.close = close_when_stopped
 
+import msgpack
+
+
+def loads(packed, encoding, loads=msgpack.unpackb):
+    # It was 'utf8' always, which is how strings are decoded now.
+    return loads(packed, strict_map_key=False)
+
+
+msgpack.loads = loads
+
 if os.environ.get("CORE") == "fastcore":
     import fastcore
 
     fastcore.install_as_distributed_core()
-else:
-    import msgpack
-
-    def loads(packed, encoding, loads=msgpack.unpackb):
-        # It was 'utf8' always, which is how strings are decoded now.
-        return loads(packed, strict_map_key=False)
-
-    msgpack.loads = loads
