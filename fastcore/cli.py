@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import json
 import logging
+import multiprocessing
 import os
 import runpy
 import signal
@@ -258,6 +259,9 @@ def _run_classic(arguments: argparse.Namespace) -> None:
     if not arguments.is_module and not os.path.exists(program):
         raise CommandError(f"there is no file {program!r}")
     install_as_distributed_core()
+    # As it was in 2016 everywhere: what the program starts goes on with the modules that it has.
+    if multiprocessing.get_all_start_methods()[0] != "fork":
+        multiprocessing.set_start_method("fork")
     sys.argv = [program, *arguments.arguments]
     try:
         if arguments.is_module:

@@ -321,6 +321,26 @@ def test_run_classic_finds_the_modules_beside_the_program(tmp_path: Path):
     assert outcome("run-classic", str(tmp_path / "old.py")).output == "found"
 
 
+FORKS = """
+from multiprocessing import Process
+
+def show():
+    import distributed.core
+    print(distributed.core.__name__)
+
+if __name__ == "__main__":
+    child = Process(target=show)
+    child.start()
+    child.join()
+"""
+
+
+def test_run_classic_has_the_processes_of_the_program_on_fastcore(tmp_path: Path):
+    (tmp_path / "forks.py").write_text(FORKS)
+    assert outcome("run-classic", "forks.py", cwd=tmp_path) == ("fastcore", "", 0)
+    assert outcome("run-classic", "-m", "forks", cwd=tmp_path) == ("fastcore", "", 0)
+
+
 def test_run_classic_ends_as_the_program_ends(tmp_path: Path):
     (tmp_path / "exits.py").write_text("raise SystemExit(7)")
     (tmp_path / "fails.py").write_text("1 / 0")

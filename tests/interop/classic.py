@@ -38,7 +38,14 @@ class Classic:
     @property
     def environment(self) -> dict[str, str]:
         path = os.pathsep.join(map(str, self.path))
-        return {**os.environ, "PYTHONPATH": path, "CORE": self.core, "PYTHONDONTWRITEBYTECODE": "1"}
+        return {
+            **os.environ,
+            "PYTHONPATH": path,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "CORE": self.core,
+            # Where workers put their folders, and leave them when they are killed.
+            "TMPDIR": str(self.path[-1].parent),
+        }
 
 
 def fetch(folder: Path) -> Path:

@@ -28,6 +28,12 @@ def on_fastcore(packages: Path) -> Classic:
 
 
 @pytest.fixture(scope="session")
+def installed_nowhere(packages: Path) -> Classic:
+    """The genuine programs as they are, on this Python: whoever starts them gives them a core."""
+    return Classic.today(packages, core="whatever is found")
+
+
+@pytest.fixture(scope="session")
 def of_2016(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Classic:
     """The genuine core, on a Python, a Tornado and a msgpack of its own time."""
     old_python = find_old_python()

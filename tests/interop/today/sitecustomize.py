@@ -39,6 +39,7 @@ else:
 # Only used to load eggs.
 sys.modules["pkg_resources"] = types.ModuleType("pkg_resources")
 
+import msgpack  # noqa: E402
 import tornado.ioloop  # noqa: E402
 from tornado.platform.asyncio import BaseAsyncIOLoop  # noqa: E402
 
@@ -62,8 +63,6 @@ tornado.ioloop.PeriodicCallback = PeriodicCallback
 tornado.ioloop.IOLoop._running = property(lambda loop: loop.asyncio_loop.is_running())
 BaseAsyncIOLoop.stop = stop_from_any_thread
 BaseAsyncIOLoop.close = close_when_stopped
-
-import msgpack
 
 
 def loads(packed, encoding, loads=msgpack.unpackb):
