@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from fastcore.channel import NOTHING, Channel
+from fastcore._futures import set_result_now, unobserved
+from fastcore.channel import Channel
 from fastcore.errors import ConnectionLost
-from fastcore.futures import set_result_now, unobserved
 from fastcore.remote_errors import is_error_reply, remote_exception
 
 __all__ = ["Releaser", "RemoteCall"]
@@ -51,39 +51,34 @@ class RemoteCall(asyncio.Future[Any]):
         try:
             channel.send(message)
             if message.get("reply", True):
-                channel.on_ready = self._receive
+                channel.reader = self
             else:
                 self._end(channel, True)
                 self.set_result(None)
         except Exception as error:
-            self._failed(error)
+            self.on_error(error)
 
-    def _receive(self) -> None:
+    def on_message(self, reply: Any) -> bool:
+        """End the call with its reply."""
         channel = self._channel
         assert channel is not None
-        try:
-            reply = channel.next_message()
-        except Exception as error:
-            self._failed(error)
-            return
-        if reply is NOTHING:
-            return
         # An answer to a request that isn't sent whole: the server has read no further.
         self._end(channel, not channel.full)
         if type(reply) is dict and is_error_reply(reply):
             self.fail(remote_exception(reply, channel.peer, self._message.get("op")))
         else:
             set_result_now(self, reply)
+        return False
 
     def _end(self, channel: Channel, in_step: bool) -> None:
         """Leave the connection to the next call."""
         self._channel = None
-        channel.on_ready = None
         if "close" in self._message and self._message["close"]:  # noqa: RUF019 - the cheap half first
             channel.close_when_sent()
         self._releaser.release(channel, in_step)
 
-    def _failed(self, error: Exception) -> None:
+    def on_error(self, error: Exception) -> bool:
+        """End the call because there will be no reply, or none that can be read."""
         channel = self._channel
         assert channel is not None
         if isinstance(error, ConnectionLost):
@@ -91,6 +86,7 @@ class RemoteCall(asyncio.Future[Any]):
             error = ConnectionLost(f"{error.args[0]} during the call of {op!r}", error.real_error)
         self._end(channel, channel.failure is None and channel.lost is None)
         self.fail(error)
+        return False
 
     def fail(self, error: Exception) -> None:
         """End the call with an error."""
@@ -114,5 +110,5 @@ class RemoteCall(asyncio.Future[Any]):
     def _leave(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
-            channel.on_ready = None
+            channel.reader = None
             self._releaser.release(channel, False)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tornado.gen import convert_yielded
 
-from fastcore.channel import MESSAGES_PER_TURN, NOTHING, Channel
+from fastcore.channel import Channel
 from fastcore.errors import ConnectionLost, FrameTooLarge, LimitReached, TooDeep
 from fastcore.logs import get_logger
 from fastcore.refusal import refuse
@@ -59,39 +59,16 @@ class Connection:
 
     def serve(self) -> None:
         """Become the reader of the connection, and answer what is here already."""
+        channel = self.channel
         if self.server._ending:
             self._end()
-            return
-        self.channel.claim(self._serve)
-        self._serve()
+        elif channel.full:
+            channel.on_drained = self.serve
+        else:
+            channel.claim(self)
+            channel.look()
 
-    def _serve(self) -> None:
-        """Answer the messages that are here; called again when there are more."""
-        channel = self.channel
-        for _ in range(MESSAGES_PER_TURN):
-            if channel.full:
-                # The peer doesn't read its replies: it gets no further ones made.
-                channel.on_ready = None
-                channel.on_drained = self.serve
-                return
-            try:
-                message = channel.next_message()
-            except ConnectionLost:
-                self._end()
-                return
-            except Exception as error:
-                if not self._refuse(error):
-                    return
-                continue
-            if message is NOTHING or not self._answer(message):
-                return
-            if not len(channel.buffer) and not channel.paused:
-                return
-        # Others have their turn; the next messages are here already.
-        channel.on_ready = None
-        channel.loop.call_soon(self.serve)
-
-    def _answer(self, message: Any) -> bool:
+    def on_message(self, message: Any) -> bool:
         """Call the handler and reply; False if no further message is to be answered now."""
         try:
             op = message.pop("op")
@@ -107,8 +84,6 @@ class Connection:
             return self._refuse(ValueError(self._no_handler(op)), reply, close)
         figures = self._stats.ops.get(op) or self._stats.new_op(op)
         channel = self.channel
-        # The handler may read from the stream.
-        channel.on_ready = None
         begun = perf_counter_ns()
         try:
             result = handler(channel.stream, **message)
@@ -126,11 +101,14 @@ class Connection:
             task.add_done_callback(self.server._running.discard)
             return False
         figures.record(took)
-        if channel.on_ready is None:
-            channel.on_ready = self._serve
-        else:
-            channel.claim(self._serve)
         return self._done(result, reply, close)
+
+    def on_error(self, error: Exception) -> bool:
+        """Answer a message that is none, or end with the connection."""
+        if isinstance(error, ConnectionLost):
+            self._end()
+            return False
+        return self._refuse(error)
 
     async def _wait(
         self, op: str, result: Any, reply: bool, close: bool, figures: OpStats, begun: int
@@ -162,20 +140,23 @@ class Connection:
             self.serve()
 
     def _done(self, result: Any, reply: bool, close: bool) -> bool:
-        """Reply to one request; False if the connection ends with it."""
+        """Reply to one request; False if no further one is to be answered now."""
         channel = self.channel
+        goes_on = True
         if reply:
             try:
-                channel.send(result)
+                goes_on = channel.send(result)
             except ConnectionLost:
-                self._end()
-                return False
+                close = True
             except Exception as error:
-                channel.send(self._failed("reply", error))
+                goes_on = channel.send(self._failed("reply", error))
         if close:
             self._end()
             return False
-        return True
+        if not goes_on:
+            # The peer doesn't read its replies: it gets no further ones made.
+            channel.on_drained = self.serve
+        return goes_on
 
     def _refuse(self, error: Exception, reply: bool = True, close: bool = False) -> bool:
         """Reply that no handler is called; False if there can be no further message."""
@@ -208,11 +189,11 @@ class Connection:
 
     def _is_idle(self) -> bool:
         """Whether no handler runs, or one that waits for the peer."""
-        return self.channel.on_ready is not None
+        return self.channel.is_read
 
     def finish(self) -> None:
         """End the connection as soon as no handler works for it."""
-        if self.channel.on_ready == self._serve:
+        if self.channel.reader is self:
             self._end()
 
     def _failed(self, op: object, error: BaseException) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from fastcore.addressing import Address, AddressLike, format_address, parse_addr
 from fastcore.calls import RemoteCall
 from fastcore.channel import Channel, channel_of
 from fastcore.errors import RPCClosed
-from fastcore.futures import unobserved
+from fastcore._futures import unobserved
 from fastcore.streams import open_stream
 
 __all__ = ["ConnectionPool", "RPCCall", "RemoteServer"]
@@ -262,7 +262,7 @@ class ConnectionPool:
         free = self._free[address]
         while free:
             channel = free[-1]
-            if not len(channel.buffer) and not channel.loop.is_closed():
+            if channel.in_step and not channel.loop.is_closed():
                 self._taken[channel] = address
                 return free.pop()
             # The server said something that nobody asked for, or the loop has ended.

@@ -12,16 +12,13 @@ so that a payload may hold any bytes, the sentinel too, and needn't be searched.
 
 from __future__ import annotations
 
-import struct
-import threading
-import zlib
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from fastcore._framing import SENTINEL, frame
-from fastcore._values import LARGE, PayloadSink, has_large, is_deeper
+from fastcore._encode import Piece, encode
+from fastcore._values import LARGE, PayloadSink, is_deeper
+from fastcore.compressions import compressions
 from fastcore.errors import BadMessage, FrameTooLarge, TooDeep
 from fastcore.limits import MAX_DEPTH
 
@@ -30,184 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Piece", "bad_payload", "compressions", "decode", "encode", "read_header"]
 
-#: What a message consists of on its way out.
-Piece: TypeAlias = bytes | memoryview
-
-_HEADER_LENGTH = struct.Struct("<I")
-_BIN32 = struct.Struct(">BI")
-_MAX_BIN = 2**32 - 1
-
-#: A payload from this many bytes on says its length: reading one more header then
-#: costs less than searching the payload.
-_TELL_LENGTH = 8 * 1024
-#: A payload below this many bytes isn't worth compressing.
-_COMPRESS = 1_000
-
-
-class Compression(NamedTuple):
-    """A compression that messages can have.
-
-    ``decompress`` takes the bytes and the most bytes that may come out.
-    """
-
-    compress: Callable[[bytes], bytes]
-    decompress: Callable[[bytes | memoryview, int], bytes]
-
-
-def _zlib_decompress(data: bytes | memoryview, limit: int) -> bytes:
-    engine = zlib.decompressobj()
-    result = engine.decompress(data, limit + 1)
-    _check_decompressed(len(result), limit)
-    if not engine.eof:
-        raise ValueError("the compressed payload is cut off")
-    return result
-
-
-def _check_decompressed(size: int, limit: int) -> None:
-    if size > limit:
-        raise FrameTooLarge("decompressed payload", size, limit, "max_decompressed_size")
-
-
-def _find_compressions() -> Iterator[tuple[str, Compression]]:
-    yield "zlib", Compression(zlib.compress, _zlib_decompress)
-    try:
-        import lz4.block
-    except ImportError:
-        pass
-    else:
-
-        def lz4_decompress(data: bytes | memoryview, limit: int) -> bytes:
-            # The block begins with the size of what comes out.
-            _check_decompressed(int.from_bytes(data[:4], "little"), limit)
-            result: bytes = lz4.block.decompress(data)
-            return result
-
-        yield "lz4", Compression(lz4.block.compress, lz4_decompress)
-    try:
-        import snappy
-    except ImportError:
-        pass
-    else:
-
-        def snappy_decompress(data: bytes | memoryview, limit: int) -> bytes:
-            # The block begins with the size of what comes out, seven bits a byte.
-            size = 0
-            for position, byte in enumerate(bytes(data[:5])):
-                size |= (byte & 0x7F) << 7 * position
-                if byte < 0x80:
-                    break
-            _check_decompressed(size, limit)
-            result: bytes = snappy.decompress(bytes(data))
-            return result
-
-        yield "snappy", Compression(snappy.compress, snappy_decompress)
-
-
-#: The compressions that can be sent and understood here, by their name on the wire.
-compressions: dict[str, Compression] = dict(_find_compressions())
-
-
-class _Packers(threading.local):
-    """A reused Packer for each thread: making one costs more than packing a small message."""
-
-    def __init__(self) -> None:
-        self.whole = msgpack.Packer(use_bin_type=True)
-        self.parts = msgpack.Packer(use_bin_type=True, autoreset=False)
-
-
-_packers = _Packers()
 unpack = msgpack.unpackb
-
-
-def encode(message: object, compression: str | None = None) -> bytes | list[Piece]:
-    r"""Turn a message into the bytes that stand for it on the wire.
-
-    Parameters
-    ----------
-    message : object
-        Anything that MessagePack can express. A tuple arrives as a list.
-    compression : str, optional
-        A key of :data:`compressions`. Used where it makes the payload smaller.
-
-    Returns
-    -------
-    bytes, or list of bytes and memoryview
-        One frame; a large one in pieces, to be sent one after the other. Binary values
-        of 256 KiB and more are views of the caller's own memory: they must not change
-        until they are sent.
-
-    Raises
-    ------
-    TypeError, ValueError, OverflowError
-        If MessagePack can't express the message.
-
-    Examples
-    --------
-    >>> encode(b'pong')
-    b'\x00\x00\x00\x00\xc4\x04pong7d629535c4f3a6963f566af7d3e3a2d2'
-    """
-    if compression is None:
-        if has_large(message):
-            return _encode_large(message)
-        payload: bytes = _packers.whole.pack(message)
-        if len(payload) < _TELL_LENGTH and (whole := frame(payload)) is not None:
-            return whole
-        header: dict[str, object] = {}
-    else:
-        payload, header = _compress(_packers.whole.pack(message), compression)
-    header["length"] = len(payload)
-    return [_pack_header(header), payload, SENTINEL]
-
-
-def _compress(payload: bytes, compression: str) -> tuple[bytes, dict[str, object]]:
-    if len(payload) >= _COMPRESS:
-        compressed = compressions[compression].compress(payload)
-        if len(compressed) < len(payload):
-            return compressed, {"compression": compression}
-    return payload, {}
-
-
-def _pack_header(header: dict[str, object]) -> bytes:
-    packed: bytes = _packers.whole.pack(header)
-    return _HEADER_LENGTH.pack(len(packed)) + packed
-
-
-def _encode_large(message: object) -> list[Piece]:
-    packer = _packers.parts
-    packer.reset()
-    pieces: list[Piece] = []
-    try:
-        _pack_around(message, packer, pieces)
-        pieces.append(packer.bytes())
-    finally:
-        packer.reset()
-    length = sum(map(len, pieces))
-    return [_pack_header({"length": length}), *pieces, SENTINEL]
-
-
-def _pack_around(value: object, packer: msgpack.Packer, pieces: list[Piece]) -> None:
-    """Pack a value into the packer, but put large binary values into pieces as they are."""
-    if not has_large(value):
-        packer.pack(value)
-    elif isinstance(value, dict):
-        packer.pack_map_header(len(value))
-        for key, item in value.items():
-            packer.pack(key)
-            _pack_around(item, packer, pieces)
-    elif isinstance(value, list | tuple):
-        packer.pack_array_header(len(value))
-        for item in value:
-            _pack_around(item, packer, pieces)
-    else:
-        view = memoryview(value).cast("B")  # type: ignore[arg-type]
-        if len(view) > _MAX_BIN:
-            raise ValueError(
-                f"a binary value of {len(view):,} bytes can't be sent: MessagePack holds up to "
-                f"{_MAX_BIN:,} bytes in one value; send it in parts"
-            )
-        pieces.append(packer.bytes() + _BIN32.pack(0xC6, len(view)))
-        packer.reset()
-        pieces.append(view)
 
 
 def read_header(header: bytes) -> int | Sink | None:

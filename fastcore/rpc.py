@@ -166,10 +166,10 @@ def send_recv(
     if stream is not None:
         channel = channel_of(stream)
         call = RemoteCall(loop=channel.loop)
-        if channel.on_ready is None:
-            call.start(channel, _StaysOpen(), message)
-        else:
+        if channel.is_read:
             call.fail(channel.busy_error())
+        else:
+            call.start(channel, _StaysOpen(), message)
         return call
     address = parse_address(arg, addr=addr, ip=ip, port=port)
     loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]

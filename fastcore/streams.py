@@ -15,7 +15,7 @@ from tornado.netutil import ssl_wrap_socket
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address
 from fastcore.channel import CHANNEL, channel_of
 from fastcore.errors import ConnectionLost
-from fastcore.futures import unobserved
+from fastcore._futures import unobserved
 from fastcore.limits import Limits
 from fastcore.tls import explain
 

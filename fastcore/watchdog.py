@@ -86,7 +86,7 @@ class Watchdog:
         traffic = (channel.bytes_in, channel.bytes_out)
         idle = channel.is_idle is None or channel.is_idle()
         # A message has begun where bytes are left and somebody waits for the rest.
-        begun = channel.messages_in if channel.unread and channel.on_ready is not None else None
+        begun = channel.messages_in if channel.unread and channel.is_read else None
         waits = begun is not None or channel.full or self._idling.limit is not None
         self._timer = channel.loop.call_later(self._period, self._look) if waits else None
         if self._reading.is_too_long(begun, now):

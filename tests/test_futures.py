@@ -7,7 +7,7 @@ import datetime
 import pytest
 from tornado import gen
 
-from fastcore.futures import given_up, set_result_now, unobserved
+from fastcore._futures import given_up, set_result_now, unobserved
 
 
 async def resumed_in(callback_of, also_ready=0):

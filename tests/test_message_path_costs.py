@@ -18,7 +18,7 @@ class Counted:
 
     def __init__(self, channel):
         self.calls = Counter()
-        for name in ("_receive_into", "_send", "_sendmsg"):
+        for name in ("recv_into", "send_bytes", "sendmsg"):
             setattr(channel, name, self.counting(name, getattr(channel, name)))
 
     def counting(self, name, function):
@@ -82,7 +82,7 @@ async def test_small_messages_of_one_turn_leave_together():
         for number in range(200):
             write(stream, {"op": "echo", "data": number})
         assert [await read(stream) for _ in range(200)] == list(range(200))
-        assert counted.calls["_send"] + counted.calls["_sendmsg"] <= 3
+        assert counted.calls["send_bytes"] + counted.calls["sendmsg"] <= 3
         stream.close()
 
 
@@ -91,7 +91,7 @@ async def test_a_lone_message_leaves_at_once():
         stream = await connect("127.0.0.1", server.port)
         counted = Counted(channel_of(stream))
         write(stream, {"op": "add", "x": 1, "y": 2})
-        assert counted.calls["_send"] == 1
+        assert counted.calls["send_bytes"] == 1
         assert await read(stream) == 3
         stream.close()
 

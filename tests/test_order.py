@@ -17,7 +17,7 @@ async def test_what_waits_for_the_end_of_its_turn_is_not_overtaken_after_a_recei
             write(stream, {"op": "add", "x": number, "y": 0})
             write(stream, {"op": "add", "x": number, "y": 100})
             # ... and a loop may receive before that.
-            channel._receive()
+            channel.receive()
             write(stream, {"op": "add", "x": number, "y": 200})
             answers = [await read(stream) for _ in range(3)]
             assert answers == [number, number + 100, number + 200]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcore.outbox import Outbox
+from fastcore._outbox import Outbox
 
 
 class Socket:

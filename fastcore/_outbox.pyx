@@ -1,55 +1,53 @@
 """What is on its way out: the pieces of messages that the socket hasn't taken yet."""
 
-from __future__ import annotations
+cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
 
 from collections import deque
-from collections.abc import Callable
 from itertools import islice
-from typing import Any
 
-from fastcore.protocol import Piece
-
-__all__ = ["Outbox"]
-
-#: Below this size, gluing pieces together costs less than handing them over one by one.
-_GLUE = 16 * 1024
-#: The most pieces that one system call takes.
-_MAX_PIECES = 512
+cdef enum:
+    # Below this size, gluing pieces together costs less than handing them over one by one.
+    GLUE = 16 * 1024
+    # The most pieces that one system call takes.
+    MAX_PIECES = 512
 
 
-class Outbox:
+@cython.final
+cdef class Outbox:
     """A queue of pieces, sent in order and in as few system calls as it takes.
 
     Small pieces are glued together; large ones are sent from where they lie.
 
     Attributes
     ----------
-    pieces : deque of bytes and memoryview
-        What waits.
     unsent : int
         Bytes that wait.
     sent : int
         Bytes that have been sent, ever.
     """
 
-    __slots__ = ("pieces", "sent", "unsent")
+    def __cinit__(self):
+        self.pieces = deque()
 
-    def __init__(self) -> None:
-        self.pieces: deque[Piece] = deque()
-        self.unsent = 0
-        self.sent = 0
+    cpdef int put(self, object frame) except -1:
+        """Append a frame: bytes, or a list of its pieces."""
+        if type(frame) is bytes:
+            self.pieces.append(frame)
+            self.unsent += PyBytes_GET_SIZE(frame)
+        else:
+            for piece in frame:
+                self.pieces.append(piece)
+                self.unsent += len(piece)
+        return 0
 
-    def put(self, pieces: list[Piece]) -> None:
-        """Append pieces."""
-        self.pieces += pieces
-        self.unsent += sum(map(len, pieces))
-
-    def clear(self) -> None:
+    cpdef int clear(self) except -1:
         """Give up what hasn't been sent."""
         self.pieces.clear()
         self.unsent = 0
+        return 0
 
-    def flush(self, send: Callable[[Any], int], sendmsg: Callable[[list[Piece]], int] | None) -> None:
+    cpdef int flush(self, object send, object sendmsg) except -1:
         """Send until all is sent or the socket takes no more.
 
         Parameters
@@ -63,43 +61,46 @@ class Outbox:
         OSError
             As the socket raises it, but for BlockingIOError.
         """
-        pieces = self.pieces
+        cdef Py_ssize_t sent
         try:
-            while pieces:
-                if len(pieces) > 1:
-                    self._glue()
-                if len(pieces) > 1 and sendmsg is not None:
-                    sent = sendmsg(list(islice(pieces, _MAX_PIECES)))
+            while self.pieces:
+                if len(self.pieces) > 1:
+                    self.glue()
+                if len(self.pieces) > 1 and sendmsg is not None:
+                    sent = sendmsg(list(islice(self.pieces, MAX_PIECES)))
                 else:
-                    sent = send(pieces[0])
+                    sent = send(self.pieces[0])
                 if not sent:
-                    return
-                self._advance(sent)
+                    return 0
+                self.advance(sent)
         except BlockingIOError:
             pass
+        return 0
 
-    def _glue(self) -> None:
+    cdef int glue(self) except -1:
         """Make one piece of the small ones at the front."""
         pieces = self.pieces
-        if self.unsent <= _GLUE:
+        if self.unsent <= GLUE:
             glued = b"".join(pieces)
             pieces.clear()
             pieces.append(glued)
         elif len(pieces) > 3:
             # More than one message. The pieces of a single large one stay as they are.
-            small: list[Piece] = []
-            while pieces and len(pieces[0]) < _GLUE:
+            small = []
+            while pieces and len(pieces[0]) < GLUE:
                 small.append(pieces.popleft())
             if small:
                 pieces.appendleft(b"".join(small))
+        return 0
 
-    def _advance(self, sent: int) -> None:
+    cdef int advance(self, Py_ssize_t sent) except -1:
+        pieces = self.pieces
         self.sent += sent
         self.unsent -= sent
-        pieces = self.pieces
         while sent:
             piece = pieces.popleft()
             if len(piece) > sent:
                 pieces.appendleft(memoryview(piece)[sent:])
-                return
+                return 0
             sent -= len(piece)
+        return 0

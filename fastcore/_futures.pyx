@@ -1,14 +1,6 @@
 """What asyncio's Futures are made to do here."""
 
-from __future__ import annotations
-
-import asyncio
-from typing import Any
-
-__all__ = ["given_up", "set_result_now", "unobserved"]
-
-
-def set_result_now(future: asyncio.Future[Any], result: object) -> None:
+def set_result_now(future, result):
     """Set a Future's result and resume the one who waits for it at once.
 
     A Future's own way is to resume them in the next turn of the loop: one more look at
@@ -17,10 +9,11 @@ def set_result_now(future: asyncio.Future[Any], result: object) -> None:
     no task is running that could be interrupted.
     """
     callbacks = future._callbacks
-    if not callbacks or len(callbacks) > 1 or _is_busy(future.get_loop()):
+    # What a loop has ready, as far as it lets one see it.
+    if not callbacks or len(callbacks) > 1 or getattr(future.get_loop(), "_ready", None):
         future.set_result(result)
         return
-    ((callback, context),) = callbacks
+    callback, context = callbacks[0]
     future.remove_done_callback(callback)
     future.set_result(result)
     try:
@@ -31,12 +24,7 @@ def set_result_now(future: asyncio.Future[Any], result: object) -> None:
         )
 
 
-def _is_busy(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether more is to run in this turn, as far as the loop lets one see it."""
-    return bool(getattr(loop, "_ready", None))
-
-
-def given_up(future: asyncio.Future[Any]) -> bool:
+def given_up(future):
     """Whether nobody waits for a Future any more.
 
     ``gen.with_timeout`` doesn't cancel what it waited for. The one trace that it leaves
@@ -44,14 +32,13 @@ def given_up(future: asyncio.Future[Any]) -> bool:
     """
     if future.done():
         return True
-    callbacks = future._callbacks or ()
-    return any(
-        getattr(callback, "__qualname__", "") == "with_timeout.<locals>.error_callback"
-        for callback, _ in callbacks
-    )
+    for callback, _ in future._callbacks or ():
+        if getattr(callback, "__qualname__", "") == "with_timeout.<locals>.error_callback":
+            return True
+    return False
 
 
-def unobserved(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
+def unobserved(future):
     """Keep the loop from logging an error that nobody looked at."""
     if not future.cancelled():
         future.exception()

@@ -1,0 +1,1 @@
+cpdef object encode(object message, object compression=*)

@@ -1,0 +1,408 @@
+"""The message path: what is done for each message of a connection.
+
+in     socket, receive, MessageBuffer, take: the Future of a read, or a Reader
+out    write or send, encode: the socket at once, or the Outbox until the turn ends
+
+What is done once for a connection (taking a stream over, TLS, time limits, its end) is
+in ``channel.py``: a Channel is a MessagePath. This half is compiled because a small
+message costs hardly more than the steps between its socket and its handler.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
+
+import asyncio
+from collections import deque
+
+import msgpack
+
+from fastcore._encode cimport encode
+from fastcore._outbox cimport Outbox
+
+from fastcore._framing import MessageBuffer
+from fastcore.errors import FrameTooLarge
+from fastcore._futures import given_up, set_result_now, unobserved
+from fastcore.limits import MAX_DEPTH
+from fastcore.protocol import bad_payload, decode, read_header
+
+cdef enum:
+    # Bytes asked for in one receive. What is lent may be more, where a frame's length is known.
+    RECEIVE = 128 * 1024
+    # Small writes of one turn leave together, at the latest when there are this many bytes.
+    BATCH = 64 * 1024
+    # Messages that may be read, or written, without giving other connections a turn.
+    MESSAGES_PER_TURN = 256
+
+# What `take` gives while no message is complete; None is a message.
+cdef object NOTHING = object()
+cdef object Future = asyncio.Future
+cdef object unpack = msgpack.unpackb
+
+
+cdef class MessagePath:
+    """The way of messages from a socket to their reader, and from their writer to the socket.
+
+    Parameters
+    ----------
+    loop : asyncio.AbstractEventLoop
+        Where it is used; never from another thread.
+    limits : Limits
+        What the peer may cost.
+    compression : str or None
+        The compression of outgoing messages.
+    """
+
+    cdef readonly object loop
+    cdef readonly object limits
+    cdef readonly object compression
+    # Who is given the messages, if not a read; see `claim`.
+    cdef public object reader
+    # Called when the socket takes bytes again.
+    cdef public object on_drained
+    # Why the connection has ended; None while it lasts.
+    cdef public object lost
+    # Whether the socket takes no more for now.
+    cdef readonly bint full
+    # Whether the stream will be closed when all messages have left.
+    cdef public bint closing
+    # Whether too much has arrived; it goes on when ``next_message`` finds no more.
+    cdef public bint paused
+    # Whether the socket may be used: connected, and its TLS handshake done.
+    cdef public bint is_open
+    # The socket's functions, or those of the TLS layer; sendmsg is None there.
+    cdef public object recv_into
+    cdef public object send_bytes
+    cdef public object sendmsg
+
+    # Messages sent, ever.
+    cdef readonly long long messages_out
+    cdef readonly object buffer
+    cdef readonly Outbox outbox
+
+    cdef bint checks_depth
+    cdef Py_ssize_t max_decompressed_size
+    cdef Py_ssize_t max_waiting
+    # The Future of the read that waits.
+    cdef object waiting
+    # (how many bytes must have been sent in all, who waits for that)
+    cdef object writers
+    # What was done in this turn of the loop.
+    cdef int read_in_turn
+    cdef int written_in_turn
+    cdef bint sent_in_turn
+    # Whether `end_turn` will be called.
+    cdef bint turn_ends
+    # Whether the reader goes on in the next turn, with messages that are here already.
+    cdef bint goes_on_later
+
+    def __init__(self, loop, limits, compression):
+        self.loop = loop
+        self.limits = limits
+        self.compression = compression
+        self.buffer = MessageBuffer(
+            read_header,
+            max_frame_size=limits.max_buffer_size,
+            max_header_size=limits.max_header_size,
+        )
+        self.outbox = Outbox()
+        self.checks_depth = limits.max_depth < MAX_DEPTH
+        self.max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
+        self.max_waiting = limits.max_waiting
+        self.writers = deque()
+
+    # ---- in
+
+    def receive(self):
+        """Receive what one system call gives, and have it read; False if there was nothing."""
+        # What waits for the end of its turn goes first: uvloop receives before that.
+        self.sent_in_turn = self.turn_ends
+        self.read_in_turn = self.written_in_turn = 0
+        buffer = self.buffer
+        try:
+            lent = buffer.prepare(RECEIVE)
+            try:
+                size = self.recv_into(lent)
+            except BlockingIOError:
+                size = None
+            except OSError as error:
+                buffer.commit(0)
+                self.close(error)
+                return False
+            buffer.commit(size or 0)
+        except MemoryError as error:
+            self.close(error)
+            return False
+        if not size:
+            if size is not None:
+                self.close()
+            return False
+        if self.waiting is not None:
+            self.notice_end()
+            self.resolve()
+        elif self.reader is not None and not self.goes_on_later:
+            self.deliver()
+        elif len(buffer) >= self.max_waiting:
+            self.pause()
+        return True
+
+    def look(self):
+        """Give the one who reads what is here: messages, or the end."""
+        self.goes_on_later = False
+        if self.waiting is not None:
+            self.resolve()
+        elif self.reader is not None:
+            self.deliver()
+
+    cdef int deliver(self) except -1:
+        """Give the reader its messages, as long as it goes on and they are here."""
+        cdef int count
+        reader = self.reader
+        for count in range(MESSAGES_PER_TURN):
+            try:
+                message = self.take()
+            except Exception as error:
+                self.reader = None
+                goes_on = reader.on_error(error)
+            else:
+                if message is NOTHING:
+                    return 0
+                # It may have the messages read otherwise in the meantime.
+                self.reader = None
+                goes_on = reader.on_message(message)
+            if not goes_on:
+                return 0
+            self.claim(reader)
+            if not len(self.buffer) and not self.paused:
+                return 0
+        self.goes_on_later = True
+        self.loop.call_soon(self.look)
+        return 0
+
+    cdef object take(self):
+        """The next message, or NOTHING.
+
+        Raises
+        ------
+        BadFrame, BadMessage
+            Its bytes are no message. The next call gives the next message, unless the
+            buffer has failed: then there will be none.
+        ConnectionLost
+            The connection has ended and all its messages were taken.
+        """
+        try:
+            parts = self.buffer.next_message()
+        except FrameTooLarge as error:
+            if error.what == "frame":
+                error.keyword = "max_buffer_size"
+            raise
+        if parts is not None:
+            header, payload = <tuple> parts
+            if header or self.checks_depth:
+                return decode(header, payload, self.max_decompressed_size, self.limits.max_depth)
+            try:
+                return unpack(payload, strict_map_key=False)
+            except Exception as error:
+                raise bad_payload(error) from error
+        if self.lost is not None:
+            raise self.lost_error(", in the middle of a message" if self.buffer.pending else "")
+        if self.paused:
+            self.resume()
+        if self.buffer.pending:
+            self.watch()
+        return NOTHING
+
+    def read(self):
+        """Give a Future of the next message."""
+        future = Future(loop=self.loop)
+        try:
+            self.check_free()
+            if self.read_in_turn < MESSAGES_PER_TURN:
+                self.read_in_turn += 1
+                message = self.take()
+                if message is not NOTHING:
+                    future.set_result(message)
+                    return future
+            else:
+                # The message stays where it is for a turn, so a read given up loses nothing.
+                self.read_in_turn = 0
+                self.loop.call_soon(self.look)
+        except Exception as error:
+            self.fail(future, error)
+            return future
+        self.waiting = future
+        return future
+
+    cdef int resolve(self) except -1:
+        """Give the read that waits its message, if there is one."""
+        future = self.waiting
+        try:
+            message = NOTHING if given_up(future) else self.take()
+        except Exception as error:
+            self.waiting = None
+            self.fail(future, error)
+            return 0
+        if message is not NOTHING:
+            self.waiting = None
+            set_result_now(future, message)
+        return 0
+
+    cdef int fail(self, object future, object error) except -1:
+        future.set_exception(error)
+        unobserved(future)
+        if self.buffer.failure is not None:
+            self.close(error)
+        return 0
+
+    def claim(self, reader):
+        """Give all messages to a reader from now on, until it wants no more.
+
+        Parameters
+        ----------
+        reader : Reader
+            ``on_message(message)`` is called with each message, ``on_error(error)`` when
+            one is wrong and when the connection has ended. While they are called, and
+            after one has given False, there is no reader.
+
+        Raises
+        ------
+        RuntimeError
+            If somebody else reads.
+        """
+        self.check_free()
+        self.reader = reader
+
+    cdef int check_free(self) except -1:
+        """Raise if somebody reads already, and hasn't given up."""
+        if self.waiting is not None and given_up(self.waiting):
+            self.waiting = None
+        if self.reader is not None or self.waiting is not None:
+            raise self.busy_error()
+        return 0
+
+    @property
+    def is_read(self):
+        """Whether somebody reads, or waits for the next message."""
+        return self.reader is not None or self.waiting is not None
+
+    @property
+    def in_step(self):
+        """Whether the connection lasts, and nothing has arrived that nobody asked for."""
+        return self.lost is None and not self.closing and not len(self.buffer)
+
+    # ---- out
+
+    def write(self, message):
+        """Send a message; give a Future that is done when it is safe to go on.
+
+        It is done at once unless the connection is full; then it is done when the
+        message has left. It holds the error, where there is one.
+        """
+        future = Future(loop=self.loop)
+        try:
+            self.put(message)
+        except Exception as error:
+            future.set_exception(error)
+            return unobserved(future)
+        self.written_in_turn += 1
+        if self.full:
+            self.writers.append((self.outbox.sent + self.outbox.unsent, future))
+        elif self.written_in_turn > MESSAGES_PER_TURN:
+            self.written_in_turn = 0
+            self.loop.call_soon(_set_done, future)
+        else:
+            future.set_result(None)
+        return future
+
+    def send(self, message):
+        """Send a message without waiting until it has left.
+
+        The first one of a turn leaves at once; what follows in the same turn leaves
+        together at its end. True as long as the socket takes more.
+        """
+        self.put(message)
+        return not self.full
+
+    cdef int put(self, object message) except -1:
+        cdef Py_ssize_t sent
+        if self.lost is not None:
+            raise self.lost_error()
+        frame = encode(message, self.compression)
+        self.messages_out += 1
+        if self.sent_in_turn or self.full or not self.is_open:
+            self.outbox.put(frame)
+            if not self.turn_ends or self.outbox.unsent >= BATCH:
+                self.send_later()
+            return 0
+        self.sent_in_turn = True
+        if type(frame) is not bytes:
+            self.outbox.put(frame)
+            self.flush()
+            return 0
+        # What costs the least: nothing waits, and the socket takes it all.
+        try:
+            sent = self.send_bytes(frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.close(error)
+            return 0
+        self.outbox.sent += sent
+        if sent < PyBytes_GET_SIZE(frame):
+            self.outbox.put([memoryview(frame)[sent:]])
+            self.set_full(True)
+        return 0
+
+    cdef int send_later(self) except -1:
+        if self.full or not self.is_open:
+            return 0
+        if self.outbox.unsent >= BATCH:
+            self.flush()
+        elif not self.turn_ends:
+            self.turn_ends = True
+            self.loop.call_soon(self.end_turn)
+        return 0
+
+    def end_turn(self):
+        """Send what was written in this turn of the loop."""
+        self.turn_ends = False
+        self.sent_in_turn = False
+        self.written_in_turn = 0
+        if self.is_open and not self.full:
+            self.flush()
+
+    cpdef flush(self):
+        """Send what waits, as far as the socket takes it."""
+        try:
+            self.outbox.flush(self.send_bytes, self.sendmsg)
+        except OSError as error:
+            self.close(error)
+            return
+        while self.writers and self.writers[0][0] <= self.outbox.sent:
+            _set_done(self.writers.popleft()[1])
+        self.set_full(self.outbox.unsent > 0)
+
+    cdef int set_full(self, bint full) except -1:
+        if full is not self.full:
+            self.full = full
+            self.update_writer()
+            if full:
+                self.watch()
+        if full:
+            return 0
+        if self.closing:
+            self.close()
+        elif self.on_drained is not None:
+            on_drained, self.on_drained = self.on_drained, None
+            on_drained()
+        return 0
+
+    def give_up_writers(self):
+        """Drop what waits to be sent; give the Futures of those who wait for that."""
+        self.outbox.clear()
+        writers, self.writers = self.writers, deque()
+        return [future for _, future in writers]
+
+
+def _set_done(future):
+    if not future.done():
+        future.set_result(None)
