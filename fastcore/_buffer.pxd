@@ -54,6 +54,12 @@ cdef class Buffer:
     cdef Py_ssize_t lent_at
     cdef Py_ssize_t lent_size
 
+    cpdef prepare(self, Py_ssize_t size=*)
+    cpdef commit(self, Py_ssize_t size)
+
+    cdef uint8_t *open(self, Py_ssize_t size) except NULL
+    cdef int close(self, Py_ssize_t size) except -1
+
     # For the buffers that are made of this one.
     cdef int set_up(self, object sentinel, object max_frame_size) except -1
     cdef Py_ssize_t find(self, Py_ssize_t end) except -2

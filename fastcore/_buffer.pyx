@@ -172,7 +172,6 @@ cdef class Buffer:
         Examples
         --------
         >>> from fastcore._framing import FrameBuffer
-        >>> from fastcore._framing import FrameBuffer
         >>> buffer = FrameBuffer(b"--")
         >>> buffer.feed(b"one--tw")
         >>> buffer.feed(b"o--")
@@ -189,7 +188,7 @@ cdef class Buffer:
         finally:
             PyBuffer_Release(&source)
 
-    def prepare(self, size=-1, /):
+    cpdef prepare(self, Py_ssize_t size=-1):
         """Lend the memory where the next bytes belong.
 
         Parameters
@@ -213,7 +212,6 @@ cdef class Buffer:
         Examples
         --------
         >>> from fastcore._framing import FrameBuffer
-        >>> from fastcore._framing import FrameBuffer
         >>> buffer = FrameBuffer(b"--")
         >>> memory = buffer.prepare()
         >>> memory[:5] = b"one--"
@@ -221,7 +219,7 @@ cdef class Buffer:
         >>> buffer.next_frame()
         b'one'
         """
-        cdef Py_ssize_t wanted = min(<Py_ssize_t> size, LARGEST_SIZE)
+        cdef Py_ssize_t wanted = min(size, LARGEST_SIZE)
         if self.state != FREE:
             self.refuse("prepare")
         self.state = BUSY
@@ -233,7 +231,7 @@ cdef class Buffer:
                 self.state = FREE
         return self.lent
 
-    def commit(self, size, /):
+    cpdef commit(self, Py_ssize_t size):
         """Take the lent memory back, with so many received bytes at its start.
 
         Parameters
@@ -246,12 +244,11 @@ cdef class Buffer:
         BufferMisuse
             When nothing is lent, or `size` is more than what is. Nothing changes then.
         """
-        cdef Py_ssize_t received = size
         if self.state != LENT:
             self.refuse("commit")
-        if not 0 <= received <= self.lent_size:
+        if not 0 <= size <= self.lent_size:
             raise BufferMisuse(
-                f"commit of {received:,} bytes, but {self.lent_size:,} were lent; "
+                f"commit of {size:,} bytes, but {self.lent_size:,} were lent; "
                 "commit what was received, at most the length of what prepare() returned"
             )
         self.state = BUSY
@@ -261,11 +258,27 @@ cdef class Buffer:
             lent.release()
         except BufferError:
             pass  # someone exports it further; it keeps the Block, so nothing moves under it
-        self.take_back(received)
-        self.received += received
+        self.take_back(size)
+        self.received += size
         self.state = FREE
         if FASTCORE_DEBUG:
             self.check()
+
+    cdef uint8_t *open(self, Py_ssize_t size) except NULL:
+        """As `prepare`, for compiled code that has no need of a view: `lent_size` bytes."""
+        if self.state != FREE:
+            self.refuse("prepare")
+        # A quarter of what is wanted is better than moving what is held.
+        self.make_room((size + 3) // 4, size)
+        self.state = LENT
+        return self.lent_block.data + self.lent_at
+
+    cdef int close(self, Py_ssize_t size) except -1:
+        """As `commit`, after `open`."""
+        self.keep(size)
+        self.received += size
+        self.state = FREE
+        return 0
 
     def clear(self):
         """Drop all bytes held, and what is known of the frame that they begin.
@@ -286,7 +299,6 @@ cdef class Buffer:
 
     cdef object lend(self, Py_ssize_t size):
         """A writable view of free memory, described by the `lent_` fields."""
-        # A quarter of what is wanted is better than moving what is held.
         self.make_room((size + 3) // 4, size)
         return view_of(self.lent_block, self.lent_at, self.lent_size, False)
 

@@ -6,11 +6,12 @@ The way back is in ``protocol.py``.
 from cpython.bytes cimport PyBytes_GET_SIZE
 
 import struct
-import threading
 
 import msgpack
 
-from fastcore._framing import SENTINEL, frame
+from fastcore._framing cimport frame
+
+from fastcore._framing import SENTINEL
 from fastcore._values import has_large
 from fastcore.compressions import compressions
 
@@ -26,15 +27,21 @@ cdef enum:
 _MAX_BIN = 2**32 - 1
 
 
-class _Packers(threading.local):
-    """A reused Packer for each thread: making one costs more than packing a small message."""
-
-    def __init__(self):
-        self.whole = msgpack.Packer(use_bin_type=True)
-        self.parts = msgpack.Packer(use_bin_type=True, autoreset=False)
+# Making a Packer costs more than packing a small message, so one is kept for all.
+cdef object _pack = msgpack.Packer(use_bin_type=True).pack
+cdef bint _packing = False
 
 
-_packers = _Packers()
+cdef bytes pack(object message):
+    global _packing
+    if _packing:
+        # What is being packed has methods of its own, and those led here or to another thread.
+        return msgpack.packb(message, use_bin_type=True)
+    _packing = True
+    try:
+        return _pack(message)
+    finally:
+        _packing = False
 
 
 cpdef object encode(object message, object compression=None):
@@ -69,7 +76,7 @@ cpdef object encode(object message, object compression=None):
     cdef dict header = {}
     if compression is None and has_large(message):
         return _encode_large(message)
-    payload = _packers.whole.pack(message)
+    payload = pack(message)
     if compression is not None:
         payload = _compress(payload, compression, header)
     elif PyBytes_GET_SIZE(payload) < TELL_LENGTH:
@@ -90,19 +97,15 @@ cdef bytes _compress(bytes payload, object compression, dict header):
 
 
 cdef bytes _pack_header(dict header):
-    packed = _packers.whole.pack(header)
+    packed = pack(header)
     return struct.pack("<I", len(packed)) + packed
 
 
 cdef list _encode_large(object message):
-    packer = _packers.parts
-    packer.reset()
+    packer = msgpack.Packer(use_bin_type=True, autoreset=False)
     pieces = []
-    try:
-        _pack_around(message, packer, pieces)
-        pieces.append(packer.bytes())
-    finally:
-        packer.reset()
+    _pack_around(message, packer, pieces)
+    pieces.append(packer.bytes())
     return [_pack_header({"length": sum(map(len, pieces))}), *pieces, SENTINEL]
 
 

@@ -147,14 +147,6 @@ cdef class FrameBuffer(Buffer):
         return frame
 
 
-cdef enum Stage:
-    AT_START     # header length and header come next
-    TO_SENTINEL  # the payload ends at the first sentinel
-    TO_LENGTH    # it ends where `expected` says
-    INTO_SINK    # the same, and it is received elsewhere
-    SKIPPING     # the message is wrong; drop everything up to a sentinel
-
-
 cdef object too_short():
     return BadFrame("a message ends before its header does")
 
@@ -209,23 +201,6 @@ cdef class MessageBuffer(Buffer):
     True
     """
 
-    cdef readonly Py_ssize_t max_header_size
-    # Messages that are done with, ever: taken out, or skipped.
-    cdef readonly long long taken
-    cdef object read_header
-    cdef Stage stage
-    # Of the message at the head: its header, and where its payload starts.
-    cdef bytes header
-    cdef Py_ssize_t body
-    # INTO_SINK: whose bytes come next, and how many. The held bytes are those after them.
-    cdef object sink
-    cdef Py_ssize_t sink_length
-    cdef Py_ssize_t sink_missing
-    # A length wasn't true: the peer gets no sink again.
-    cdef bint distrusted
-    # SKIPPING: bytes of the bad message that are gone already.
-    cdef Py_ssize_t skipped
-
     def __cinit__(self, read_header, sentinel=SENTINEL, *, max_frame_size=DEFAULT_MAX_FRAME_SIZE,
                   max_header_size=DEFAULT_MAX_HEADER_SIZE):
         self.set_up(sentinel, max_frame_size)
@@ -246,7 +221,7 @@ cdef class MessageBuffer(Buffer):
             size += self.sink_length - self.sink_missing
         return size
 
-    def next_message(self):
+    cpdef next_message(self):
         """Take the next message out.
 
         Returns
@@ -541,7 +516,7 @@ cdef class MessageBuffer(Buffer):
 cdef Scanner _usual_scanner = FrameBuffer().scanner
 
 
-def frame(bytes payload not None):
+cpdef frame(bytes payload):
     """Make the frame of a payload that needs no header: one search, one copy.
 
     Parameters
@@ -560,6 +535,8 @@ def frame(bytes payload not None):
     >>> frame(b"pong")
     b'\\x00\\x00\\x00\\x00pong7d629535c4f3a6963f566af7d3e3a2d2'
     """
+    if payload is None:
+        raise TypeError("a payload is bytes, not None")
     cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
     cdef Py_ssize_t sentinel_size = _usual_scanner.tables.size
     cdef const uint8_t *data = <const uint8_t *> PyBytes_AS_STRING(payload)

@@ -1,5 +1,6 @@
 """What asyncio's Futures are made to do here."""
 
+
 def set_result_now(future, result):
     """Set a Future's result and resume the one who waits for it at once.
 

@@ -8,8 +8,9 @@ in ``channel.py``: a Channel is a MessagePath. This half is compiled because a s
 message costs hardly more than the steps between its socket and its handler.
 """
 
-cimport cython
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_SetFromErrno
+from cpython.object cimport PyObject_Call
 
 import asyncio
 from collections import deque
@@ -17,13 +18,19 @@ from collections import deque
 import msgpack
 
 from fastcore._encode cimport encode
+from fastcore._framing cimport MessageBuffer
 from fastcore._outbox cimport Outbox
 
-from fastcore._framing import MessageBuffer
 from fastcore.errors import FrameTooLarge
 from fastcore._futures import given_up, set_result_now, unobserved
 from fastcore.limits import MAX_DEPTH
 from fastcore.protocol import bad_payload, decode, read_header
+
+cdef extern from "_socket.h":
+    const bint SOCKETS_ARE_FILES
+    const Py_ssize_t WOULD_BLOCK
+    Py_ssize_t socket_recv(int fd, void *data, size_t size)
+    Py_ssize_t socket_send(int fd, const void *data, size_t size)
 
 cdef enum:
     # Bytes asked for in one receive. What is lent may be more, where a frame's length is known.
@@ -35,7 +42,7 @@ cdef enum:
 
 # What `take` gives while no message is complete; None is a message.
 cdef object NOTHING = object()
-cdef object Future = asyncio.Future
+cdef type Future = asyncio.Future
 cdef object unpack = msgpack.unpackb
 
 
@@ -53,6 +60,8 @@ cdef class MessagePath:
     """
 
     cdef readonly object loop
+    # What a new Future is told; kept because there is one for each read and write.
+    cdef dict future_options
     cdef readonly object limits
     cdef readonly object compression
     # Who is given the messages, if not a read; see `claim`.
@@ -68,15 +77,17 @@ cdef class MessagePath:
     # Whether too much has arrived; it goes on when ``next_message`` finds no more.
     cdef public bint paused
     # Whether the socket may be used: connected, and its TLS handshake done.
-    cdef public bint is_open
-    # The socket's functions, or those of the TLS layer; sendmsg is None there.
-    cdef public object recv_into
-    cdef public object send_bytes
-    cdef public object sendmsg
+    cdef readonly bint is_open
+    # The socket, where nothing stands between it and the bytes; else -1.
+    cdef readonly int fd
+    # The functions of the socket, or of the TLS layer; sendmsg is None there.
+    cdef readonly object recv_into
+    cdef readonly object send_bytes
+    cdef readonly object sendmsg
 
     # Messages sent, ever.
     cdef readonly long long messages_out
-    cdef readonly object buffer
+    cdef readonly MessageBuffer buffer
     cdef readonly Outbox outbox
 
     cdef bint checks_depth
@@ -97,6 +108,7 @@ cdef class MessagePath:
 
     def __init__(self, loop, limits, compression):
         self.loop = loop
+        self.future_options = {"loop": loop}
         self.limits = limits
         self.compression = compression
         self.buffer = MessageBuffer(
@@ -109,6 +121,29 @@ cdef class MessagePath:
         self.max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
         self.max_waiting = limits.max_waiting
         self.writers = deque()
+        self.fd = -1
+
+    def use(self, recv_into, send_bytes, sendmsg, fd=-1):
+        """Receive and send from now on, by these functions of a non-blocking socket.
+
+        Parameters
+        ----------
+        recv_into, send_bytes, sendmsg : callable
+            As a socket has them. ``sendmsg`` is None where there is something between
+            the bytes and the socket, such as TLS.
+        fd : int
+            The socket's file descriptor where there is nothing.
+        """
+        self.is_open = True
+        self.recv_into = recv_into
+        self.send_bytes = send_bytes
+        self.sendmsg = sendmsg
+        self.fd = fd if SOCKETS_ARE_FILES else -1
+
+    def leave(self):
+        """Use the socket no more: its number may be another's as soon as it is closed."""
+        self.is_open = False
+        self.fd = -1
 
     # ---- in
 
@@ -117,23 +152,14 @@ cdef class MessagePath:
         # What waits for the end of its turn goes first: uvloop receives before that.
         self.sent_in_turn = self.turn_ends
         self.read_in_turn = self.written_in_turn = 0
-        buffer = self.buffer
+        cdef Py_ssize_t size
         try:
-            lent = buffer.prepare(RECEIVE)
-            try:
-                size = self.recv_into(lent)
-            except BlockingIOError:
-                size = None
-            except OSError as error:
-                buffer.commit(0)
-                self.close(error)
-                return False
-            buffer.commit(size or 0)
-        except MemoryError as error:
+            size = self.receive_bytes()
+        except (OSError, MemoryError) as error:
             self.close(error)
             return False
-        if not size:
-            if size is not None:
+        if size <= 0:
+            if size == 0:
                 self.close()
             return False
         if self.waiting is not None:
@@ -141,9 +167,33 @@ cdef class MessagePath:
             self.resolve()
         elif self.reader is not None and not self.goes_on_later:
             self.deliver()
-        elif len(buffer) >= self.max_waiting:
+        elif len(self.buffer) >= self.max_waiting:
             self.pause()
         return True
+
+    cdef Py_ssize_t receive_bytes(self) except? -1:
+        """What one system call gives: the number of bytes, 0 at the end, or WOULD_BLOCK."""
+        cdef MessageBuffer buffer = self.buffer
+        cdef Py_ssize_t size
+        cdef void *memory
+        if self.fd >= 0 and not buffer.sink_missing:
+            memory = buffer.open(RECEIVE)
+            size = socket_recv(self.fd, memory, buffer.lent_size)
+            if size == -1:
+                buffer.close(0)
+                PyErr_SetFromErrno(OSError)
+            buffer.close(max(size, 0))
+            return size
+        lent = buffer.prepare(RECEIVE)
+        size = 0
+        try:
+            received = self.recv_into(lent)
+            size = received or 0
+        except BlockingIOError:
+            received = None
+        finally:
+            buffer.commit(size)
+        return WOULD_BLOCK if received is None else size
 
     def look(self):
         """Give the one who reads what is here: messages, or the end."""
@@ -155,9 +205,9 @@ cdef class MessagePath:
 
     cdef int deliver(self) except -1:
         """Give the reader its messages, as long as it goes on and they are here."""
-        cdef int count
+        cdef int _
         reader = self.reader
-        for count in range(MESSAGES_PER_TURN):
+        for _ in range(MESSAGES_PER_TURN):
             try:
                 message = self.take()
             except Exception as error:
@@ -213,7 +263,7 @@ cdef class MessagePath:
 
     def read(self):
         """Give a Future of the next message."""
-        future = Future(loop=self.loop)
+        future = self.new_future()
         try:
             self.check_free()
             if self.read_in_turn < MESSAGES_PER_TURN:
@@ -246,6 +296,9 @@ cdef class MessagePath:
             set_result_now(future, message)
         return 0
 
+    cdef object new_future(self):
+        return PyObject_Call(Future, (), self.future_options)
+
     cdef int fail(self, object future, object error) except -1:
         future.set_exception(error)
         unobserved(future)
@@ -253,7 +306,7 @@ cdef class MessagePath:
             self.close(error)
         return 0
 
-    def claim(self, reader):
+    cpdef claim(self, reader):
         """Give all messages to a reader from now on, until it wants no more.
 
         Parameters
@@ -297,7 +350,7 @@ cdef class MessagePath:
         It is done at once unless the connection is full; then it is done when the
         message has left. It holds the error, where there is one.
         """
-        future = Future(loop=self.loop)
+        future = self.new_future()
         try:
             self.put(message)
         except Exception as error:
@@ -340,9 +393,7 @@ cdef class MessagePath:
             return 0
         # What costs the least: nothing waits, and the socket takes it all.
         try:
-            sent = self.send_bytes(frame)
-        except BlockingIOError:
-            sent = 0
+            sent = self.send_frame(frame)
         except OSError as error:
             self.close(error)
             return 0
@@ -351,6 +402,19 @@ cdef class MessagePath:
             self.outbox.put([memoryview(frame)[sent:]])
             self.set_full(True)
         return 0
+
+    cdef Py_ssize_t send_frame(self, bytes frame) except? -1:
+        """Send what the socket takes at once; the number of bytes."""
+        cdef Py_ssize_t sent
+        if self.fd >= 0:
+            sent = socket_send(self.fd, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+            if sent == -1:
+                PyErr_SetFromErrno(OSError)
+            return max(sent, 0)
+        try:
+            return self.send_bytes(frame)
+        except BlockingIOError:
+            return 0
 
     cdef int send_later(self) except -1:
         if self.full or not self.is_open:

@@ -18,22 +18,22 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
 
+from fastcore._futures import unobserved
 from fastcore._path import MessagePath
 from fastcore.addressing import format_address
 from fastcore.errors import ConnectionLost, LimitReached
-from fastcore._futures import unobserved
 from fastcore.limits import DEFAULT_LIMITS, Limits
 from fastcore.logs import get_logger
 from fastcore.sockets import set_peer_timeout
 from fastcore.tls import answer_plainly, explain
 from fastcore.watchdog import Watchdog
 
-__all__ = ["CHANNEL", "Channel", "channel_of"]
+__all__ = ["Channel", "channel_of"]
 
 logger = get_logger("fastcore.channel")
 
@@ -163,7 +163,7 @@ class Channel(MessagePath):
     def _attach(self) -> None:
         """Take the stream over, once it is connected and its handshake done."""
         stream = self.stream
-        setattr(stream, CHANNEL, self)
+        stream._fastcore_channel = self  # type: ignore[attr-defined]
         # Every way of closing a stream passes here, while it can still send.
         self._close_fd = stream.close_fd
         stream.close_fd = self._before_close  # type: ignore[method-assign]
@@ -194,20 +194,16 @@ class Channel(MessagePath):
 
     def _take_over(self) -> None:
         stream = self.stream
-        self.is_open = True
         self.peer = _peer_name(stream)
         if self.limits.peer_timeout is not None:
             set_peer_timeout(stream.socket, self.limits.peer_timeout)
+        sock = stream.socket
         if isinstance(stream, SSLIOStream):
             self._on_readable = self._receive_tls
-            self.recv_into = stream.read_from_fd
-            self.send_bytes = stream.write_to_fd
+            self.use(stream.read_from_fd, stream.write_to_fd, None)
         else:
-            # Nothing stands between the socket and the bytes.
             self._on_readable = self.receive
-            self.recv_into = stream.socket.recv_into
-            self.send_bytes = stream.socket.send
-            self.sendmsg = getattr(stream.socket, "sendmsg", None)
+            self.use(sock.recv_into, sock.send, getattr(sock, "sendmsg", None), sock.fileno())
         if stream._read_buffer_size:
             self.buffer.feed(bytes(stream._read_buffer))
             stream._read_buffer.clear()
@@ -295,7 +291,7 @@ class Channel(MessagePath):
             if not self.loop.is_closed():
                 self._selector.remove_reader(self._fd)
                 self._selector.remove_writer(self._fd)
-            self.is_open = False
+            self.leave()
         elif isinstance(self.stream, SSLIOStream):
             answer_plainly(self.stream.socket, self.stream.error)
         self._close_fd()
@@ -337,10 +333,6 @@ class Channel(MessagePath):
         return RuntimeError(f"two readers at once: messages from {self.peer} are being read")
 
 
-#: The attribute of a stream that holds its channel.
-CHANNEL: Final = "_fastcore_channel"
-
-
 def channel_of(stream: IOStream, limits: Limits = DEFAULT_LIMITS, compression: str | None = None) -> Channel:
     """Give the channel of a stream; make it if this is the first message.
 
@@ -362,7 +354,7 @@ def channel_of(stream: IOStream, limits: Limits = DEFAULT_LIMITS, compression: s
     TypeError
         If it isn't a stream.
     """
-    channel: Channel | None = getattr(stream, CHANNEL, None)
+    channel: Channel | None = getattr(stream, "_fastcore_channel", None)
     if channel is not None:
         return channel
     if not isinstance(stream, IOStream):

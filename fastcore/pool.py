@@ -11,11 +11,11 @@ from typing import Any
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
+from fastcore._futures import unobserved
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
 from fastcore.calls import RemoteCall
 from fastcore.channel import Channel, channel_of
 from fastcore.errors import RPCClosed
-from fastcore._futures import unobserved
 from fastcore.streams import open_stream
 
 __all__ = ["ConnectionPool", "RPCCall", "RemoteServer"]
@@ -30,13 +30,10 @@ class RemoteServer:
         Where it is.
     pool : ConnectionPool
         Where its connections come from.
-    timeout : float
-        Seconds to wait for a connection.
     """
 
-    def __init__(self, address: Address, pool: ConnectionPool, timeout: float) -> None:
+    def __init__(self, address: Address, pool: ConnectionPool) -> None:
         self.ip, self.port = self._address = address
-        self.timeout = timeout
         self._pool = pool
 
     @property
@@ -44,39 +41,22 @@ class RemoteServer:
         """``'ip:port'``."""
         return format_address(self._address)
 
+    @property
+    def timeout(self) -> float:
+        """Seconds to wait for a connection."""
+        return self._pool.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._pool.timeout = seconds
+
     def __getattr__(self, op: str) -> Callable[..., RemoteCall]:
         if op.startswith("_"):
             raise AttributeError(f"{op!r}: a name with a leading underscore is no remote call")
-        return functools.partial(self._call, op)
-
-    def _call(self, op: str, /, *, timeout: float | None = None, **message: Any) -> RemoteCall:
-        message["op"] = op
-        pool = self._pool
-        channel = pool.take(self._address)
-        if channel is not None:
-            call = RemoteCall(loop=channel.loop)
-            call.start(channel, pool, message)
-        else:
-            loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
-            call = RemoteCall(loop=loop)
-            loop.create_task(self._connect_for(call, message))
-        if timeout is not None:
-            error = TimeoutError(f"no answer to {op!r} from {self.address} within {timeout:g} s")
-            timer = call.get_loop().call_later(timeout, call.time_out, error)
-            call.add_done_callback(lambda _: timer.cancel())
+        call = functools.partial(self._pool.call, self._address, op)
+        # Found there the next time: not finding a name costs as much as sending a message.
+        self.__dict__[op] = call
         return call
-
-    async def _connect_for(self, call: RemoteCall, message: dict[str, Any]) -> None:
-        pool = self._pool
-        try:
-            channel = channel_of(await pool.acquire(self._address, self.timeout))
-        except Exception as error:
-            call.fail(error)
-            return
-        if call.done():
-            pool.release(channel)
-        else:
-            call.start(channel, pool, message)
 
 
 class RPCCall(RemoteServer):
@@ -131,6 +111,8 @@ class ConnectionPool:
         self._taken: dict[Channel, Address] = {}
         self._options = options
         self._connecting = 0
+        # Whether a connection is kept for the next call when one has ended.
+        self._reuses = True
         # Who waits for a connection, first come first served.
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -168,7 +150,55 @@ class ConnectionPool:
         addr: AddressLike | None = None,
     ) -> RPCCall:
         """Give the remote server at an address, which :class:`fastcore.rpc` takes too."""
-        return RPCCall(parse_address(arg, addr=addr, ip=ip, port=port), self, self.timeout)
+        return RPCCall(parse_address(arg, addr=addr, ip=ip, port=port), self)
+
+    def call(
+        self, address: Address, op: str, /, *, timeout: float | None = None, **message: Any
+    ) -> RemoteCall:
+        """Call an operation of a server, over a connection that is free or will be.
+
+        Parameters
+        ----------
+        address : tuple of (str, int or None)
+            Where the server is.
+        op : str
+            The operation.
+        timeout : float, optional
+            Seconds for the whole call.
+        **message
+            The handler's keywords.
+
+        Returns
+        -------
+        asyncio.Future
+            The reply. Holds the error where there is one.
+        """
+        message["op"] = op
+        channel = self.take(address)
+        if channel is not None:
+            call = RemoteCall(loop=channel.loop)
+            call.start(channel, self, message)
+        else:
+            loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+            call = RemoteCall(loop=loop)
+            loop.create_task(self._connect_for(call, address, message))
+        if timeout is not None:
+            peer = format_address(address)
+            error = TimeoutError(f"no answer to {op!r} from {peer} within {timeout:g} s")
+            timer = call.get_loop().call_later(timeout, call.time_out, error)
+            call.add_done_callback(lambda _: timer.cancel())
+        return call
+
+    async def _connect_for(self, call: RemoteCall, address: Address, message: dict[str, Any]) -> None:
+        try:
+            channel = channel_of(await self.acquire(address, self.timeout))
+        except Exception as error:
+            call.fail(error)
+            return
+        if call.done():
+            self.release(channel)
+        else:
+            call.start(channel, self, message)
 
     def connect(self, ip: str, port: int | None, timeout: float = 3) -> asyncio.Future[IOStream]:
         """Give a connection that nobody else uses until it is released or closed.
@@ -273,7 +303,7 @@ class ConnectionPool:
         """Take a connection back, for reuse if it is in step."""
         if channel.lost is not None or channel.closing:
             return
-        if not in_step or self.closed:
+        if not in_step or not self._reuses:
             channel.close()
             return
         self._free[self._taken.pop(channel)].append(channel)
@@ -289,13 +319,14 @@ class ConnectionPool:
     def close(self) -> None:
         """Close all connections, and make no further ones."""
         self.closed = True
+        self._reuses = False
         self.close_streams()
         while self._waiting:
             self._wake_one()
 
     def retire(self) -> None:
-        """Make no further connections; calls under way keep theirs until they have ended."""
-        self.closed = True
+        """Keep no connection; calls under way have theirs until they have ended."""
+        self._reuses = False
         for free in self._free.values():
             for channel in list(free):
                 channel.close_from_any_thread()

@@ -75,7 +75,7 @@ class rpc(RemoteServer):
         if stream is not None and (arg, ip, addr) == (None, None, None):
             addr = channel_of(stream).peer
         address = parse_address(arg, addr=addr, ip=ip, port=port)
-        super().__init__(address, ConnectionPool(None, timeout, **options), timeout)
+        super().__init__(address, ConnectionPool(None, timeout, **options))
         if stream is not None:
             self._pool.release(self._pool.add(address, stream))
         self.status = "running"

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.netutil import ssl_wrap_socket
 
-from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address
-from fastcore.channel import CHANNEL, channel_of
-from fastcore.errors import ConnectionLost
 from fastcore._futures import unobserved
+from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address
+from fastcore.channel import Channel, channel_of
+from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
 from fastcore.tls import explain
 
@@ -67,9 +67,9 @@ def read(stream: IOStream) -> asyncio.Future[Any]:
     3
     """
     try:
-        channel = getattr(stream, CHANNEL, None) or channel_of(stream)
-    except Exception as error:
-        return _failed(error)
+        channel: Channel = stream._fastcore_channel  # type: ignore[attr-defined]
+    except AttributeError:
+        return _begin(stream, Channel.read)
     return channel.read()
 
 
@@ -154,17 +154,24 @@ def write(stream: IOStream, msg: object) -> asyncio.Future[None]:
     See :func:`read`.
     """
     try:
-        channel = getattr(stream, CHANNEL, None) or channel_of(stream)
-    except Exception as error:
-        return _failed(error)
+        channel: Channel = stream._fastcore_channel  # type: ignore[attr-defined]
+    except AttributeError:
+        return _begin(stream, Channel.write, msg)
     return channel.write(msg)
 
 
-def _failed(error: Exception) -> asyncio.Future[Any]:
-    """Give an error to somebody who expects a Future."""
-    future: asyncio.Future[Any] = IOLoop.current().asyncio_loop.create_future()  # type: ignore[attr-defined]
-    future.set_exception(error)
-    return unobserved(future)
+def _begin(
+    stream: IOStream, action: Callable[..., asyncio.Future[Any]], *arguments: object
+) -> asyncio.Future[Any]:
+    """Read or write the first message of a stream; an error goes into the Future too."""
+    try:
+        channel = channel_of(stream)
+    except Exception as error:
+        loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+        future: asyncio.Future[Any] = loop.create_future()
+        future.set_exception(error)
+        return unobserved(future)
+    return action(channel, *arguments)
 
 
 def connect(

@@ -18,8 +18,8 @@ class Counted:
 
     def __init__(self, channel):
         self.calls = Counter()
-        for name in ("recv_into", "send_bytes", "sendmsg"):
-            setattr(channel, name, self.counting(name, getattr(channel, name)))
+        names = ("recv_into", "send_bytes", "sendmsg")
+        channel.use(*[self.counting(name, getattr(channel, name)) for name in names])
 
     def counting(self, name, function):
         def counted(*arguments):
