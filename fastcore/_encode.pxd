@@ -1,1 +1,2 @@
 cpdef object encode(object message, object compression=*)
+cpdef Py_ssize_t length_of(bytes header)

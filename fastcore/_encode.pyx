@@ -1,47 +1,51 @@
 """Messages to bytes: MessagePack, and what stands around it on the wire.
 
-The way back is in ``protocol.py``.
+A small message is one piece of bytes. A binary value of IN_PLACE bytes or more is never
+copied: it is sent from the caller's own memory, between what was packed before it and
+what was packed after it:
+
+    header, packed up to the value  |  the value  |  packed after it, sentinel
+
+Costs: each container on the way to such a value is looked through once for each container
+around it, and packed item by item; whatever else a message holds is packed by msgpack at
+once. The way back is in ``protocol.py``.
 """
 
-from cpython.bytes cimport PyBytes_GET_SIZE
-
-import struct
+from cpython.bytearray cimport PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_Check
+from libc.string cimport memcmp, memcpy, memset
 
 import msgpack
 
+from fastcore._buffer cimport LARGEST_SIZE
 from fastcore._framing cimport frame
 
 from fastcore._framing import SENTINEL
-from fastcore._values import has_large
 from fastcore.compressions import compressions
 
 Piece = bytes | memoryview
 
+#: From this many bytes on, a value isn't copied. It is no less than what leaves at once,
+#: so that the value may change as soon as its writer is told to go on.
+IN_PLACE = 64 * 1024
+
 cdef enum:
+    _IN_PLACE = 64 * 1024
     # A payload from this many bytes on says its length: reading one more header then
     # costs less than searching the payload.
-    TELL_LENGTH = 8 * 1024
+    _TELL_LENGTH = 8 * 1024
     # A payload below this many bytes isn't worth compressing.
-    COMPRESS = 1_000
+    _COMPRESS = 1_000
+    # msgpack refuses to pack deeper than this, so nothing is looked for below it.
+    _MAX_DEPTH = 1024
 
-_MAX_BIN = 2**32 - 1
-
+cdef Py_ssize_t _MAX_BIN = 0xffff_ffff
+cdef bytes _SENTINEL = SENTINEL
 
 # Making a Packer costs more than packing a small message, so one is kept for all.
 cdef object _pack = msgpack.Packer(use_bin_type=True).pack
 cdef bint _packing = False
-
-
-cdef bytes pack(object message):
-    global _packing
-    if _packing:
-        # What is being packed has methods of its own, and those led here or to another thread.
-        return msgpack.packb(message, use_bin_type=True)
-    _packing = True
-    try:
-        return _pack(message)
-    finally:
-        _packing = False
 
 
 cpdef object encode(object message, object compression=None):
@@ -59,7 +63,7 @@ cpdef object encode(object message, object compression=None):
     -------
     bytes, or list of bytes and memoryview
         One frame; a large one in pieces, to be sent one after the other. Binary values
-        of 256 KiB and more are views of the caller's own memory: they must not change
+        of 64 KiB and more are views of the caller's own memory: they must not change
         until they are sent.
 
     Raises
@@ -71,51 +75,164 @@ cpdef object encode(object message, object compression=None):
     --------
     >>> encode(b'pong')
     b'\x00\x00\x00\x00\xc4\x04pong7d629535c4f3a6963f566af7d3e3a2d2'
+    >>> [len(piece) for piece in encode({'op': 'put', 'data': bytes(IN_PLACE), 'n': 1})]
+    [35, 65536, 35]
     """
     cdef bytes payload
-    cdef dict header = {}
-    if compression is None and has_large(message):
-        return _encode_large(message)
-    payload = pack(message)
+    cdef Py_ssize_t size
     if compression is not None:
-        payload = _compress(payload, compression, header)
-    elif PyBytes_GET_SIZE(payload) < TELL_LENGTH:
+        return _compressed(pack(message), compression)
+    if _find_in_place(message, _MAX_DEPTH) == FOUND:
+        return _in_pieces(message)
+    payload = pack(message)
+    size = PyBytes_GET_SIZE(payload)
+    if size < _TELL_LENGTH:
         whole = frame(payload)
         if whole is not None:
             return whole
-    header["length"] = len(payload)
-    return [_pack_header(header), payload, SENTINEL]
+    if size < _IN_PLACE:
+        return b"".join((length_header(size), payload, _SENTINEL))
+    return [length_header(size), payload, _SENTINEL]
 
 
-cdef bytes _compress(bytes payload, object compression, dict header):
-    if PyBytes_GET_SIZE(payload) >= COMPRESS:
+cdef bytes pack(object message):
+    global _packing
+    if _packing:
+        # What is being packed has methods of its own, and those led here or to another thread.
+        return msgpack.packb(message, use_bin_type=True)
+    _packing = True
+    try:
+        return _pack(message)
+    finally:
+        _packing = False
+
+
+cdef list _compressed(bytes payload, object compression):
+    cdef dict header = {}
+    if PyBytes_GET_SIZE(payload) >= _COMPRESS:
         compressed = compressions[compression].compress(payload)
         if len(compressed) < len(payload):
             header["compression"] = compression
-            return compressed
-    return payload
-
-
-cdef bytes _pack_header(dict header):
+            payload = compressed
+    header["length"] = len(payload)
     packed = pack(header)
-    return struct.pack("<I", len(packed)) + packed
+    return [len(packed).to_bytes(4, "little") + packed, payload, _SENTINEL]
 
 
-cdef list _encode_large(object message):
+# ---- the header that most messages have, if they have one: {"length": a number}
+
+# Up to the number, which is one of the tokens uint 8, 16, 32, 64.
+cdef bytes _BEFORE_LENGTH = b"\x81\xa6length"
+cdef enum:
+    _BEFORE = 8
+    _UINT_8 = 0xcc
+
+
+def length_header(Py_ssize_t length, /) -> bytes:
+    """Make the header of a payload of so many bytes, with the four of its own length.
+
+    Examples
+    --------
+    >>> length_header(5_000)
+    b'\\x0b\\x00\\x00\\x00\\x81\\xa6length\\xcd\\x13\\x88'
+    """
+    cdef int kind = _UINT_8, width = 1, i
+    while width < 8 and length >> 8 * width:
+        kind += 1
+        width *= 2
+    header = PyBytes_FromStringAndSize(NULL, 4 + _BEFORE + 1 + width)
+    cdef char *out = PyBytes_AS_STRING(header)
+    memset(out, 0, 4)
+    out[0] = <char> (_BEFORE + 1 + width)
+    memcpy(out + 4, PyBytes_AS_STRING(_BEFORE_LENGTH), _BEFORE)
+    out += 4 + _BEFORE
+    out[0] = <char> kind
+    for i in range(width):
+        out[width - i] = <char> (length >> 8 * i & 0xff)
+    return header
+
+
+cpdef Py_ssize_t length_of(bytes header):
+    """Read what `length_header` wrote, without its first four bytes; -1 if it is another header.
+
+    Examples
+    --------
+    >>> length_of(length_header(5_000)[4:])
+    5000
+    """
+    cdef const unsigned char *data = <const unsigned char *> PyBytes_AS_STRING(header)
+    cdef Py_ssize_t width = PyBytes_GET_SIZE(header) - _BEFORE - 1
+    cdef unsigned long long length = 0
+    cdef Py_ssize_t i
+    if width < 1 or width > 8 or memcmp(data, PyBytes_AS_STRING(_BEFORE_LENGTH), _BEFORE):
+        return -1
+    data += _BEFORE
+    if not _UINT_8 <= data[0] < _UINT_8 + 4 or width != 1 << data[0] - _UINT_8:
+        return -1
+    for i in range(width):
+        length = length << 8 | data[1 + i]
+    return <Py_ssize_t> length if length <= <unsigned long long> LARGEST_SIZE else -1
+
+
+# ---- values that are sent from where they lie
+
+cdef enum Search:
+    MISSING
+    FOUND
+    # The message can't be packed; where it holds itself, the search would have no end.
+    TOO_DEEP
+
+
+cdef Search _find_in_place(object value, int depth) except? MISSING:
+    """Whether a value is, or holds, one that isn't copied."""
+    cdef object item
+    cdef Search found
+    if isinstance(value, (str, int, float)) or value is None:
+        return MISSING
+    if isinstance(value, bytes):
+        return FOUND if PyBytes_GET_SIZE(value) >= _IN_PLACE else MISSING
+    if isinstance(value, bytearray):
+        return FOUND if PyByteArray_GET_SIZE(value) >= _IN_PLACE else MISSING
+    if PyMemoryView_Check(value):
+        return FOUND if value.nbytes >= _IN_PLACE else MISSING
+    if depth == 0:
+        return TOO_DEEP
+    if isinstance(value, dict):
+        for item in (<dict> value).values():
+            found = _find_in_place(item, depth - 1)
+            if found != MISSING:
+                return found
+    elif isinstance(value, list):
+        for item in <list> value:
+            found = _find_in_place(item, depth - 1)
+            if found != MISSING:
+                return found
+    elif isinstance(value, tuple):
+        for item in <tuple> value:
+            found = _find_in_place(item, depth - 1)
+            if found != MISSING:
+                return found
+    return MISSING
+
+
+cdef list _in_pieces(object message):
     packer = msgpack.Packer(use_bin_type=True, autoreset=False)
-    pieces = []
+    cdef list pieces = []
     _pack_around(message, packer, pieces)
-    pieces.append(packer.bytes())
-    return [_pack_header({"length": sum(map(len, pieces))}), *pieces, SENTINEL]
+    pieces.append(packer.bytes() + _SENTINEL)
+    length = sum(map(len, pieces)) - len(_SENTINEL)
+    pieces[0] = length_header(length) + pieces[0]
+    return pieces
 
 
 cdef int _pack_around(object value, object packer, list pieces) except -1:
-    """Pack a value into the packer, but put large binary values into pieces as they are."""
-    if not has_large(value):
+    """Pack a value, but put the values in it that aren't copied into pieces as they are."""
+    cdef object key, item
+    if _find_in_place(value, _MAX_DEPTH) != FOUND:
         packer.pack(value)
     elif isinstance(value, dict):
         packer.pack_map_header(len(value))
-        for key, item in value.items():
+        for key, item in (<dict> value).items():
             packer.pack(key)
             _pack_around(item, packer, pieces)
     elif isinstance(value, (list, tuple)):
@@ -124,12 +241,13 @@ cdef int _pack_around(object value, object packer, list pieces) except -1:
             _pack_around(item, packer, pieces)
     else:
         view = memoryview(value).cast("B")
-        if len(view) > _MAX_BIN:
+        size = len(view)
+        if size > _MAX_BIN:
             raise ValueError(
-                f"a binary value of {len(view):,} bytes can't be sent: MessagePack holds up to "
+                f"a binary value of {size:,} bytes can't be sent: MessagePack holds up to "
                 f"{_MAX_BIN:,} bytes in one value; send it in parts"
             )
-        pieces.append(packer.bytes() + struct.pack(">BI", 0xC6, len(view)))
+        pieces.append(packer.bytes() + b"\xc6" + size.to_bytes(4, "big"))
         packer.reset()
         pieces.append(view)
     return 0

@@ -1,3 +1,8 @@
+cdef enum:
+    # The most pieces that one system call takes.
+    MAX_PIECES = 512
+
+
 cdef class Outbox:
     # Of bytes and memoryviews, the first one first.
     cdef object pieces
@@ -6,6 +11,7 @@ cdef class Outbox:
     cdef readonly long long sent
 
     cpdef int put(self, object frame) except -1
+    cdef bint put_rest(self, object frame, Py_ssize_t sent) except -1
     cpdef int clear(self) except -1
     cpdef int flush(self, object send, object sendmsg) except -1
     cdef int glue(self) except -1

@@ -9,8 +9,6 @@ from itertools import islice
 cdef enum:
     # Below this size, gluing pieces together costs less than handing them over one by one.
     GLUE = 16 * 1024
-    # The most pieces that one system call takes.
-    MAX_PIECES = 512
 
 
 @cython.final
@@ -40,6 +38,19 @@ cdef class Outbox:
                 self.pieces.append(piece)
                 self.unsent += len(piece)
         return 0
+
+    cdef bint put_rest(self, object frame, Py_ssize_t sent) except -1:
+        """Count a frame of which so many bytes were sent, and append the rest; True if there is none.
+
+        Only while nothing else waits.
+        """
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame) if type(frame) is bytes else sum(map(len, frame))
+        if sent == size:
+            self.sent += sent
+            return True
+        self.put(frame)
+        self.advance(sent)
+        return False
 
     cpdef int clear(self) except -1:
         """Give up what hasn't been sent."""

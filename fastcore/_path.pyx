@@ -17,9 +17,9 @@ from collections import deque
 
 import msgpack
 
-from fastcore._encode cimport encode
+from fastcore._encode cimport encode, length_of
 from fastcore._framing cimport MessageBuffer
-from fastcore._outbox cimport Outbox
+from fastcore._outbox cimport MAX_PIECES, Outbox
 
 from fastcore.errors import FrameTooLarge
 from fastcore._futures import given_up, set_result_now, unobserved
@@ -247,7 +247,7 @@ cdef class MessagePath:
             raise
         if parts is not None:
             header, payload = <tuple> parts
-            if header or self.checks_depth:
+            if self.checks_depth or header and not (type(payload) is bytes and length_of(header) >= 0):
                 return decode(header, payload, self.max_decompressed_size, self.limits.max_depth)
             try:
                 return unpack(payload, strict_map_key=False)
@@ -347,8 +347,8 @@ cdef class MessagePath:
     def write(self, message):
         """Send a message; give a Future that is done when it is safe to go on.
 
-        It is done at once unless the connection is full; then it is done when the
-        message has left. It holds the error, where there is one.
+        It is done at once unless the connection is full, or isn't open yet; then it is
+        done when the message has left. It holds the error, where there is one.
         """
         future = self.new_future()
         try:
@@ -357,7 +357,7 @@ cdef class MessagePath:
             future.set_exception(error)
             return unobserved(future)
         self.written_in_turn += 1
-        if self.full:
+        if self.full or not self.is_open:
             self.writers.append((self.outbox.sent + self.outbox.unsent, future))
         elif self.written_in_turn > MESSAGES_PER_TURN:
             self.written_in_turn = 0
@@ -387,7 +387,7 @@ cdef class MessagePath:
                 self.send_later()
             return 0
         self.sent_in_turn = True
-        if type(frame) is not bytes:
+        if type(frame) is list and (self.sendmsg is None or len(frame) > MAX_PIECES):
             self.outbox.put(frame)
             self.flush()
             return 0
@@ -397,22 +397,20 @@ cdef class MessagePath:
         except OSError as error:
             self.close(error)
             return 0
-        self.outbox.sent += sent
-        if sent < PyBytes_GET_SIZE(frame):
-            self.outbox.put([memoryview(frame)[sent:]])
+        if not self.outbox.put_rest(frame, sent):
             self.set_full(True)
         return 0
 
-    cdef Py_ssize_t send_frame(self, bytes frame) except? -1:
+    cdef Py_ssize_t send_frame(self, object frame) except? -1:
         """Send what the socket takes at once; the number of bytes."""
         cdef Py_ssize_t sent
-        if self.fd >= 0:
+        if self.fd >= 0 and type(frame) is bytes:
             sent = socket_send(self.fd, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
             if sent == -1:
                 PyErr_SetFromErrno(OSError)
             return max(sent, 0)
         try:
-            return self.send_bytes(frame)
+            return self.send_bytes(frame) if type(frame) is bytes else self.sendmsg(frame)
         except BlockingIOError:
             return 0
 

@@ -2,7 +2,6 @@
 
 LARGE: int
 
-def has_large(value: object, /) -> bool: ...
 def is_deeper(payload: bytes | memoryview, limit: int, /) -> bool: ...
 
 class PayloadSink:

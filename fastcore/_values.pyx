@@ -1,12 +1,9 @@
-"""Large binary values travel outside the packed bytes, so that they are never copied.
+"""Large binary values of a message that arrives: received where they will stay.
 
-On the way out, ``has_large`` tells whether a message holds a ``bytes``,
-``bytearray`` or ``memoryview`` worth sending from where it lies.
-
-On the way in, a ``PayloadSink`` takes the payload of a frame whose length is
-known. It walks over the MessagePack tokens as they arrive. A large binary value
-is received straight into the ``bytes`` object that the program will get; what
-remains, the *skeleton*, has a small extension token in that place:
+A ``PayloadSink`` takes the payload of a frame whose length is known. It walks over
+the MessagePack tokens as they arrive. A large binary value is received straight into
+the ``bytes`` object that the program will get; what remains, the *skeleton*, has a
+small extension token in that place:
 
     payload    82 a2 op a4 echo a4 data c6 04 00 00 00 <64 MiB>
     skeleton   82 a2 op a4 echo a4 data d4 7f 00            values = [<64 MiB>]
@@ -17,28 +14,27 @@ peer sent itself, so no bytes that a peer can send are mistaken for a placeholde
 
 Costs: a walk looks at the head of each token once. A byte of a small value is
 received in place; a byte of a large value that came together with what stood
-before it is copied once, at most LARGE of them for each value.
+before it is copied once more, at most LARGE of them for each value, and at the start
+of a payload at most 4 KiB.
 
 Format: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
-from cpython.bytearray cimport PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
-from cpython.memoryview cimport PyMemoryView_Check
 from libc.string cimport memcpy, memmove
 
 from fastcore._memory cimport advise_huge_pages
 
-#: From this many bytes on, a value isn't copied. Below it, a copy within the
+#: From this many bytes on, a value is received in place. Below it, a copy within the
 #: processor's caches costs less than the calls that avoid it.
 LARGE = 256 * 1024
 
 cdef Py_ssize_t _LARGE = LARGE
-# msgpack refuses to pack deeper than this, so nothing is looked for below it.
-cdef int _MAX_DEPTH = 1024
+# The first memory of the skeleton: most of them are no larger.
+cdef Py_ssize_t _FIRST = 4096
 
 # msgpack refuses to unpack deeper than this.
 cdef enum:
@@ -46,46 +42,6 @@ cdef enum:
 
 # A fixext 1 of type 0x7f: what stands in the skeleton for a large value.
 cdef bytes _PLACEHOLDER = b"\xd4\x7f\x00"
-
-
-def has_large(value, /) -> bool:
-    """Whether a message holds a binary value of LARGE bytes or more, however deep.
-
-    Examples
-    --------
-    >>> has_large({'op': 'put', 'data': [b'small']})
-    False
-    >>> has_large({'op': 'put', 'data': [bytes(LARGE)]})
-    True
-    """
-    return _has_large(value, _MAX_DEPTH)
-
-
-cdef bint _has_large(object value, int depth):
-    cdef object item
-    if isinstance(value, (str, int, float)) or value is None:
-        return False
-    if isinstance(value, bytes):
-        return PyBytes_GET_SIZE(value) >= _LARGE
-    if isinstance(value, bytearray):
-        return PyByteArray_GET_SIZE(value) >= _LARGE
-    if depth == 0:
-        return False
-    if isinstance(value, dict):
-        for item in (<dict> value).values():
-            if _has_large(item, depth - 1):
-                return True
-    elif isinstance(value, list):
-        for item in <list> value:
-            if _has_large(item, depth - 1):
-                return True
-    elif isinstance(value, tuple):
-        for item in <tuple> value:
-            if _has_large(item, depth - 1):
-                return True
-    elif PyMemoryView_Check(value):
-        return value.nbytes >= _LARGE
-    return False
 
 
 @cython.final
@@ -164,9 +120,9 @@ cdef class PayloadSink:
         if self._value is not None:
             self._lent = PyBytes_GET_SIZE(self._value) - self._value_filled
         else:
-            # No more than LARGE at once, so that what must be copied out of the
-            # skeleton when a large value begins in it stays bounded.
-            self._lent = min(max(size, 1), missing, _LARGE)
+            # No more than the skeleton has already, and no more than LARGE, since it must
+            # be copied out of the skeleton again when a large value begins in it.
+            self._lent = min(max(size, 1), missing, max(_FIRST, min(self._filled, _LARGE)))
             self._reserve(self._filled + self._lent)
         return memoryview(self)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from fastcore._encode import Piece, encode
+from fastcore._encode import Piece, encode, length_of
 from fastcore._values import LARGE, PayloadSink, is_deeper
 from fastcore.compressions import compressions
 from fastcore.errors import BadMessage, FrameTooLarge, TooDeep
@@ -55,15 +55,18 @@ def read_header(header: bytes) -> int | Sink | None:
     >>> read_header(msgpack.packb({'length': 1000}))
     1000
     """
-    fields = _unpack_header(header)
-    length = fields.get("length")
-    if length is None:
-        return None
-    if type(length) is not int or not 0 <= length < 2**63:
-        raise BadMessage(f"the header's length is {length!r}, not a number of bytes")
-    if length >= LARGE and "compression" not in fields:
-        return PayloadSink(length)
-    return length
+    length = length_of(header)
+    if length < 0:
+        fields = _unpack_header(header)
+        told = fields.get("length")
+        if told is None:
+            return None
+        if type(told) is not int or not 0 <= told < 2**63:
+            raise BadMessage(f"the header's length is {told!r}, not a number of bytes")
+        if "compression" in fields:
+            return told
+        length = told
+    return PayloadSink(length) if length >= LARGE else length
 
 
 def _unpack_header(header: bytes) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def write(stream: IOStream, msg: object) -> asyncio.Future[None]:
     stream : tornado.iostream.IOStream
         Any open stream.
     msg : object
-        Whatever MessagePack can express. Binary values of 256 KiB and more are sent from
+        Whatever MessagePack can express. Binary values of 64 KiB and more are sent from
         where they lie: don't change them until the Future is done.
 
     Returns

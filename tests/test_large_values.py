@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from wire import SENTINEL, frame, raw_frame
 
 from fastcore import BadFrame, BadMessage
+from fastcore._encode import IN_PLACE, length_header, length_of
 from fastcore._framing import MessageBuffer
-from fastcore._values import LARGE, PayloadSink, has_large
+from fastcore._values import LARGE, PayloadSink
 from fastcore.protocol import decode, encode, read_header
 
 BIG = random.Random(1).randbytes(LARGE + 1000)
@@ -75,6 +76,25 @@ def test_it_is_sent_from_where_it_lies_wherever_it_stands(kind, wrap):
     assert b"".join(pieces).endswith(msgpack.packb(wrap(value)) + SENTINEL)
 
 
+def test_a_value_of_64_kib_is_not_copied_and_a_smaller_one_is():
+    assert any(isinstance(piece, memoryview) for piece in encode([bytes(IN_PLACE)]))
+    assert not any(isinstance(piece, memoryview) for piece in encode([bytes(IN_PLACE - 1)]))
+
+
+@given(st.integers(0, 2**60))
+def test_the_header_of_a_length_is_what_msgpack_reads(length):
+    header = length_header(length)
+    assert int.from_bytes(header[:4], "little") == len(header) - 4
+    assert msgpack.unpackb(header[4:]) == {"length": length}
+    assert length_of(header[4:]) == length
+
+
+@given(st.binary(max_size=20) | st.binary(max_size=12).map(lambda rest: b"\x81\xa6length" + rest))
+def test_a_header_is_read_as_msgpack_reads_it_or_left_to_it(header):
+    length = length_of(header)
+    assert length == -1 or msgpack.unpackb(header) == {"length": length}
+
+
 def test_it_arrives_as_bytes():
     (value,) = receive_in_pieces(b"".join(encode([bytearray(BIG)])), [70_000])
     assert type(value) is bytes
@@ -85,13 +105,19 @@ def test_it_is_found_as_deep_as_msgpack_packs():
     value = BIG
     for _ in range(500):
         value = [value]
-    assert has_large(value)
     assert any(isinstance(piece, memoryview) for piece in encode(value))
 
 
 def test_a_list_that_holds_itself_is_refused():
     value = []
     value.append(value)
+    with pytest.raises(ValueError, match="recursion limit"):
+        encode(value)
+
+
+def test_a_list_that_holds_itself_twice_is_refused_at_once():
+    value = []
+    value += [value, value]
     with pytest.raises(ValueError, match="recursion limit"):
         encode(value)
 
