@@ -31,10 +31,10 @@ Piece = bytes | memoryview
 IN_PLACE = 64 * 1024
 
 cdef enum:
-    _IN_PLACE = 64 * 1024
+    _IN_PLACE = 65_536
     # A payload from this many bytes on says its length: reading one more header then
     # costs less than searching the payload.
-    _TELL_LENGTH = 8 * 1024
+    _TELL_LENGTH = 8_192
     # A payload below this many bytes isn't worth compressing.
     _COMPRESS = 1_000
     # msgpack refuses to pack deeper than this, so nothing is looked for below it.

@@ -8,7 +8,7 @@ from itertools import islice
 
 cdef enum:
     # Below this size, gluing pieces together costs less than handing them over one by one.
-    GLUE = 16 * 1024
+    GLUE = 16_384
 
 
 @cython.final

@@ -34,9 +34,9 @@ cdef extern from "_socket.h":
 
 cdef enum:
     # Bytes asked for in one receive. What is lent may be more, where a frame's length is known.
-    RECEIVE = 128 * 1024
+    RECEIVE = 131_072
     # Small writes of one turn leave together, at the latest when there are this many bytes.
-    BATCH = 64 * 1024
+    BATCH = 65_536
     # Messages that may be read, or written, without giving other connections a turn.
     MESSAGES_PER_TURN = 256
 
