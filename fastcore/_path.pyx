@@ -221,7 +221,8 @@ cdef class MessagePath:
                 goes_on = reader.on_message(message)
             if not goes_on:
                 return 0
-            self.claim(reader)
+            self.check_free()
+            self.reader = reader
             if not len(self.buffer) and not self.paused:
                 return 0
         self.goes_on_later = True
@@ -306,7 +307,7 @@ cdef class MessagePath:
             self.close(error)
         return 0
 
-    cpdef claim(self, reader):
+    def claim(self, reader):
         """Give all messages to a reader from now on, until it wants no more.
 
         Parameters
@@ -389,7 +390,7 @@ cdef class MessagePath:
         self.sent_in_turn = True
         if type(frame) is list and (self.sendmsg is None or len(frame) > MAX_PIECES):
             self.outbox.put(frame)
-            self.flush()
+            self.send_waiting()
             return 0
         # What costs the least: nothing waits, and the socket takes it all.
         try:
@@ -418,7 +419,7 @@ cdef class MessagePath:
         if self.full or not self.is_open:
             return 0
         if self.outbox.unsent >= BATCH:
-            self.flush()
+            self.send_waiting()
         elif not self.turn_ends:
             self.turn_ends = True
             self.loop.call_soon(self.end_turn)
@@ -430,18 +431,22 @@ cdef class MessagePath:
         self.sent_in_turn = False
         self.written_in_turn = 0
         if self.is_open and not self.full:
-            self.flush()
+            self.send_waiting()
 
-    cpdef flush(self):
+    def flush(self):
         """Send what waits, as far as the socket takes it."""
+        self.send_waiting()
+
+    cdef int send_waiting(self) except -1:
         try:
             self.outbox.flush(self.send_bytes, self.sendmsg)
         except OSError as error:
             self.close(error)
-            return
+            return 0
         while self.writers and self.writers[0][0] <= self.outbox.sent:
             _set_done(self.writers.popleft()[1])
         self.set_full(self.outbox.unsent > 0)
+        return 0
 
     cdef int set_full(self, bint full) except -1:
         if full is not self.full:

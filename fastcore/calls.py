@@ -29,9 +29,11 @@ class RemoteCall(asyncio.Future[Any]):
     It has no constructor of its own: that would cost as much as all else that it does.
     """
 
-    _channel: Channel | None = None
-    _releaser: Releaser
+    # Not there before the call is started.
+    __slots__ = ("_channel", "_message", "_releaser")
+    _channel: Channel | None
     _message: dict[str, Any]
+    _releaser: Releaser
 
     def start(self, channel: Channel, releaser: Releaser, message: dict[str, Any]) -> None:
         """Send the request and wait for the reply.
@@ -108,7 +110,8 @@ class RemoteCall(asyncio.Future[Any]):
             self._leave()
 
     def _leave(self) -> None:
-        channel, self._channel = self._channel, None
+        channel: Channel | None = getattr(self, "_channel", None)
         if channel is not None:
+            self._channel = None
             channel.reader = None
             self._releaser.release(channel, False)
