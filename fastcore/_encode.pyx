@@ -37,6 +37,8 @@ cdef enum:
     _TELL_LENGTH = 8_192
     # A payload below this many bytes isn't worth compressing.
     _COMPRESS = 1_000
+    # A Packer never gives its memory back, so it goes after a payload of more bytes.
+    _FORGET = 1_048_576
     # msgpack refuses to pack deeper than this, so nothing is looked for below it.
     _MAX_DEPTH = 1024
 
@@ -96,15 +98,19 @@ cpdef object encode(object message, object compression=None):
 
 
 cdef bytes pack(object message):
-    global _packing
+    global _pack, _packing
+    cdef bytes payload
     if _packing:
         # What is being packed has methods of its own, and those led here or to another thread.
         return msgpack.packb(message, use_bin_type=True)
     _packing = True
     try:
-        return _pack(message)
+        payload = _pack(message)
     finally:
         _packing = False
+    if PyBytes_GET_SIZE(payload) > _FORGET:
+        _pack = msgpack.Packer(use_bin_type=True).pack
+    return payload
 
 
 cdef list _compressed(bytes payload, object compression):
@@ -128,7 +134,7 @@ cdef enum:
     _UINT_8 = 0xcc
 
 
-def length_header(Py_ssize_t length, /) -> bytes:
+def length_header(unsigned long long length, /) -> bytes:
     """Make the header of a payload of so many bytes, with the four of its own length.
 
     Examples
@@ -160,6 +166,8 @@ cpdef Py_ssize_t length_of(bytes header):
     >>> length_of(length_header(5_000)[4:])
     5000
     """
+    if header is None:
+        raise TypeError("a header is bytes, not None")
     cdef const unsigned char *data = <const unsigned char *> PyBytes_AS_STRING(header)
     cdef Py_ssize_t width = PyBytes_GET_SIZE(header) - _BEFORE - 1
     cdef unsigned long long length = 0
@@ -218,27 +226,31 @@ cdef Search _find_in_place(object value, int depth) except? MISSING:
 cdef list _in_pieces(object message):
     packer = msgpack.Packer(use_bin_type=True, autoreset=False)
     cdef list pieces = []
-    _pack_around(message, packer, pieces)
+    _pack_around(message, packer, pieces, _MAX_DEPTH)
     pieces.append(packer.bytes() + _SENTINEL)
     length = sum(map(len, pieces)) - len(_SENTINEL)
     pieces[0] = length_header(length) + pieces[0]
     return pieces
 
 
-cdef int _pack_around(object value, object packer, list pieces) except -1:
+cdef int _pack_around(object value, object packer, list pieces, int depth) except -1:
     """Pack a value, but put the values in it that aren't copied into pieces as they are."""
     cdef object key, item
-    if _find_in_place(value, _MAX_DEPTH) != FOUND:
+    cdef Search found = _find_in_place(value, depth)
+    if found == TOO_DEEP:
+        raise ValueError("recursion limit exceeded: a message is nested too deep, or holds itself")
+    if found == MISSING:
         packer.pack(value)
     elif isinstance(value, dict):
         packer.pack_map_header(len(value))
-        for key, item in (<dict> value).items():
+        # A kind of dict may have items of its own; msgpack asks for them too.
+        for key, item in value.items():
             packer.pack(key)
-            _pack_around(item, packer, pieces)
+            _pack_around(item, packer, pieces, depth - 1)
     elif isinstance(value, (list, tuple)):
         packer.pack_array_header(len(value))
         for item in value:
-            _pack_around(item, packer, pieces)
+            _pack_around(item, packer, pieces, depth - 1)
     else:
         view = memoryview(value).cast("B")
         size = len(view)

@@ -2,6 +2,7 @@
 
 import random
 import socket
+import tracemalloc
 
 import msgpack
 import pytest
@@ -122,6 +123,34 @@ def test_a_list_that_holds_itself_twice_is_refused_at_once():
     value += [value, value]
     with pytest.raises(ValueError, match="recursion limit"):
         encode(value)
+
+
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: {"value": value}])
+def test_a_list_that_holds_itself_beside_it_is_refused(wrap):
+    value = [BIG]
+    value.append(wrap(value))
+    with pytest.raises(ValueError, match="recursion limit"):
+        encode(value)
+
+
+def test_a_dict_with_items_of_its_own_is_asked_for_them_beside_it_too():
+    class Renamed(dict):
+        def items(self):
+            return [(key.upper(), value) for key, value in super().items()]
+
+    assert receive_in_pieces(b"".join(encode(Renamed(key=BIG))), [70_000]) == {"KEY": BIG}
+
+
+def test_packing_a_message_leaves_no_memory_behind():
+    encode("small")
+    tracemalloc.start()
+    try:
+        encode("x" * 20_000_000)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak > 20_000_000
+    assert kept < 1_000_000
 
 
 def test_a_view_that_is_not_contiguous_is_refused_as_a_small_one_is():
