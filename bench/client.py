@@ -41,8 +41,10 @@ class Memory:
 
 def echo_figures(meter: Meter, size: int, peak: Memory) -> dict[str, float]:
     """What an echo run says: throughput counts the bytes of both ways."""
-    rate = 2e-6 * size * meter.count / meter.wall
-    return meter.figures(meter.count) | {"mb_s": rate} | peak.figures()
+    figures = meter.figures(meter.count)
+    figures["mb_s"] = 2e-6 * size * figures["rate"]
+    figures["cpu_ns_per_kib"] = 1e3 * figures["cpu_us"] / (size / 1024)
+    return figures | peak.figures()
 
 
 class Awaited:

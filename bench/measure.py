@@ -71,8 +71,6 @@ class Meter:
         return {
             "rate": calls / self.wall,
             "cpu_us": client + server,
-            # What the rate would be on one core that nobody else uses.
-            "cpu_rate": 1e6 / (client + server),
             "client_cpu_us": client,
             "server_cpu_us": server,
         }

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from bench.peers import PEERS
 from bench.results import Cell, Results
-from bench.workloads import GOALS, LIMITS, MAIN, MIB, WORKLOADS, Workload
+from bench.workloads import GOALS, LIMITS, MAIN, MIB, WORKLOADS, Limit, Workload
 
 OURS = ("fastcore", "fastcore_uvloop")
 INK, PALE = "#b5442e", "#7c93a8"
@@ -25,7 +25,7 @@ def markdown(results: Results) -> str:
     parts = [
         "Medians, with the lowest and highest in brackets; server and client in a process each, "
         "loopback. Rates are noisy: what counts is the ratios within a column.",
-        main_table(results),
+        *filter(None, [main_table(results)]),
         *section("What fastcore is to reach", goals(results)),
         *section("Where fastcore loses", losses(results)),
         *section("Beside the headlines", side_table(results)),
@@ -106,6 +106,14 @@ def growth_table(results: Results) -> str:
         for workload in workloads
     ]
     lines += [
+        [
+            f"{w.title.partition(':')[0]}: CPU ns per KiB",
+            *(shown(results.cell(p, w.name), "cpu_ns_per_kib") for p in peers),
+        ]
+        for w in workloads
+        if w.kind == "sizes"
+    ]
+    lines += [
         ["W1 beside them: x of W1 alone", *(shown(results.cell(p, w.name), "slowdown") for p in peers)]
         for w in workloads
         if w.kind == "idle"
@@ -118,9 +126,11 @@ def side_table(results: Results) -> str:
     if not columns(results, MAIN.values()):
         return ""
     head = ["", "W1 system calls per round trip", "W2 CPU µs per call", "W3 CPU µs per message"]
-    head += ["W4 client's peak, MiB over its start", "W4 server's peak"]
+    head += ["W4 CPU ms per round trip", "W4 client's peak, MiB over its start", "W4 server's peak"]
+    head += ["W5 CPU µs per round trip"]
     wanted = [("W1", "system_calls", 1.0), ("W2", "cpu_us", 1.0), ("W3", "cpu_us", 1.0)]
-    wanted += [("W4", "client_peak", 1 / MIB), ("W4", "server_peak", 1 / MIB)]
+    wanted += [("W4", "cpu_us", 1e-3), ("W4", "client_peak", 1 / MIB), ("W4", "server_peak", 1 / MIB)]
+    wanted += [("W5", "cpu_us", 1.0)]
     return table(
         head,
         (
@@ -142,13 +152,19 @@ def goals(results: Results) -> str:
         wanted = f"{bound} {goal.must}x of {PEERS[goal.beside].title}, aim {goal.aim}x"
         lines.append([goal.workload, wanted, *(f"{ratio:.2f}x" if ratio else "" for ratio in ratios)])
     for limit in LIMITS:
-        values = [results.median(peer, limit.workload, limit.figure) for peer in OURS]
-        base = results.median(limit.over, limit.workload, limit.figure) if limit.over else 0
-        if base is not None:
-            shown = [number(value - base) if value is not None else "" for value in values]
-            lines.append([limit.workload, f"{limit.title}: at most {number(limit.most)}", *shown])
+        values = [kept(results, limit, peer) for peer in OURS]
+        shown = [number(value) if value is not None else "" for value in values]
+        lines.append([limit.workload, f"{limit.title}: at most {number(limit.most)}", *shown])
     head = ["", "wanted", *(PEERS[peer].title for peer in OURS)]
     return table(head, [line for line in lines if any(line[2:])])
+
+
+def kept(results: Results, limit: Limit, peer: str) -> float | None:
+    """Return what a peer has where there is a limit: None where it can't be told."""
+    value = results.median(peer, limit.workload, limit.figure)
+    base = results.median(limit.over, limit.workload, limit.figure) if limit.over else 0.0
+    unit = results.median(peer, limit.than, limit.figure) if limit.than else limit.unit
+    return (value - base) / unit if value is not None and base is not None and unit else None
 
 
 def losses(results: Results) -> str:

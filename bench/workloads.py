@@ -44,9 +44,7 @@ _TABLE = (
     Workload("W2", "64 calls in flight: calls/s", "calls", 64, "rate"),
     Workload("W3", "stream of small messages: messages/s", "stream", 1, "rate"),
     Workload("W4", "64 MiB echo: MB/s, both ways counted", "echo", 64 * MIB, "mb_s"),
-    Workload(
-        "W5", "64 KiB echo, one core: round trips per CPU second", "echo", 64 * KIB, "cpu_rate", one_core=True
-    ),
+    Workload("W5", "64 KiB echo, one core: round trips/s", "echo", 64 * KIB, "rate", one_core=True),
 )
 
 MAIN: dict[str, Workload] = {workload.name: workload for workload in _TABLE}
@@ -112,24 +110,32 @@ class Limit:
     workload, figure : str
         Which one.
     title : str
-        What it is, with its unit.
+        What it is.
     most : float
         The limit.
+    unit : float
+        What the figure is divided by.
     over : str
         A peer whose own figure is subtracted first.
+    than : str
+        A workload whose figure is the unit, for what is to grow with nothing.
     """
 
     workload: str
     figure: str
     title: str
     most: float
+    unit: float = 1.0
     over: str = ""
+    than: str = ""
 
 
 LIMITS = (
     Limit("W1", "system_calls", "system calls per round trip", 8),
-    Limit("W4", "client_peak", "client's peak memory, bytes", 2 * 64 * MIB),
-    Limit("W4", "server_peak", "server's peak memory, bytes", 2 * 64 * MIB),
-    Limit("idle-10000", "idle_bytes", "bytes for each over plain Tornado's", 4096, "tornado_classic"),
+    Limit("W4", "client_peak", "client's peak memory over its start, in payloads", 2, 64 * MIB),
+    Limit("W4", "server_peak", "server's peak memory over its start, in payloads", 2, 64 * MIB),
+    Limit("busy-1000", "cpu_us", "CPU per call, times that with one connection", 1.2, than="busy-1"),
+    Limit("echo-1GiB", "cpu_ns_per_kib", "CPU per byte, times that at 64 KiB", 1.2, than="echo-64KiB"),
+    Limit("idle-10000", "idle_bytes", "bytes for each over plain Tornado's", 4096, over="tornado_classic"),
     Limit("idle-10000", "slowdown", "W1 beside them, times W1 alone", 1.2),
 )

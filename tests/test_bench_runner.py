@@ -115,6 +115,22 @@ def test_rows_where_fastcore_loses_are_listed() -> None:
     assert text == "- W1: 1.25x of asyncio, hand-written Protocol"
 
 
+def test_memory_is_told_in_payloads() -> None:
+    cell = Cell("fastcore", "W4", {"client_peak": [96 * 2**20]})
+    assert "in payloads: at most 2 | 1.5 |" in report.goals(Results({}, [cell]))
+
+
+def test_what_is_to_be_flat_is_told_beside_where_it_began() -> None:
+    cells = [Cell("fastcore", name, {"cpu_us": [us]}) for name, us in (("busy-1", 40), ("busy-1000", 50))]
+    assert "times that with one connection: at most 1.2 | 1.25 |" in report.goals(Results({}, cells))
+
+
+def test_what_a_peer_has_anyway_is_subtracted() -> None:
+    bytes_each = {"fastcore": 7000, "tornado_classic": 5000}
+    cells = [Cell(peer, "idle-10000", {"idle_bytes": [size]}) for peer, size in bytes_each.items()]
+    assert "over plain Tornado's: at most 4,096 | 2,000 |" in report.goals(Results({}, cells))
+
+
 def test_a_slower_program_is_a_regression() -> None:
     old = results(fastcore=100, asyncio_protocol=100)
     new = results(fastcore=130, asyncio_protocol=100)

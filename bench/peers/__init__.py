@@ -76,7 +76,8 @@ _ALL = "calls stream echo idle busy sizes"
 _TABLE = (
     Peer("fastcore", "fastcore", ("fastcore",), _ALL),
     Peer("fastcore_uvloop", "fastcore on uvloop", ("fastcore", "uvloop"), _ALL),
-    Peer("echo_c", "floor: C, reused buffers", (), "echo sizes", program="cc"),
+    Peer("echo_c", "floor: C, length then bytes", (), "echo sizes", program="cc"),
+    Peer("echo_c_one_call", "floor: C, one call each way", (), "echo", program="cc"),
     Peer("blocking", "floor: blocking sockets + msgpack", ("msgpack",)),
     Peer("blocking_batched", "floor: blocking, batched", ("msgpack",), "stream"),
     Peer("uvloop_protocol", "uvloop, hand-written Protocol", ("uvloop", "msgpack"), _ALL),

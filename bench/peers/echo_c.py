@@ -13,18 +13,21 @@ from bench.peers import HOST
 from bench.peers.blocking import dial
 
 SOURCE = Path(__file__).with_name("echo.c.in")
+# Where the bytes of an answer begin in the memory that is lent for it: START and LENGTH there.
+BEFORE = 48
 
 
-def compiled() -> ctypes.CDLL:
+def compiled(*flags: str) -> ctypes.CDLL:
     """Compile the floor and load it; the file is gone when this returns."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "echo.so")
-        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, "-x", "c", SOURCE], check=True)
+        command = ["cc", "-O2", "-shared", "-fPIC", *flags, "-o", library, "-x", "c", SOURCE]
+        subprocess.run(command, check=True)
         return ctypes.CDLL(str(library))
 
 
-def serve(announce: Callable[[int], None]) -> None:
-    floor = compiled()
+def serve(announce: Callable[[int], None], *flags: str) -> None:
+    floor = compiled(*flags)
     listener = socket.create_server((HOST, 0))
     announce(listener.getsockname()[1])
     while True:
@@ -37,19 +40,19 @@ def serve(announce: Callable[[int], None]) -> None:
 class Connection:
     """Echoes only; the memory for the answer is kept from one call to the next."""
 
-    def __init__(self, port: int) -> None:
-        self.floor = compiled()
+    def __init__(self, port: int, *flags: str) -> None:
+        self.floor = compiled(*flags)
         self.sock = dial(port)
-        self.room = bytearray()
+        self.memory = bytearray()
 
-    def echo(self, data: bytes) -> bytearray:
-        if len(self.room) != len(data):
-            self.room = bytearray(len(data))
-        answer = (ctypes.c_char * len(data)).from_buffer(self.room)
-        size = ctypes.c_uint64(len(data))
-        if self.floor.echo(self.sock.fileno(), data, size, answer):
+    def echo(self, data: bytes) -> memoryview:
+        size = BEFORE + len(data)
+        if len(self.memory) != size:
+            self.memory = bytearray(size)
+        memory = (ctypes.c_char * size).from_buffer(self.memory)
+        if self.floor.echo(self.sock.fileno(), data, ctypes.c_uint64(len(data)), memory):
             raise ConnectionError("the C floor lost its connection")
-        return self.room
+        return memoryview(self.memory)[BEFORE:]
 
 
 connect = Connection
