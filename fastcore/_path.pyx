@@ -74,7 +74,7 @@ cdef class MessagePath:
     cdef readonly bint full
     # Whether the stream will be closed when all messages have left.
     cdef public bint closing
-    # Whether too much has arrived; it goes on when ``next_message`` finds no more.
+    # Whether too much has arrived; it goes on when `take` finds no more.
     cdef public bint paused
     # Whether the socket may be used: connected, and its TLS handshake done.
     cdef readonly bint is_open
@@ -286,8 +286,12 @@ cdef class MessagePath:
     cdef int resolve(self) except -1:
         """Give the read that waits its message, if there is one."""
         future = self.waiting
+        if given_up(future):
+            # Nobody reads any more: what comes now counts as waiting.
+            self.waiting = None
+            return 0
         try:
-            message = NOTHING if given_up(future) else self.take()
+            message = self.take()
         except Exception as error:
             self.waiting = None
             self.fail(future, error)
@@ -354,6 +358,8 @@ cdef class MessagePath:
         future = self.new_future()
         try:
             self.put(message)
+            if self.lost is not None:
+                raise self.lost_error()
         except Exception as error:
             future.set_exception(error)
             return unobserved(future)
@@ -466,6 +472,7 @@ cdef class MessagePath:
     def give_up_writers(self):
         """Drop what waits to be sent; give the Futures of those who wait for that."""
         self.outbox.clear()
+        self.full = False
         writers, self.writers = self.writers, deque()
         return [future for _, future in writers]
 

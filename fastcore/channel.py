@@ -249,7 +249,7 @@ class Channel(MessagePath):
     def _receive_tls(self) -> None:
         """Receive record after record: no event announces what the TLS layer holds."""
         for _ in range(_TLS_RECORDS):
-            if self.paused or not self.is_open or not self.receive():
+            if self.paused or not self.is_open or self.failure is not None or not self.receive():
                 return
         self.loop.call_soon(self._receive_tls)
 
@@ -370,8 +370,3 @@ def _peer_name(stream: IOStream) -> str:
     if isinstance(name, tuple):
         return format_address((name[0], name[1]))
     return f"unix:{name}" if name else "a unix socket"
-
-
-def _set_done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -14,6 +14,7 @@ from tornado.iostream import IOStream
 from wire import frame, served, stranger_at
 
 from fastcore import ConnectionLost, Server, connect, read, rpc, write
+from fastcore.channel import channel_of
 
 SERVER = """
 import asyncio, sys
@@ -56,6 +57,13 @@ def reset(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ours = socket.create_connection(listening.getsockname())
+        theirs, _ = listening.accept()
+    return theirs, ours
 
 
 async def until(condition) -> None:
@@ -221,6 +229,33 @@ async def test_ends_of_all_kinds_leave_the_server_serving():
                     stranger.writer.write_eof()
         async with rpc(ip="127.0.0.1", port=server.port) as remote:
             assert await remote.add(x=1, y=2) == 3
+
+
+@pytest.mark.parametrize("message", ["small", "x" * 100_000, b"x" * 100_000])
+async def test_a_write_to_a_peer_that_has_reset_the_connection_fails(message):
+    theirs, ours = tcp_pair()
+    stream = IOStream(ours)
+    channel_of(stream)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    with pytest.raises(ConnectionLost, match=r"127.0.0.1:"):
+        await write(stream, message)
+
+
+async def test_a_server_is_done_with_a_client_that_left_without_reading_its_answers():
+    class Handled(Server):
+        async def handle_stream(self, stream, address):
+            await super().handle_stream(stream, address)
+            gone.set()
+
+    gone = asyncio.Event()
+    server = Handled({"big": lambda stream: b"x" * 50_000_000})
+    server.listen(0, "127.0.0.1")
+    async with server, stranger_at(server) as stranger:
+        stranger.say(frame({"op": "big"}) * 2)
+        await until(lambda: server.stats()["buffers"] > 1_000_000)
+        reset(stranger.writer)
+        await gone.wait()
 
 
 async def test_a_connection_closed_under_a_reader_of_ours_says_who_was_lost():

@@ -102,6 +102,21 @@ async def test_messages_that_nobody_takes_stop_the_sender_and_not_the_memory(sec
         stream.close()
 
 
+async def test_after_a_read_given_up_messages_stop_the_sender_and_not_the_memory(security):
+    on_server, on_client = security
+    flood = Flood()
+    async with served({"flood": flood}, **on_server) as server:
+        stream = await connect("127.0.0.1", server.port, **on_client)
+        await write(stream, {"op": "flood", "reply": False})
+        read(stream).cancel()
+        await flood.stuck.wait()
+        await stands_still(lambda: flood.written)
+        assert channel_of(stream).held < MIB
+        for _ in range(flood.written + 10):
+            assert await read(stream) == MESSAGE
+        stream.close()
+
+
 async def test_a_client_that_never_reads_is_dropped_after_a_time():
     flood = Flood()
     async with served({"flood": flood}, write_timeout=0.3) as server, stranger_at(server) as stranger:

@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 import trustme
-from wire import frame, served, stranger_at
+from wire import SENTINEL, frame, served, stranger_at
 
 from fastcore import ConnectionLost, ConnectionPool, connect, read, rpc, send_recv, write
 
@@ -174,6 +174,15 @@ async def test_the_log_of_a_tls_server_names_who_spoke_no_tls(hello, words, capl
         host, port = stranger.writer.get_extra_info("sockname")
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("fastcore")]
     assert any(f"{host}:{port}" in line and words in line for line in lines), lines
+
+
+async def test_who_says_too_much_at_once_is_refused_once(caplog):
+    async with served(ssl_options=server_context(), max_buffer_size=100_000) as server:
+        listening, saying = await asyncio.open_connection("127.0.0.1", server.port, ssl=client_context())
+        saying.write(b"\0" * 3_000_000)
+        assert b"FrameTooLarge" in await listening.readuntil(SENTINEL)
+        saying.transport.abort()
+    assert "asyncio" not in [record.name for record in caplog.records]
 
 
 async def test_the_log_of_a_plain_server_names_who_spoke_tls(caplog):
