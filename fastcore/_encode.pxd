@@ -1,2 +1,3 @@
 cpdef object encode(object message, object compression=*)
+cdef Py_ssize_t size_of(list pieces) except -1
 cpdef Py_ssize_t length_of(bytes header)

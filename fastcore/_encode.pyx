@@ -39,6 +39,8 @@ cdef enum:
     _COMPRESS = 1_000
     # A Packer never gives its memory back, so it goes after a payload of more bytes.
     _FORGET = 1_048_576
+    # The first memory of what is packed around values: little, most of the time.
+    _PARTS = 1024
     # msgpack refuses to pack deeper than this, so nothing is looked for below it.
     _MAX_DEPTH = 1024
 
@@ -224,13 +226,20 @@ cdef Search _find_in_place(object value, int depth) except? MISSING:
 
 
 cdef list _in_pieces(object message):
-    packer = msgpack.Packer(use_bin_type=True, autoreset=False)
+    packer = msgpack.Packer(use_bin_type=True, autoreset=False, buf_size=_PARTS)
     cdef list pieces = []
     _pack_around(message, packer, pieces, _MAX_DEPTH)
     pieces.append(packer.bytes() + _SENTINEL)
-    length = sum(map(len, pieces)) - len(_SENTINEL)
-    pieces[0] = length_header(length) + pieces[0]
+    pieces[0] = length_header(size_of(pieces) - PyBytes_GET_SIZE(_SENTINEL)) + <bytes> pieces[0]
     return pieces
+
+
+cdef Py_ssize_t size_of(list pieces) except -1:
+    """All bytes of a frame."""
+    cdef Py_ssize_t size = 0
+    for piece in pieces:
+        size += len(piece)
+    return size
 
 
 cdef int _pack_around(object value, object packer, list pieces, int depth) except -1:

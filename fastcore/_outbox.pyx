@@ -3,6 +3,8 @@
 cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
 
+from fastcore._encode cimport size_of
+
 from collections import deque
 from itertools import islice
 
@@ -44,7 +46,7 @@ cdef class Outbox:
 
         Only while nothing else waits.
         """
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame) if type(frame) is bytes else sum(map(len, frame))
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame) if type(frame) is bytes else size_of(frame)
         if sent == size:
             self.sent += sent
             return True

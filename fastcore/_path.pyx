@@ -21,6 +21,7 @@ from fastcore._encode cimport encode, length_of
 from fastcore._framing cimport MessageBuffer
 from fastcore._outbox cimport MAX_PIECES, Outbox
 
+from fastcore._values import PayloadSink
 from fastcore.errors import FrameTooLarge
 from fastcore._futures import given_up, set_result_now, unobserved
 from fastcore.limits import MAX_DEPTH
@@ -248,7 +249,7 @@ cdef class MessagePath:
             raise
         if parts is not None:
             header, payload = <tuple> parts
-            if self.checks_depth or header and not (type(payload) is bytes and length_of(header) >= 0):
+            if self.checks_depth or header and (length_of(header) < 0 or type(payload) is PayloadSink):
                 return decode(header, payload, self.max_decompressed_size, self.limits.max_depth)
             try:
                 return unpack(payload, strict_map_key=False)
