@@ -303,8 +303,9 @@ def install_as_distributed_core() -> None:
 
     Where a classic ``distributed`` is installed, its other modules run on fastcore. Where
     there is none, or a later one, whose modules need the core of their own release, a
-    package ``distributed`` appears that has nothing but ``core``. It holds for this process:
-    one that it spawns needs a call of its own.
+    package ``distributed`` appears that has nothing but ``core``. It holds for this process
+    and for those that it forks. One that ``multiprocessing`` spawns runs the main module
+    anew: it holds there if the call is at the top of that.
 
     Raises
     ------

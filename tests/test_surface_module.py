@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import multiprocessing
 import os
 import pickle
 import signal
@@ -217,6 +218,28 @@ def test_it_stands_in_where_a_classic_distributed_is_installed(tmp_path):
 def test_it_stands_in_where_a_later_distributed_is_installed(tmp_path):
     folder = package(tmp_path, __init__="from .core import Status", core="Status = 1", comm__in____init__="")
     assert execute(STAND_IN, folder) == "fastcore\n"
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_it_stands_in_where_multiprocessing_runs_the_main_module_again(tmp_path, method):
+    program = """
+        import fastcore
+        fastcore.install_as_distributed_core()
+        import multiprocessing
+
+        def show():
+            import distributed.core
+            print(distributed.core.__name__)
+
+        if __name__ == "__main__":
+            process = multiprocessing.get_context("METHOD").Process(target=show)
+            process.start()
+            process.join()
+    """
+    (tmp_path / "program.py").write_text(textwrap.dedent(program.replace("METHOD", method)))
+    command = [sys.executable, "-W", "error", "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("fastcore\n", "")
 
 
 def test_it_refuses_after_a_real_core_was_imported(tmp_path):
