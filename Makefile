@@ -8,6 +8,9 @@ PIP    := python -m pip --quiet --disable-pip-version-check
 
 SOURCES := setup.py pyproject.toml $(wildcard fastcore/*.pyx fastcore/*.pxd fastcore/*.h)
 ENGINE_TESTS := $(wildcard tests/test_framing_*.py)
+# What passes through compiled code between a socket and a handler.
+PATH_TESTS := $(patsubst %,tests/test_%.py,dying_peers futures given_up_calls large_values message_path_costs \
+              order other_threads outbox protocol slow_consumers strangers surface_streams tls)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint test-uvloop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
@@ -80,7 +83,7 @@ load: $(VENV)/built $(VENV)/with-test ## 1,000 connections x 1,000 calls, some g
 fuzz-server: $(VENV)/built $(VENV)/with-test ## a million bent inputs over real sockets, healthy clients beside them
 	$(BIN)/python tests/fuzz/server.py
 
-# ---- the engine under instruments: a debug build, its tests run away from the sources
+# ---- compiled code under instruments: a debug build, its tests run away from the sources
 
 .venv-debug/built .venv-sanitize/built: export FASTCORE_DEBUG = 1
 .venv-sanitize/built: export FASTCORE_SANITIZE = address,undefined
@@ -95,14 +98,14 @@ fuzz-server: $(VENV)/built $(VENV)/with-test ## a million bent inputs over real 
 # Not from the tree: there, the release build would be found first.
 away = rm -rf build/away && mkdir -p build/away && cp -r pyproject.toml conftest.py tests build/away && cd build/away
 
-test-debug: .venv-debug/built ## the engine's tests with every check on
-	$(away) && ../../.venv-debug/bin/python -m pytest $(ENGINE_TESTS)
+test-debug: .venv-debug/built ## the tests of the engine and the message path with every check on
+	$(away) && ../../.venv-debug/bin/python -m pytest $(ENGINE_TESTS) $(PATH_TESTS)
 
 test-sanitize: .venv-sanitize/built ## ... with the address and undefined-behaviour sanitizers
 	$(away) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  ../../.venv-sanitize/bin/python -m pytest --timeout=0 $(ENGINE_TESTS)
+	  ../../.venv-sanitize/bin/python -m pytest --timeout=0 $(ENGINE_TESTS) $(PATH_TESTS)
 
 # Property tests, and those of many millions of bytes, would take hours there.
 test-valgrind: .venv-debug/built ## ... under valgrind
