@@ -112,7 +112,8 @@ test-valgrind: .venv-debug/built ## ... under valgrind
 	$(away) && PYTHONMALLOC=malloc \
 	  valgrind --quiet --error-exitcode=9 --num-callers=12 --suppressions=tests/valgrind.supp \
 	  ../../.venv-debug/bin/python -m pytest --timeout=0 -k "not bounded and not ten_million" \
-	  $(filter-out tests/test_framing_property.py,$(ENGINE_TESTS))
+	  $(filter-out tests/test_framing_property.py,$(ENGINE_TESTS)) \
+	  $(patsubst %,tests/test_%.py,message_path_costs order outbox surface_streams)
 
 fuzz: $(VENV)/built $(VENV)/with-test ## millions of random streams against the reference
 	$(BIN)/python tests/fuzz/random_streams.py --examples 3_000_000 --seconds 1200

@@ -278,6 +278,8 @@ cdef class Buffer:
         self.keep(size)
         self.received += size
         self.state = FREE
+        if FASTCORE_DEBUG:
+            self.check()
         return 0
 
     def clear(self):
