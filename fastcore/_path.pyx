@@ -32,6 +32,7 @@ cdef extern from "_socket.h":
     const Py_ssize_t WOULD_BLOCK
     Py_ssize_t socket_recv(int fd, void *data, size_t size)
     Py_ssize_t socket_send(int fd, const void *data, size_t size)
+    bint socket_at_end(int fd)
 
 cdef enum:
     # Bytes asked for in one receive. What is lent may be more, where a frame's length is known.
@@ -164,7 +165,9 @@ cdef class MessagePath:
                 self.close()
             return False
         if self.waiting is not None:
-            self.notice_end()
+            if self.fd >= 0 and socket_at_end(self.fd):
+                # The end came with the last bytes, and who reads by hand looks for it then.
+                self.close()
             self.resolve()
         elif self.reader is not None and not self.goes_on_later:
             self.deliver()

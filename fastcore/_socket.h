@@ -18,6 +18,8 @@
 #define socket_recv(fd, data, size) (errno = ENOSYS, (void)(fd), (void)(data), (void)(size), -1)
 #define socket_send(fd, data, size) (errno = ENOSYS, (void)(fd), (void)(data), (void)(size), -1)
 
+#define socket_at_end(fd) ((void)(fd), 0)
+
 #else
 
 #include <sys/socket.h>
@@ -39,6 +41,13 @@ static inline ptrdiff_t socket_recv(int fd, void *data, size_t size)
 static inline ptrdiff_t socket_send(int fd, const void *data, size_t size)
 {
     return socket_result(send(fd, data, size, 0));
+}
+
+/* Whether the peer has closed its side, and all its bytes were received. */
+static inline int socket_at_end(int fd)
+{
+    char byte;
+    return recv(fd, &byte, 1, MSG_PEEK) == 0;
 }
 
 #endif

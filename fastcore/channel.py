@@ -14,7 +14,6 @@ each message is in ``_path.pyx``; here is what is done once for a connection.
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -238,13 +237,6 @@ class Channel(MessagePath):
             self.flush()
         if self.is_open:
             self.update_writer()
-
-    def notice_end(self) -> None:
-        """Close at once if the end came with the last bytes: who reads by hand looks for it then."""
-        if not isinstance(self.stream, SSLIOStream):
-            with suppress(OSError):
-                if not self.stream.socket.recv(1, socket.MSG_PEEK):
-                    self.close()
 
     def _receive_tls(self) -> None:
         """Receive record after record: no event announces what the TLS layer holds."""
