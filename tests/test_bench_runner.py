@@ -158,6 +158,12 @@ def test_the_comparison_of_files_ends_with_a_code_for_scripts(tmp_path: Path) ->
     assert bench("compare", new, old).returncode == 0
 
 
+def test_the_benchmarks_of_the_parts_run_through() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "--benchmark", "--benchmark-disable"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
 def test_an_unknown_name_is_refused_in_one_line() -> None:
     done = bench("run", "--peers", "nobody")
     assert done.returncode == 2
