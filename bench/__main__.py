@@ -2,7 +2,7 @@
 
 python -m bench run --short                       a few minutes: the peers that say most
 python -m bench run                               all peers, and growth
-python -m bench report bench/results/peers.json   Markdown and plots again
+python -m bench report bench/results/peers.json   Markdown and plots again; --into puts it into a page
 python -m bench compare OLD.json NEW.json         exit 1 where NEW is worse
 """
 
@@ -43,6 +43,9 @@ def parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="write Markdown and plots of a result file")
     report.add_argument("file", type=Path)
+    report.add_argument(
+        "--into", type=Path, metavar="PAGE", help="between <!-- peers --> and <!-- /peers -->"
+    )
     report.set_defaults(action=do_report)
 
     compare = commands.add_parser("compare", help="exit 1 where a newer file is worse")
@@ -90,14 +93,17 @@ def do_run(options: argparse.Namespace) -> int:
 
 def do_report(options: argparse.Namespace) -> int:
     """Report on an earlier run."""
-    return show(Results.load(options.file), options.file.with_suffix(""))
+    return show(Results.load(options.file), options.file.with_suffix(""), options.into)
 
 
-def show(results: Results, stem: Path) -> int:
+def show(results: Results, stem: Path, page: Path | None = None) -> int:
     """Write the report, and print its Markdown."""
     from bench import report
 
     written = report.write(results, stem)
+    if page is not None:
+        report.put_into(page, stem.name, written[0].read_text())
+        written.append(page)
     print(written[0].read_text())
     print("written:", ", ".join(str(path) for path in written))
     return 0

@@ -258,3 +258,13 @@ def write(results: Results, stem: Path) -> list[Path]:
     text = stem.with_name(f"{stem.name}.md")
     text.write_text(markdown(results))
     return [text, *plot(results, stem)]
+
+
+def put_into(page: Path, name: str, text: str) -> None:
+    """Put a report into a page, between two comments that name it."""
+    first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = page.read_text().partition(first)
+    _, found, after = rest.partition(last)
+    if not found:
+        raise ValueError(f"{page} has no place for the report: it needs the lines {first} and {last}")
+    page.write_text(f"{before}{first}\n\n{text}\n{last}{after}")

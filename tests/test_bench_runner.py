@@ -131,6 +131,23 @@ def test_what_a_peer_has_anyway_is_subtracted() -> None:
     assert "over plain Tornado's: at most 4,096 | 2,000 |" in report.goals(Results({}, cells))
 
 
+def test_a_report_takes_the_place_of_the_last_one_in_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- few -->\nold\n<!-- /few -->\nbelow\n")
+    results(fastcore=100).save(tmp_path / "few.json")
+    assert bench("report", tmp_path / "few.json", "--into", page).returncode == 0
+    above, below = page.read_text().split((tmp_path / "few.md").read_text())
+    assert (above, below) == ("above\n<!-- few -->\n\n", "\n<!-- /few -->\nbelow\n")
+
+
+def test_a_page_without_a_place_is_left_alone(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- few -->\n")
+    with pytest.raises(ValueError, match="needs the lines <!-- few --> and <!-- /few -->"):
+        report.put_into(page, "few", "new")
+    assert page.read_text() == "<!-- few -->\n"
+
+
 def test_a_slower_program_is_a_regression() -> None:
     old = results(fastcore=100, asyncio_protocol=100)
     new = results(fastcore=130, asyncio_protocol=100)
