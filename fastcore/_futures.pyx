@@ -2,27 +2,32 @@
 
 
 def set_result_now(future, result):
-    """Set a Future's result and resume the one who waits for it at once.
+    """Set a Future's result and resume those who wait for it at once.
 
-    A Future's own way is to resume them in the next turn of the loop: one more look at
-    every socket, for each answer. Where more is about to run in this turn, that look
-    serves many, and what they send leaves together. Only for the loop's callbacks: there,
-    no task is running that could be interrupted.
+    A Future's own way is to resume them in the next turn of the loop; who is given up
+    until then has lost the result. Only for the loop's callbacks: there, no task is
+    running that could be interrupted.
     """
-    callbacks = future._callbacks
-    # What a loop has ready, as far as it lets one see it.
-    if not callbacks or len(callbacks) > 1 or getattr(future.get_loop(), "_ready", None):
-        future.set_result(result)
-        return
-    callback, context = callbacks[0]
-    future.remove_done_callback(callback)
+    callbacks = future._callbacks or ()
+    for callback, _ in callbacks:
+        future.remove_done_callback(callback)
     future.set_result(result)
-    try:
-        context.run(callback, future)
-    except Exception as error:
-        future.get_loop().call_exception_handler(
-            {"message": f"exception in callback {callback!r}", "exception": error, "future": future}
-        )
+    for callback, context in callbacks:
+        try:
+            context.run(callback, future)
+        except Exception as error:
+            future.get_loop().call_exception_handler(
+                {"message": f"exception in callback {callback!r}", "exception": error, "future": future}
+            )
+
+
+def is_busy(loop):
+    """Whether more is to run in this turn of the loop, as far as it lets one see that.
+
+    Then it is better to resume in the next one: a look at every socket serves many, and
+    what they send leaves together.
+    """
+    return bool(getattr(loop, "_ready", None))
 
 
 def given_up(future):

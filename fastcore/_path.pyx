@@ -11,6 +11,7 @@ message costs hardly more than the steps between its socket and its handler.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.object cimport PyObject_Call
+from cpython.time cimport monotonic
 
 import asyncio
 from collections import deque
@@ -23,7 +24,7 @@ from fastcore._outbox cimport MAX_PIECES, Outbox
 
 from fastcore._values import PayloadSink
 from fastcore.errors import FrameTooLarge
-from fastcore._futures import given_up, set_result_now, unobserved
+from fastcore._futures import given_up, is_busy, set_result_now, unobserved
 from fastcore.limits import MAX_DEPTH
 from fastcore.protocol import bad_payload, decode, read_header
 
@@ -41,6 +42,9 @@ cdef enum:
     BATCH = 65_536
     # Messages that may be read, or written, without giving other connections a turn.
     MESSAGES_PER_TURN = 256
+
+# Seconds that are longer than most turns of a loop.
+cdef double A_TURN = 0.001
 
 # What `take` gives while no message is complete; None is a message.
 cdef object NOTHING = object()
@@ -103,6 +107,7 @@ cdef class MessagePath:
     cdef int read_in_turn
     cdef int written_in_turn
     cdef bint sent_in_turn
+    cdef double sent_at
     # Whether `end_turn` will be called.
     cdef bint turn_ends
     # Whether the reader goes on in the next turn, with messages that are here already.
@@ -168,7 +173,11 @@ cdef class MessagePath:
             if self.fd >= 0 and socket_at_end(self.fd):
                 # The end came with the last bytes, and who reads by hand looks for it then.
                 self.close()
-            self.resolve()
+            if is_busy(self.loop):
+                # Taken by then only, so that a read given up until then loses nothing.
+                self.look_later()
+            else:
+                self.resolve()
         elif self.reader is not None and not self.goes_on_later:
             self.deliver()
         elif len(self.buffer) >= self.max_waiting:
@@ -207,6 +216,12 @@ cdef class MessagePath:
         elif self.reader is not None:
             self.deliver()
 
+    cdef int look_later(self) except -1:
+        if not self.goes_on_later:
+            self.goes_on_later = True
+            self.loop.call_soon(self.look)
+        return 0
+
     cdef int deliver(self) except -1:
         """Give the reader its messages, as long as it goes on and they are here."""
         cdef int _
@@ -229,8 +244,7 @@ cdef class MessagePath:
             self.reader = reader
             if not len(self.buffer) and not self.paused:
                 return 0
-        self.goes_on_later = True
-        self.loop.call_soon(self.look)
+        self.look_later()
         return 0
 
     cdef object take(self):
@@ -392,12 +406,13 @@ cdef class MessagePath:
             raise self.lost_error()
         frame = encode(message, self.compression)
         self.messages_out += 1
-        if self.sent_in_turn or self.full or not self.is_open:
+        if self.full or not self.is_open or self.has_sent_in_turn():
             self.outbox.put(frame)
             if not self.turn_ends or self.outbox.unsent >= BATCH:
                 self.send_later()
             return 0
         self.sent_in_turn = True
+        self.sent_at = monotonic()
         if type(frame) is list and (self.sendmsg is None or len(frame) > MAX_PIECES):
             self.outbox.put(frame)
             self.send_waiting()
@@ -411,6 +426,15 @@ cdef class MessagePath:
         if not self.outbox.put_rest(frame, sent):
             self.set_full(True)
         return 0
+
+    cdef bint has_sent_in_turn(self):
+        """Whether a message has left in this turn of the loop.
+
+        What ends a turn tells nobody, unless it was asked to. One that sent a while ago
+        counts as over: otherwise its next message would come later than those that
+        other connections send in the same turn.
+        """
+        return self.turn_ends or self.sent_in_turn and monotonic() - self.sent_at < A_TURN
 
     cdef Py_ssize_t send_frame(self, object frame) except? -1:
         """Send what the socket takes at once; the number of bytes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from fastcore._futures import set_result_now, unobserved
+from fastcore._futures import is_busy, set_result_now, unobserved
 from fastcore.channel import Channel
 from fastcore.errors import ConnectionLost
 from fastcore.remote_errors import is_error_reply, remote_exception
@@ -68,6 +68,8 @@ class RemoteCall(asyncio.Future[Any]):
         self._end(channel, not channel.full)
         if type(reply) is dict and is_error_reply(reply):
             self.fail(remote_exception(reply, channel.peer, self._message.get("op")))
+        elif is_busy(self.get_loop()):
+            self.set_result(reply)
         else:
             set_result_now(self, reply)
         return False
@@ -75,7 +77,9 @@ class RemoteCall(asyncio.Future[Any]):
     def _end(self, channel: Channel, in_step: bool) -> None:
         """Leave the connection to the next call."""
         self._channel = None
-        if "close" in self._message and self._message["close"]:  # noqa: RUF019 - the cheap half first
+        message = self._message
+        # The cheap half first. The op of this name has the server close the connection.
+        if ("close" in message and message["close"]) or message.get("op") == "close":  # noqa: RUF019
             channel.close_when_sent()
         self._releaser.release(channel, in_step)
 

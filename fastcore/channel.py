@@ -28,6 +28,7 @@ from fastcore.addressing import format_address
 from fastcore.errors import ConnectionLost, LimitReached
 from fastcore.limits import DEFAULT_LIMITS, Limits
 from fastcore.logs import get_logger
+from fastcore.loops import in_thread_of, wait_for_thread_of
 from fastcore.sockets import set_peer_timeout
 from fastcore.tls import answer_plainly, explain
 from fastcore.watchdog import Watchdog
@@ -251,30 +252,22 @@ class Channel(MessagePath):
 
     def close_from_any_thread(self) -> None:
         """Close the stream in its own loop's thread if that runs, else at once."""
-        if self._in_its_thread():
+        if in_thread_of(self.loop):
             self.close()
         else:
             self.loop.call_soon_threadsafe(self.close)
 
-    def _in_its_thread(self) -> bool:
-        """Whether nothing else can be using the channel right now."""
-        if not self.loop.is_running():
-            return True
-        try:
-            return asyncio.get_running_loop() is self.loop
-        except RuntimeError:
-            return False
-
     def _before_close(self) -> None:
         """Run while the stream is closing, whoever closes it.
 
-        Classic programs close a stream from a thread that isn't its loop's. For them it is
-        closed when this returns, and its socket is soon after.
+        Classic programs close a stream from a thread that isn't its loop's, and count on
+        its descriptor being free when that returns.
         """
-        if self._in_its_thread():
+        if in_thread_of(self.loop):
             self._finish()
         else:
             self.loop.call_soon_threadsafe(self._finish)
+            wait_for_thread_of(self.loop)
 
     def _finish(self) -> None:
         if self.is_open:

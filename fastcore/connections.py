@@ -74,6 +74,8 @@ class Connection:
             op = message.pop("op")
         except (AttributeError, TypeError, KeyError):
             return self._refuse(TypeError(f"a message is a dict with an 'op', not {_short(message)}"))
+        if type(op) is bytes:  # as Python 2 sends it
+            op = op.decode(errors="replace")
         close = message.pop("close", False)
         reply = message.pop("reply", True)
         if op == "close":

@@ -8,7 +8,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
-from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from fastcore._futures import unobserved
@@ -16,6 +15,7 @@ from fastcore.addressing import Address, AddressLike, format_address, parse_addr
 from fastcore.calls import RemoteCall
 from fastcore.channel import Channel, channel_of
 from fastcore.errors import RPCClosed
+from fastcore.loops import current_loop, ignore_io_loop, wait_for_thread_of
 from fastcore.streams import open_stream
 
 __all__ = ["ConnectionPool", "RPCCall", "RemoteServer"]
@@ -104,6 +104,7 @@ class ConnectionPool:
     """
 
     def __init__(self, limit: int | None = 512, timeout: float = 3, **options: Any) -> None:
+        ignore_io_loop(options)
         self.limit = limit
         self.timeout = timeout
         self.closed = False
@@ -179,7 +180,7 @@ class ConnectionPool:
             call = RemoteCall(loop=channel.loop)
             call.start(channel, self, message)
         else:
-            loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+            loop = current_loop()
             call = RemoteCall(loop=loop)
             loop.create_task(self._connect_for(call, address, message))
         if timeout is not None:
@@ -215,7 +216,7 @@ class ConnectionPool:
         ConnectionLost
             In the Future: there was no connection until the timeout.
         """
-        loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+        loop = current_loop()
         task: asyncio.Task[IOStream] = loop.create_task(self.acquire((ip, port), timeout))
         task.add_done_callback(unobserved)
         return task
@@ -333,9 +334,12 @@ class ConnectionPool:
 
     def close_streams(self) -> None:
         """Close all connections; a later call makes a new one. May be called from any thread."""
-        for channels in [*self._free.values(), self._taken]:
-            for channel in list(channels):
-                channel.close_from_any_thread()
+        groups = [*self._free.values(), self._taken]
+        channels = [channel for group in groups for channel in list(group)]
+        for channel in channels:
+            channel.close_from_any_thread()
+        for loop in {channel.loop for channel in channels}:
+            wait_for_thread_of(loop)
 
     def _forget(self, address: Address, channel: Channel) -> None:
         """Run when a connection has ended, whoever ended it."""

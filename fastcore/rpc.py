@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from fastcore.addressing import Address, AddressLike, parse_address
 from fastcore.calls import RemoteCall
 from fastcore.channel import Channel, channel_of
+from fastcore.loops import current_loop, ignore_io_loop
 from fastcore.pool import ConnectionPool, RemoteServer
 from fastcore.streams import open_stream
 
@@ -72,6 +72,7 @@ class rpc(RemoteServer):
         timeout: float = 3,
         **options: Any,
     ) -> None:
+        ignore_io_loop(options)
         if stream is not None and (arg, ip, addr) == (None, None, None):
             addr = channel_of(stream).peer
         address = parse_address(arg, addr=addr, ip=ip, port=port)
@@ -172,7 +173,7 @@ def send_recv(
             call.start(channel, _StaysOpen(), message)
         return call
     address = parse_address(arg, addr=addr, ip=ip, port=port)
-    loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+    loop = current_loop()
     call = RemoteCall(loop=loop)
     loop.create_task(_connect_and_start(call, address, message))
     return call

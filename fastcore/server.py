@@ -11,7 +11,6 @@ import functools
 import os
 import socket
 import uuid
-import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, get_args
 
@@ -25,6 +24,7 @@ from fastcore.connections import Connection
 from fastcore.errors import LimitReached
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_limit
 from fastcore.logs import get_logger
+from fastcore.loops import ignore_io_loop
 from fastcore.refusal import refuse
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.sockets import Acceptor, bind_unix
@@ -113,12 +113,7 @@ class Server(TCPServer):
         slow_handler: float | None = 1.0,
         **kwargs: Any,
     ) -> None:
-        if kwargs.pop("io_loop", None) is not None:
-            warnings.warn(
-                "io_loop= is ignored: a server runs in the loop that is current when it listens",
-                DeprecationWarning,
-                stacklevel=2,
-            )
+        ignore_io_loop(kwargs)
         if error_detail not in get_args(Detail):
             raise ValueError(f"error_detail is one of {get_args(Detail)}, not {error_detail!r}")
         check_limit("max_connections", max_connections)

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.netutil import ssl_wrap_socket
 
@@ -17,6 +16,7 @@ from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_addr
 from fastcore.channel import Channel, channel_of
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
+from fastcore.loops import current_loop, ignore_io_loop
 from fastcore.tls import explain
 
 __all__ = ["connect", "messages", "read", "write"]
@@ -167,8 +167,7 @@ def _begin(
     try:
         channel = channel_of(stream)
     except Exception as error:
-        loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[Any] = current_loop().create_future()
         future.set_exception(error)
         return unobserved(future)
     return action(channel, *arguments)
@@ -215,9 +214,10 @@ def connect(
     --------
     See :func:`read`.
     """
-    loop: asyncio.AbstractEventLoop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+    ignore_io_loop(limits)
+    loop = current_loop()
     connecting = open_stream(ip, port, timeout, ssl_options=ssl_options, compression=compression, **limits)
-    task = loop.create_task(connecting)
+    task: asyncio.Task[IOStream] = loop.create_task(connecting)
     task.add_done_callback(unobserved)
     return task
 

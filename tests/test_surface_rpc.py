@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from surface import HANDLERS, serving
+from tornado import gen
 from tornado.iostream import StreamClosedError
 
 import fastcore
@@ -149,6 +150,28 @@ async def test_close_streams_leaves_it_usable():
             assert stream.closed()
             assert not remote.streams
             assert await remote.ping() == b"pong"
+
+
+async def test_after_the_remote_close_a_call_has_a_new_connection():
+    with serving() as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            for _ in range(10):
+                assert await remote.close() == "OK"
+                assert not remote.streams
+                assert await remote.ping() == b"pong"
+
+
+async def test_close_streams_in_another_thread_returns_when_their_descriptors_are_free():
+    with serving() as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            await gen.multi([remote.later(), remote.later()])
+            streams = list(remote.streams)
+
+            def close():
+                remote.close_streams()
+                return [stream.socket for stream in streams]
+
+            assert await asyncio.to_thread(close) == [None, None]
 
 
 async def test_close_streams_may_be_called_from_another_thread():

@@ -10,7 +10,17 @@ from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.tcpserver import TCPServer
 
-from fastcore import RemoteError, Server, connect, read, register_error, rpc, send_recv, write
+from fastcore import (
+    ConnectionPool,
+    RemoteError,
+    Server,
+    connect,
+    read,
+    register_error,
+    rpc,
+    send_recv,
+    write,
+)
 
 
 def test_it_is_a_tcp_server():
@@ -244,7 +254,25 @@ async def test_a_loop_given_by_an_old_program_is_taken_with_a_warning():
     with pytest.warns(DeprecationWarning, match="io_loop"):
         server = Server(HANDLERS, io_loop=IOLoop.current())
     with serving(server):
-        assert await send_recv(ip="127.0.0.1", port=server.port, op="ping", close=True) == b"pong"
+        where = {"ip": "127.0.0.1", "port": server.port}
+        with pytest.warns(DeprecationWarning, match="io_loop"):
+            connecting = connect(**where, io_loop=IOLoop.current())
+        with pytest.warns(DeprecationWarning, match="io_loop"):
+            remote = rpc(**where, io_loop=IOLoop.current())
+        with pytest.warns(DeprecationWarning, match="io_loop"):
+            pool = ConnectionPool(io_loop=IOLoop.current())
+        stream = await connecting
+        assert await remote.ping() == await pool(**where).ping() == b"pong"
+        for end in (stream.close, remote.close_rpc, pool.close):
+            end()
+
+
+async def test_an_op_that_python_2_sent_as_bytes_is_found():
+    with serving() as server:
+        stream = await connect("127.0.0.1", server.port)
+        await write(stream, {"op": b"ping"})
+        assert await read(stream) == b"pong"
+        stream.close()
 
 
 async def test_a_server_in_a_with_block_stops_at_its_end():

@@ -10,6 +10,7 @@ from surface import serving
 from tornado import gen
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
+from wire import frame
 
 from fastcore import connect, read, write
 
@@ -65,6 +66,57 @@ async def test_a_read_that_timed_out_loses_nothing():
     assert await read(another) == "kept"
     one.close()
     another.close()
+
+
+def by_tornado(reading):
+    return gen.with_timeout(timedelta(milliseconds=10), reading)
+
+
+async def by_asyncio(reading):
+    async with asyncio.timeout(0.01):
+        return await reading
+
+
+@pytest.mark.parametrize("given_up_after_a_while", [by_tornado, by_asyncio])
+async def test_a_read_given_up_in_the_turn_in_which_its_message_arrives_loses_nothing(given_up_after_a_while):
+    one, another = socket.socketpair()
+    stream = IOStream(another)
+    reading = asyncio.ensure_future(given_up_after_a_while(read(stream)))
+    await asyncio.sleep(0)
+    one.sendall(frame("first"))
+    time.sleep(0.02)
+    # The loop finds both now, the message and that the time is over.
+    try:
+        messages = [await reading]
+    except (TimeoutError, gen.TimeoutError):
+        messages = []
+    one.sendall(frame("second"))
+    while len(messages) < 2:
+        messages.append(await read(stream))
+    assert messages == ["first", "second"]
+    one.close()
+    stream.close()
+
+
+async def test_what_one_turn_writes_to_two_streams_arrives_in_one_turn_whatever_was_written_before():
+    (one, its_reader), (another, other_reader) = pair(), pair()
+    order = []
+
+    async def keep(name, stream):
+        order.append((name, await read(stream)))
+
+    write(another, "before")
+    assert await read(other_reader) == "before"
+    await asyncio.sleep(0.01)
+    both = [asyncio.create_task(keep("one", its_reader)), asyncio.create_task(keep("another", other_reader))]
+    await asyncio.sleep(0)
+    write(one, 1)
+    write(another, 2)
+    await both[0]
+    assert sorted(order) == [("another", 2), ("one", 1)]
+    await both[1]
+    for stream in (one, its_reader, another, other_reader):
+        stream.close()
 
 
 async def test_two_readers_at_once_are_refused():

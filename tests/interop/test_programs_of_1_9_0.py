@@ -59,6 +59,7 @@ TESTS = {
     "scheduler": "tests/test_scheduler.py",
     "worker": "tests/test_worker.py",
     "nanny": "tests/test_nanny.py",
+    "executor": "tests/test_executor.py",
     "progress": "diagnostics/tests/test_progress.py",
     "progressbar": "diagnostics/tests/test_progressbar.py",
     "plugin": "diagnostics/tests/test_plugin.py",

@@ -1,0 +1,52 @@
+"""The event loop: which one it is, and what other threads may ask of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+from typing import Any
+
+from tornado.ioloop import IOLoop
+
+__all__ = ["current_loop", "ignore_io_loop", "in_thread_of", "wait_for_thread_of"]
+
+#: Seconds to wait for a loop that is busy, or that waits for this very thread.
+_PATIENCE = 1.0
+
+
+def current_loop() -> asyncio.AbstractEventLoop:
+    """Give the loop that runs, or that will: Tornado knows it before it is started."""
+    loop: asyncio.AbstractEventLoop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+    return loop
+
+
+def ignore_io_loop(keywords: dict[str, Any]) -> None:
+    """Take ``io_loop`` out of the keywords of a caller's caller, with a warning.
+
+    Programs of 2016 name the loop; since then there is one for each thread.
+    """
+    if keywords.pop("io_loop", None) is not None:
+        warnings.warn(
+            "io_loop= is ignored: what is made runs in the loop that is current",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+
+
+def in_thread_of(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether nothing else can be using what belongs to the loop right now."""
+    if not loop.is_running():
+        return True
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+def wait_for_thread_of(loop: asyncio.AbstractEventLoop) -> None:
+    """Wait until the loop has done what it was asked before, unless this is its own thread."""
+    if not in_thread_of(loop):
+        done = threading.Event()
+        loop.call_soon_threadsafe(done.set)
+        done.wait(_PATIENCE)
