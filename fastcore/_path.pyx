@@ -55,6 +55,9 @@ cdef object unpack = msgpack.unpackb
 cdef class MessagePath:
     """The way of messages from a socket to their reader, and from their writer to the socket.
 
+    A Channel adds what is done now and then: ``close``, ``pause``, ``resume``, ``watch``,
+    ``update_writer``, and the errors ``lost_error`` and ``busy_error``.
+
     Parameters
     ----------
     loop : asyncio.AbstractEventLoop
@@ -84,8 +87,10 @@ cdef class MessagePath:
     cdef public bint paused
     # Whether the socket may be used: connected, and its TLS handshake done.
     cdef readonly bint is_open
-    # The socket, where nothing stands between it and the bytes; else -1.
-    cdef readonly int fd
+    # Gives the socket's number, or -1 when it is closed; None where something stands between
+    # it and the bytes. Asked each time: whoever has the stream may close its socket, and the
+    # number is somebody else's then.
+    cdef object fileno
     # The functions of the socket, or of the TLS layer; sendmsg is None there.
     cdef readonly object recv_into
     cdef readonly object send_bytes
@@ -128,9 +133,8 @@ cdef class MessagePath:
         self.max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
         self.max_waiting = limits.max_waiting
         self.writers = deque()
-        self.fd = -1
 
-    def use(self, recv_into, send_bytes, sendmsg, fd=-1):
+    def use(self, recv_into, send_bytes, sendmsg, fileno=None):
         """Receive and send from now on, by these functions of a non-blocking socket.
 
         Parameters
@@ -138,19 +142,23 @@ cdef class MessagePath:
         recv_into, send_bytes, sendmsg : callable
             As a socket has them. ``sendmsg`` is None where there is something between
             the bytes and the socket, such as TLS.
-        fd : int
-            The socket's file descriptor where there is nothing.
+        fileno : callable, optional
+            The socket's, where there is nothing.
         """
         self.is_open = True
         self.recv_into = recv_into
         self.send_bytes = send_bytes
         self.sendmsg = sendmsg
-        self.fd = fd if SOCKETS_ARE_FILES else -1
+        self.fileno = fileno if SOCKETS_ARE_FILES else None
 
     def leave(self):
-        """Use the socket no more: its number may be another's as soon as it is closed."""
+        """Use the socket no more."""
         self.is_open = False
-        self.fd = -1
+        self.fileno = None
+
+    cdef int descriptor(self) except? -1:
+        """The socket's number where it may be used directly, else -1."""
+        return -1 if self.fileno is None else self.fileno()
 
     # ---- in
 
@@ -160,6 +168,7 @@ cdef class MessagePath:
         self.sent_in_turn = self.turn_ends
         self.read_in_turn = self.written_in_turn = 0
         cdef Py_ssize_t size
+        cdef int fd
         try:
             size = self.receive_bytes()
         except (OSError, MemoryError) as error:
@@ -170,7 +179,8 @@ cdef class MessagePath:
                 self.close()
             return False
         if self.waiting is not None:
-            if self.fd >= 0 and socket_at_end(self.fd):
+            fd = self.descriptor()
+            if fd >= 0 and socket_at_end(fd):
                 # The end came with the last bytes, and who reads by hand looks for it then.
                 self.close()
             if is_busy(self.loop):
@@ -189,13 +199,15 @@ cdef class MessagePath:
         cdef MessageBuffer buffer = self.buffer
         cdef Py_ssize_t size
         cdef void *memory
-        if self.fd >= 0 and not buffer.sink_missing:
+        cdef int fd = self.descriptor()
+        if fd >= 0 and not buffer.sink_missing:
             memory = buffer.open(RECEIVE)
-            size = socket_recv(self.fd, memory, buffer.lent_size)
-            if size == -1:
-                buffer.close(0)
-                PyErr_SetFromErrno(OSError)
-            buffer.close(max(size, 0))
+            size = socket_recv(fd, memory, buffer.lent_size)
+            try:
+                if size == -1:
+                    PyErr_SetFromErrno(OSError)
+            finally:
+                buffer.close(max(size, 0))
             return size
         lent = buffer.prepare(RECEIVE)
         size = 0
@@ -240,7 +252,12 @@ cdef class MessagePath:
                 goes_on = reader.on_message(message)
             if not goes_on:
                 return 0
-            self.check_free()
+            try:
+                self.check_free()
+            except RuntimeError as error:
+                # It has left a read of its own, which would take what comes next.
+                self.close(error)
+                return 0
             self.reader = reader
             if not len(self.buffer) and not self.paused:
                 return 0
@@ -406,7 +423,7 @@ cdef class MessagePath:
             raise self.lost_error()
         frame = encode(message, self.compression)
         self.messages_out += 1
-        if self.full or not self.is_open or self.has_sent_in_turn():
+        if self.outbox.unsent or not self.is_open or self.has_sent_in_turn():
             self.outbox.put(frame)
             if not self.turn_ends or self.outbox.unsent >= BATCH:
                 self.send_later()
@@ -439,8 +456,9 @@ cdef class MessagePath:
     cdef Py_ssize_t send_frame(self, object frame) except? -1:
         """Send what the socket takes at once; the number of bytes."""
         cdef Py_ssize_t sent
-        if self.fd >= 0 and type(frame) is bytes:
-            sent = socket_send(self.fd, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+        cdef int fd = self.descriptor() if type(frame) is bytes else -1
+        if fd >= 0:
+            sent = socket_send(fd, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
             if sent == -1:
                 PyErr_SetFromErrno(OSError)
             return max(sent, 0)

@@ -203,7 +203,7 @@ class Channel(MessagePath):
             self.use(stream.read_from_fd, stream.write_to_fd, None)
         else:
             self._on_readable = self.receive
-            self.use(sock.recv_into, sock.send, getattr(sock, "sendmsg", None), sock.fileno())
+            self.use(sock.recv_into, sock.send, getattr(sock, "sendmsg", None), sock.fileno)
         if stream._read_buffer_size:
             self.buffer.feed(bytes(stream._read_buffer))
             stream._read_buffer.clear()

@@ -41,15 +41,6 @@ class RemoteServer:
         """``'ip:port'``."""
         return format_address(self._address)
 
-    @property
-    def timeout(self) -> float:
-        """Seconds to wait for a connection."""
-        return self._pool.timeout
-
-    @timeout.setter
-    def timeout(self, seconds: float) -> None:
-        self._pool.timeout = seconds
-
     def __getattr__(self, op: str) -> Callable[..., RemoteCall]:
         if op.startswith("_"):
             raise AttributeError(f"{op!r}: a name with a leading underscore is no remote call")

@@ -82,6 +82,15 @@ class rpc(RemoteServer):
         self.status = "running"
 
     @property
+    def timeout(self) -> float:
+        """Seconds to wait for a connection."""
+        return self._pool.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._pool.timeout = seconds
+
+    @property
     def streams(self) -> dict[IOStream, bool]:
         """The open streams, and whether each is free."""
         free = self._pool.available.get(self._address, set())

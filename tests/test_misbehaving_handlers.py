@@ -10,7 +10,7 @@ import pytest
 from tornado import gen
 from wire import frame, served, stranger_at
 
-from fastcore import ConnectionLost, RemoteError, register_error, rpc
+from fastcore import ConnectionLost, RemoteError, connect, read, register_error, rpc, write
 
 
 class Base(BaseException):
@@ -203,3 +203,16 @@ async def test_errors_one_after_the_other_keep_no_memory(caplog):
             gc.collect()
             counts.append(sys.getallocatedblocks())
         assert counts[2] - counts[1] < 2000
+
+
+async def test_one_that_leaves_a_read_of_its_own_is_answered_and_its_connection_ends():
+    def leave(stream):
+        read(stream)
+        return "left"
+
+    async with served({"leave": leave}) as server:
+        stream = await connect("127.0.0.1", server.port)
+        await write(stream, {"op": "leave"})
+        assert await read(stream) == "left"
+        with pytest.raises(ConnectionLost):
+            await read(stream)

@@ -71,7 +71,7 @@ NO_REQUESTS = {
     "a NaN": math.nan,
     "an empty map": {},
     "a map without op": {"x": 1, "y": 2},
-    "an op of bytes": {"op": b"add"},
+    "an op of bytes that are no text": {"op": b"\xff"},
     "an op that is nil": {"op": None},
     "an op that is a list": {"op": ["add"]},
     "an op that is a map": {"op": {"add": 1}},

@@ -1,6 +1,7 @@
 """``read``, ``write``, ``connect``: any stream, to its end, and no message lost."""
 
 import asyncio
+import os
 import socket
 import time
 from datetime import timedelta
@@ -12,7 +13,8 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 from wire import frame
 
-from fastcore import connect, read, write
+from fastcore import ConnectionLost, connect, read, write
+from fastcore.channel import channel_of
 
 
 def pair() -> tuple[IOStream, IOStream]:
@@ -117,6 +119,23 @@ async def test_what_one_turn_writes_to_two_streams_arrives_in_one_turn_whatever_
     await both[1]
     for stream in (one, its_reader, another, other_reader):
         stream.close()
+
+
+async def test_what_is_written_after_its_socket_was_closed_reaches_nobody_else():
+    theirs, ours = socket.socketpair()
+    others, another = socket.socketpair()
+    stream = IOStream(ours)
+    channel_of(stream)
+    number = ours.fileno()
+    ours.close()
+    os.dup2(others.fileno(), number)
+    with theirs, others, another:
+        another.setblocking(False)
+        with pytest.raises(ConnectionLost):
+            await write(stream, "a secret")
+        with pytest.raises(BlockingIOError):
+            another.recv(100)
+    os.close(number)
 
 
 async def test_two_readers_at_once_are_refused():
