@@ -260,7 +260,8 @@ def _run_classic(arguments: argparse.Namespace) -> None:
         raise CommandError(f"there is no file {program!r}")
     install_as_distributed_core()
     # As it was in 2016 everywhere: what the program starts goes on with the modules that it has.
-    if multiprocessing.get_all_start_methods()[0] != "fork":
+    usual, *others = multiprocessing.get_all_start_methods()
+    if usual != "fork" and "fork" in others:
         multiprocessing.set_start_method("fork")
     sys.argv = [program, *arguments.arguments]
     try:

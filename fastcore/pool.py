@@ -324,7 +324,11 @@ class ConnectionPool:
                 channel.close_from_any_thread()
 
     def close_streams(self) -> None:
-        """Close all connections; a later call makes a new one. May be called from any thread."""
+        """Close all connections; a later call makes a new one.
+
+        May be called from any thread. Outside the loop's it returns when the sockets are
+        closed, or after a second if the loop is busy for so long.
+        """
         groups = [*self._free.values(), self._taken]
         channels = [channel for group in groups for channel in list(group)]
         for channel in channels:

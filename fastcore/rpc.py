@@ -98,7 +98,11 @@ class rpc(RemoteServer):
         return dict.fromkeys(free, True) | dict.fromkeys(taken, False)
 
     def close_streams(self) -> None:
-        """Close all connections; a later call makes a new one. May be called from any thread."""
+        """Close all connections; a later call makes a new one.
+
+        May be called from any thread. Outside the loop's it returns when the sockets are
+        closed, or after a second if the loop is busy for so long.
+        """
         self._pool.close_streams()
 
     def close_rpc(self) -> None:
