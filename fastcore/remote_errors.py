@@ -125,6 +125,10 @@ def remote_exception(reply: dict[str, Any], peer: str, op: object) -> Exception:
     described = reply["exception"]
     if isinstance(described, dict):
         error = _rebuild(described)
+    elif isinstance(described, str):
+        error = RemoteError("unknown", described)
+    elif not isinstance(described, bytes):
+        error = RemoteError("unknown", f"the peer described its error by {described!r:.100}")
     else:
         # Releases 1.10 to 1.13 of distributed sent a pickle here.
         error = RemoteError("unknown", "the peer described its error by a pickle, which isn't read")

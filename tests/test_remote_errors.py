@@ -100,6 +100,13 @@ def test_an_exception_without_a_text_is_told_all_the_same():
     assert "can't be had" in str(across(Mute()))
 
 
+@pytest.mark.parametrize("described", ["it broke", None, 7, ["x"]])
+def test_an_error_described_in_a_way_of_the_peers_own_is_told_as_it_is(described):
+    arrived = remote_exception({"status": "uncaught-error", "exception": described}, "a peer", "op")
+    assert isinstance(arrived, RemoteError)
+    assert str(described) in str(arrived)
+
+
 def test_a_pickle_is_never_read():
     class Bomb:
         def __reduce__(self):
