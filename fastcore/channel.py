@@ -28,7 +28,7 @@ from fastcore.addressing import format_address
 from fastcore.errors import ConnectionLost, LimitReached
 from fastcore.limits import DEFAULT_LIMITS, Limits
 from fastcore.logs import get_logger
-from fastcore.loops import in_thread_of, wait_for_thread_of
+from fastcore.loops import in_thread_of, run_in_thread_of
 from fastcore.sockets import set_peer_timeout
 from fastcore.tls import answer_plainly, explain
 from fastcore.watchdog import Watchdog
@@ -263,11 +263,7 @@ class Channel(MessagePath):
         Classic programs close a stream from a thread that isn't its loop's, and count on
         its descriptor being free when that returns.
         """
-        if in_thread_of(self.loop):
-            self._finish()
-        else:
-            self.loop.call_soon_threadsafe(self._finish)
-            wait_for_thread_of(self.loop)
+        run_in_thread_of(self.loop, self._finish)
 
     def _finish(self) -> None:
         if self.is_open:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from tornado.ioloop import IOLoop
 
-__all__ = ["current_loop", "ignore_io_loop", "in_thread_of", "wait_for_thread_of"]
+__all__ = ["current_loop", "ignore_io_loop", "in_thread_of", "run_in_thread_of"]
 
 #: Seconds to wait for a loop that is busy, or that waits for this very thread.
 _PATIENCE = 1.0
@@ -44,9 +45,21 @@ def in_thread_of(loop: asyncio.AbstractEventLoop) -> bool:
         return False
 
 
-def wait_for_thread_of(loop: asyncio.AbstractEventLoop) -> None:
-    """Wait until the loop has done what it was asked before, unless this is its own thread."""
-    if not in_thread_of(loop):
-        done = threading.Event()
-        loop.call_soon_threadsafe(done.set)
-        done.wait(_PATIENCE)
+def run_in_thread_of(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:
+    """Do something where the loop's things may be touched; return when it is done.
+
+    From another thread: at the latest after a second, if the loop is busy for so long.
+    """
+    if in_thread_of(loop):
+        action()
+        return
+    done = threading.Event()
+
+    def act() -> None:
+        try:
+            action()
+        finally:
+            done.set()
+
+    loop.call_soon_threadsafe(act)
+    done.wait(_PATIENCE)

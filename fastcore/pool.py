@@ -15,7 +15,7 @@ from fastcore.addressing import Address, AddressLike, format_address, parse_addr
 from fastcore.calls import RemoteCall
 from fastcore.channel import Channel, channel_of
 from fastcore.errors import RPCClosed
-from fastcore.loops import current_loop, ignore_io_loop, wait_for_thread_of
+from fastcore.loops import current_loop, ignore_io_loop, run_in_thread_of
 from fastcore.streams import open_stream
 
 __all__ = ["ConnectionPool", "RPCCall", "RemoteServer"]
@@ -329,12 +329,16 @@ class ConnectionPool:
         May be called from any thread. Outside the loop's it returns when the sockets are
         closed, or after a second if the loop is busy for so long.
         """
-        groups = [*self._free.values(), self._taken]
-        channels = [channel for group in groups for channel in list(group)]
-        for channel in channels:
-            channel.close_from_any_thread()
-        for loop in {channel.loop for channel in channels}:
-            wait_for_thread_of(loop)
+        for loop in {channel.loop for channel in self._channels()}:
+            run_in_thread_of(loop, functools.partial(self._close_those_of, loop))
+
+    def _close_those_of(self, loop: asyncio.AbstractEventLoop) -> None:
+        for channel in self._channels():
+            if channel.loop is loop:
+                channel.close()
+
+    def _channels(self) -> list[Channel]:
+        return [channel for group in [*self._free.values(), self._taken] for channel in list(group)]
 
     def _forget(self, address: Address, channel: Channel) -> None:
         """Run when a connection has ended, whoever ended it."""
