@@ -21,6 +21,7 @@ class MessagePath:
     lost: str | None
     closing: bool
     paused: bool
+    watched: bool
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits, compression: str | None) -> None: ...
     @property

@@ -56,7 +56,7 @@ cdef class MessagePath:
     """The way of messages from a socket to their reader, and from their writer to the socket.
 
     A Channel adds what is done now and then: ``close``, ``pause``, ``resume``, ``watch``,
-    ``update_writer``, and the errors ``lost_error`` and ``busy_error``.
+    ``rest``, ``update_writer``, and the errors ``lost_error`` and ``busy_error``.
 
     Parameters
     ----------
@@ -85,6 +85,8 @@ cdef class MessagePath:
     cdef public bint closing
     # Whether too much has arrived; it goes on when `take` finds no more.
     cdef public bint paused
+    # Whether somebody has an eye on the time that the peer takes; see `watchdog.py`.
+    cdef public bint watched
     # Whether the socket may be used: connected, and its TLS handshake done.
     cdef readonly bint is_open
     # Gives the socket's number, or -1 when it is closed; None where something stands between
@@ -282,6 +284,8 @@ cdef class MessagePath:
                 error.keyword = "max_buffer_size"
             raise
         if parts is not None:
+            if self.watched and not len(self.buffer):
+                self.rest()
             header, payload = <tuple> parts
             if self.checks_depth or header and (length_of(header) < 0 or type(payload) is PayloadSink):
                 return decode(header, payload, self.max_decompressed_size, self.limits.max_depth)
@@ -293,7 +297,7 @@ cdef class MessagePath:
             raise self.lost_error(", in the middle of a message" if self.buffer.pending else "")
         if self.paused:
             self.resume()
-        if self.buffer.pending:
+        if not self.watched and self.buffer.pending:
             self.watch()
         return NOTHING
 
@@ -506,6 +510,8 @@ cdef class MessagePath:
             self.update_writer()
             if full:
                 self.watch()
+            elif self.watched:
+                self.rest()
         if full:
             return 0
         if self.closing:

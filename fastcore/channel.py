@@ -150,6 +150,10 @@ class Channel(MessagePath):
         """Have an eye on the time: the peer has begun what it must not leave unfinished."""
         self._watchdog.wake()
 
+    def rest(self) -> None:
+        """Have an eye on the time no longer, if the peer has finished it."""
+        self._watchdog.rest()
+
     def divert(self, on_readable: Callable[[], object]) -> None:
         """Receive no further messages; the callback takes what the socket has."""
         self.reader = None

@@ -3,7 +3,8 @@
 Nothing is noted while messages flow. Where one is left unfinished, or the peer reads
 too slowly, a timer begins to look at counters that are kept anyway, a few times within
 the shortest limit, and sees what hasn't moved since when. So a limit strikes up to a
-quarter late, and never early.
+quarter late, and never early. When nothing is left to wait for the timer goes, because
+a loop that has one needs longer for each of its turns.
 """
 
 from __future__ import annotations
@@ -74,22 +75,35 @@ class Watchdog:
         if self._timer is None and self._period:
             self._look()
 
+    def rest(self) -> None:
+        """Look no more if there is nothing to wait for."""
+        if not self._waits():
+            self.stop()
+
     def stop(self) -> None:
         """Look no more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._channel.watched = False
+
+    def _begun(self) -> int | None:
+        """Give a figure that stays while a message isn't finished; None if none has begun."""
+        # One has begun where bytes are left and somebody waits for the rest.
+        channel = self._channel
+        return channel.messages_in if channel.unread and channel.is_read else None
+
+    def _waits(self) -> bool:
+        return self._begun() is not None or self._channel.full or self._idling.limit is not None
 
     def _look(self) -> None:
         channel = self._channel
         now = channel.loop.time()
         traffic = (channel.bytes_in, channel.bytes_out)
         idle = channel.is_idle is None or channel.is_idle()
-        # A message has begun where bytes are left and somebody waits for the rest.
-        begun = channel.messages_in if channel.unread and channel.is_read else None
-        waits = begun is not None or channel.full or self._idling.limit is not None
-        self._timer = channel.loop.call_later(self._period, self._look) if waits else None
-        if self._reading.is_too_long(begun, now):
+        channel.watched = self._waits()
+        self._timer = channel.loop.call_later(self._period, self._look) if channel.watched else None
+        if self._reading.is_too_long(self._begun(), now):
             self._strike("message_timeout", "a message was begun and not finished", self._reading)
         elif self._writing.is_too_long(channel.bytes_out if channel.full else None, now):
             self._strike("write_timeout", "the peer read nothing of what waits for it", self._writing)

@@ -181,6 +181,24 @@ async def test_many_messages_in_a_row_are_not_one_that_takes_long():
             await asyncio.sleep(0.015)
 
 
+async def test_nobody_looks_at_the_time_when_a_message_is_finished():
+    channels = []
+    async with (
+        served({"hello": lambda stream: channels.append(channel_of(stream))}) as server,
+        stranger_at(server) as stranger,
+    ):
+        message = frame({"op": "hello"})
+        stranger.say(message)
+        assert await stranger.hears() is None
+        assert not channels[0].watched
+        stranger.say(message[:20])
+        while not channels[0].watched:
+            await asyncio.sleep(0.001)
+        stranger.say(message[20:])
+        assert await stranger.hears() is None
+        assert not channels[0].watched
+
+
 async def test_silence_between_messages_is_no_message_that_takes_long():
     async with served(message_timeout=0.05) as server, stranger_at(server) as stranger:
         assert await stranger.is_served()

@@ -139,6 +139,24 @@ async def test_a_client_that_reads_slowly_is_not_dropped():
         stream.close()
 
 
+async def test_nobody_looks_at_the_time_when_the_client_has_caught_up():
+    channels = []
+
+    def big(stream):
+        channels.append(channel_of(stream))
+        return b"x" * 20 * MIB
+
+    async with served({"big": big}) as server:
+        stream = await connect("127.0.0.1", server.port)
+        await write(stream, {"op": "big"})
+        while not (channels and channels[0].full):
+            await asyncio.sleep(0.001)
+        assert channels[0].watched
+        await read(stream)
+        assert not channels[0].watched
+        stream.close()
+
+
 async def test_memory_comes_back_after_a_flood():
     flood = Flood()
     async with served({"flood": flood}) as server:
