@@ -1,3 +1,2 @@
 cpdef object encode(object message, object compression=*)
 cdef Py_ssize_t size_of(list pieces) except -1
-cpdef Py_ssize_t length_of(bytes header)

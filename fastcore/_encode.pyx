@@ -12,14 +12,14 @@ once. The way back is in ``protocol.py``.
 """
 
 from cpython.bytearray cimport PyByteArray_GET_SIZE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_Check
-from libc.string cimport memcmp, memcpy, memset
 
 import msgpack
 
-from fastcore._buffer cimport LARGEST_SIZE
 from fastcore._framing cimport frame
+from fastcore._header cimport length_header
 
 from fastcore._framing import SENTINEL
 from fastcore.compressions import compressions
@@ -39,8 +39,8 @@ cdef enum:
     _COMPRESS = 1_000
     # A Packer never gives its memory back, so it goes after a payload of more bytes.
     _FORGET = 1_048_576
-    # The first memory of what is packed around values: little, most of the time.
-    _PARTS = 1024
+    # Parts that are packed one by one are put together, at the latest, when there are so many.
+    _MANY = 1_000
     # msgpack refuses to pack deeper than this, so nothing is looked for below it.
     _MAX_DEPTH = 1024
 
@@ -50,6 +50,10 @@ cdef bytes _SENTINEL = SENTINEL
 # Making a Packer costs more than packing a small message, so one is kept for all.
 cdef object _pack = msgpack.Packer(use_bin_type=True).pack
 cdef bint _packing = False
+# Another one, as `_pack` may be at work when these are called.
+_heads = msgpack.Packer()
+cdef object _pack_map_header = _heads.pack_map_header
+cdef object _pack_array_header = _heads.pack_array_header
 
 
 cpdef object encode(object message, object compression=None):
@@ -67,7 +71,7 @@ cpdef object encode(object message, object compression=None):
     -------
     bytes, or list of bytes and memoryview
         One frame; a large one in pieces, to be sent one after the other. Binary values
-        of 64 KiB and more are views of the caller's own memory: they must not change
+        of 64 KiB and more are the caller's own, or views of them: they must not change
         until they are sent.
 
     Raises
@@ -127,63 +131,6 @@ cdef list _compressed(bytes payload, object compression):
     return [len(packed).to_bytes(4, "little") + packed, payload, _SENTINEL]
 
 
-# ---- the header that most messages have, if they have one: {"length": a number}
-
-# Up to the number, which is one of the tokens uint 8, 16, 32, 64.
-cdef bytes _BEFORE_LENGTH = b"\x81\xa6length"
-cdef enum:
-    _BEFORE = 8
-    _UINT_8 = 0xcc
-
-
-def length_header(unsigned long long length, /) -> bytes:
-    """Make the header of a payload of so many bytes, with the four of its own length.
-
-    Examples
-    --------
-    >>> length_header(5_000)
-    b'\\x0b\\x00\\x00\\x00\\x81\\xa6length\\xcd\\x13\\x88'
-    """
-    cdef int kind = _UINT_8, width = 1, i
-    while width < 8 and length >> 8 * width:
-        kind += 1
-        width *= 2
-    header = PyBytes_FromStringAndSize(NULL, 4 + _BEFORE + 1 + width)
-    cdef char *out = PyBytes_AS_STRING(header)
-    memset(out, 0, 4)
-    out[0] = <char> (_BEFORE + 1 + width)
-    memcpy(out + 4, PyBytes_AS_STRING(_BEFORE_LENGTH), _BEFORE)
-    out += 4 + _BEFORE
-    out[0] = <char> kind
-    for i in range(width):
-        out[width - i] = <char> (length >> 8 * i & 0xff)
-    return header
-
-
-cpdef Py_ssize_t length_of(bytes header):
-    """Read what `length_header` wrote, without its first four bytes; -1 if it is another header.
-
-    Examples
-    --------
-    >>> length_of(length_header(5_000)[4:])
-    5000
-    """
-    if header is None:
-        raise TypeError("a header is bytes, not None")
-    cdef const unsigned char *data = <const unsigned char *> PyBytes_AS_STRING(header)
-    cdef Py_ssize_t width = PyBytes_GET_SIZE(header) - _BEFORE - 1
-    cdef unsigned long long length = 0
-    cdef Py_ssize_t i
-    if width < 1 or width > 8 or memcmp(data, PyBytes_AS_STRING(_BEFORE_LENGTH), _BEFORE):
-        return -1
-    data += _BEFORE
-    if not _UINT_8 <= data[0] < _UINT_8 + 4 or width != 1 << data[0] - _UINT_8:
-        return -1
-    for i in range(width):
-        length = length << 8 | data[1 + i]
-    return <Py_ssize_t> length if length <= <unsigned long long> LARGEST_SIZE else -1
-
-
 # ---- values that are sent from where they lie
 
 cdef enum Search:
@@ -226,10 +173,12 @@ cdef Search _find_in_place(object value, int depth) except? MISSING:
 
 
 cdef list _in_pieces(object message):
-    packer = msgpack.Packer(use_bin_type=True, autoreset=False, buf_size=_PARTS)
     cdef list pieces = []
-    _pack_around(message, packer, pieces, _MAX_DEPTH)
-    pieces.append(packer.bytes() + _SENTINEL)
+    # What comes after the last piece, in parts.
+    cdef list parts = []
+    _pack_around(message, parts, pieces, _MAX_DEPTH)
+    parts.append(_SENTINEL)
+    pieces.append(b"".join(parts))
     pieces[0] = length_header(size_of(pieces) - PyBytes_GET_SIZE(_SENTINEL)) + <bytes> pieces[0]
     return pieces
 
@@ -242,33 +191,50 @@ cdef Py_ssize_t size_of(list pieces) except -1:
     return size
 
 
-cdef int _pack_around(object value, object packer, list pieces, int depth) except -1:
+cdef int _pack_around(object value, list parts, list pieces, int depth) except -1:
     """Pack a value, but put the values in it that aren't copied into pieces as they are."""
     cdef object key, item
     cdef Search found = _find_in_place(value, depth)
     if found == TOO_DEEP:
         raise ValueError("recursion limit exceeded: a message is nested too deep, or holds itself")
+    if PyList_GET_SIZE(parts) >= _MANY:
+        _end_piece(parts, pieces)
     if found == MISSING:
-        packer.pack(value)
+        parts.append(pack(value))
     elif isinstance(value, dict):
-        packer.pack_map_header(len(value))
+        parts.append(_pack_map_header(len(value)))
         # A kind of dict may have items of its own; msgpack asks for them too.
         for key, item in value.items():
-            packer.pack(key)
-            _pack_around(item, packer, pieces, depth - 1)
+            parts.append(pack(key))
+            _pack_around(item, parts, pieces, depth - 1)
     elif isinstance(value, (list, tuple)):
-        packer.pack_array_header(len(value))
+        parts.append(_pack_array_header(len(value)))
         for item in value:
-            _pack_around(item, packer, pieces, depth - 1)
+            _pack_around(item, parts, pieces, depth - 1)
     else:
-        view = memoryview(value).cast("B")
-        size = len(view)
-        if size > _MAX_BIN:
-            raise ValueError(
-                f"a binary value of {size:,} bytes can't be sent: MessagePack holds up to "
-                f"{_MAX_BIN:,} bytes in one value; send it in parts"
-            )
-        pieces.append(packer.bytes() + b"\xc6" + size.to_bytes(4, "big"))
-        packer.reset()
-        pieces.append(view)
+        piece = value if type(value) is bytes else memoryview(value).cast("B")
+        parts.append(_bin_head(len(piece)))
+        _end_piece(parts, pieces)
+        pieces.append(piece)
     return 0
+
+
+cdef int _end_piece(list parts, list pieces) except -1:
+    pieces.append(b"".join(parts))
+    parts.clear()
+    return 0
+
+
+cdef bytes _bin_head(Py_ssize_t size):
+    """What stands before the bytes of a large value: the token bin 32."""
+    cdef unsigned char head[5]
+    cdef int i
+    if size > _MAX_BIN:
+        raise ValueError(
+            f"a binary value of {size:,} bytes can't be sent: MessagePack holds up to "
+            f"{_MAX_BIN:,} bytes in one value; send it in parts"
+        )
+    head[0] = 0xc6
+    for i in range(4):
+        head[4 - i] = size >> 8 * i & 0xff
+    return PyBytes_FromStringAndSize(<char *> head, 5)

@@ -315,8 +315,8 @@ cdef class MessageBuffer(Buffer):
     cdef int check_length(self, object length) except -1:
         if not isinstance(length, int) or length < 0:
             raise ValueError(f"read_header gave {length!r} as the length of a payload; it is 0 or more bytes")
-        limit = min(self.max_frame_size, LARGEST_SIZE)
-        if self.body + length > limit:
+        cdef Py_ssize_t limit = min(self.max_frame_size, LARGEST_SIZE)
+        if length > limit - self.body:
             raise FrameTooLarge("frame", self.body + length, limit, "max_frame_size")
         return 0
 

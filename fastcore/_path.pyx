@@ -8,9 +8,12 @@ in ``channel.py``: a Channel is a MessagePath. This half is compiled because a s
 message costs hardly more than the steps between its socket and its handler.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
-from cpython.object cimport PyObject_Call
+from cpython.list cimport PyList_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from cpython.object cimport PyObject, PyObject_Call
 from cpython.time cimport monotonic
 
 import asyncio
@@ -18,21 +21,30 @@ from collections import deque
 
 import msgpack
 
-from fastcore._encode cimport encode, length_of
+from fastcore._encode cimport encode
 from fastcore._framing cimport MessageBuffer
+from fastcore._header cimport length_of
 from fastcore._outbox cimport MAX_PIECES, Outbox
 
+from fastcore._header import read_header
 from fastcore._values import PayloadSink
 from fastcore.errors import FrameTooLarge
 from fastcore._futures import given_up, is_busy, set_result_now, unobserved
 from fastcore.limits import MAX_DEPTH
-from fastcore.protocol import bad_payload, decode, read_header
+from fastcore.protocol import bad_payload, decode
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *)
 
 cdef extern from "_socket.h":
     const bint SOCKETS_ARE_FILES
     const Py_ssize_t WOULD_BLOCK
     Py_ssize_t socket_recv(int fd, void *data, size_t size)
     Py_ssize_t socket_send(int fd, const void *data, size_t size)
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    Py_ssize_t socket_send_pieces(int fd, iovec *pieces, int count) nogil
     bint socket_at_end(int fd)
 
 cdef enum:
@@ -42,6 +54,10 @@ cdef enum:
     BATCH = 65_536
     # Messages that may be read, or written, without giving other connections a turn.
     MESSAGES_PER_TURN = 256
+    # Bytes of further messages that are decoded together with the first one.
+    AHEAD = 4_096
+    # Pieces of one message that leave without the steps of Python's socket object.
+    FEW_PIECES = 16
 
 # Seconds that are longer than most turns of a loop.
 cdef double A_TURN = 0.001
@@ -460,9 +476,12 @@ cdef class MessagePath:
     cdef Py_ssize_t send_frame(self, object frame) except? -1:
         """Send what the socket takes at once; the number of bytes."""
         cdef Py_ssize_t sent
-        cdef int fd = self.descriptor() if type(frame) is bytes else -1
-        if fd >= 0:
-            sent = socket_send(fd, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+        cdef int fd = self.descriptor()
+        if fd >= 0 and (type(frame) is bytes or PyList_GET_SIZE(frame) <= FEW_PIECES):
+            if type(frame) is bytes:
+                sent = socket_send(fd, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+            else:
+                sent = send_pieces(fd, frame)
             if sent == -1:
                 PyErr_SetFromErrno(OSError)
             return max(sent, 0)
@@ -527,6 +546,25 @@ cdef class MessagePath:
         self.full = False
         writers, self.writers = self.writers, deque()
         return [future for _, future in writers]
+
+
+cdef Py_ssize_t send_pieces(int fd, list frame) except? -1:
+    """As `socket_send`, for a frame in few pieces."""
+    cdef iovec pieces[FEW_PIECES]
+    cdef int count = 0
+    cdef Py_ssize_t sent
+    for piece in frame:
+        if type(piece) is bytes:
+            pieces[count].iov_base = PyBytes_AS_STRING(piece)
+            pieces[count].iov_len = PyBytes_GET_SIZE(piece)
+        else:
+            pieces[count].iov_base = PyMemoryView_GET_BUFFER(piece).buf
+            pieces[count].iov_len = PyMemoryView_GET_BUFFER(piece).len
+        count += 1
+    # These may be many bytes: other threads can run meanwhile.
+    with nogil:
+        sent = socket_send_pieces(fd, pieces, count)
+    return sent
 
 
 def _set_done(future):

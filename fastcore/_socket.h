@@ -1,6 +1,6 @@
-/* The two system calls of a small message, without the steps of Python's socket objects:
- * those cost about as much as the call itself. For non-blocking sockets; the GIL stays
- * held, which takes less time than letting it go.
+/* The system calls of a message, without the steps of Python's socket objects: those
+ * cost about as much as the call itself. For non-blocking sockets. The GIL stays held for
+ * small messages, which takes less time than letting it go.
  *
  * Only where a socket is a file descriptor. Elsewhere the socket objects do it.
  */
@@ -18,11 +18,19 @@
 #define socket_recv(fd, data, size) (errno = ENOSYS, (void)(fd), (void)(data), (void)(size), -1)
 #define socket_send(fd, data, size) (errno = ENOSYS, (void)(fd), (void)(data), (void)(size), -1)
 
+#define socket_send_pieces(fd, pieces, count) (errno = ENOSYS, (void)(fd), (void)(pieces), (void)(count), -1)
+
+struct iovec {
+    void *iov_base;
+    size_t iov_len;
+};
+
 #define socket_at_end(fd) ((void)(fd), 0)
 
 #else
 
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #define SOCKETS_ARE_FILES 1
 
@@ -41,6 +49,12 @@ static inline ptrdiff_t socket_recv(int fd, void *data, size_t size)
 static inline ptrdiff_t socket_send(int fd, const void *data, size_t size)
 {
     return socket_result(send(fd, data, size, 0));
+}
+
+static inline ptrdiff_t socket_send_pieces(int fd, struct iovec *pieces, int count)
+{
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = count};
+    return socket_result(sendmsg(fd, &message, 0));
 }
 
 /* Whether the peer has closed its side, and all its bytes were received. */

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from fastcore._encode import Piece, encode, length_of
-from fastcore._values import LARGE, PayloadSink, is_deeper
+from fastcore._encode import Piece, encode
+from fastcore._header import read_header, unpack_header
+from fastcore._values import PayloadSink, is_deeper
 from fastcore.compressions import compressions
 from fastcore.errors import BadMessage, FrameTooLarge, TooDeep
 from fastcore.limits import MAX_DEPTH
@@ -28,55 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Piece", "bad_payload", "compressions", "decode", "encode", "read_header"]
 
 unpack = msgpack.unpackb
-
-
-def read_header(header: bytes) -> int | Sink | None:
-    """Tell the framing engine how long a payload is, if its header says so.
-
-    Parameters
-    ----------
-    header : bytes
-        The header of a message, without its length.
-
-    Returns
-    -------
-    int, Sink or None
-        The payload's length in bytes; or, for a long one, the sink that receives it;
-        None if the payload ends at the first sentinel.
-
-    Raises
-    ------
-    BadMessage
-        If the bytes are no header.
-
-    Examples
-    --------
-    >>> import msgpack
-    >>> read_header(msgpack.packb({'length': 1000}))
-    1000
-    """
-    length = length_of(header)
-    if length < 0:
-        fields = _unpack_header(header)
-        told = fields.get("length")
-        if told is None:
-            return None
-        if type(told) is not int or not 0 <= told < 2**63:
-            raise BadMessage(f"the header's length is {told!r}, not a number of bytes")
-        if "compression" in fields:
-            return told
-        length = told
-    return PayloadSink(length) if length >= LARGE else length
-
-
-def _unpack_header(header: bytes) -> dict[str, Any]:
-    try:
-        fields = msgpack.unpackb(header)
-    except Exception as error:
-        raise BadMessage(f"the header of a message can't be decoded: {error!r}") from error
-    if not isinstance(fields, dict):
-        raise BadMessage(f"the header of a message is a {type(fields).__name__}, not a map")
-    return fields
 
 
 def decode(
@@ -117,7 +69,7 @@ def decode(
         if isinstance(payload, PayloadSink):
             _check_depth(payload.skeleton, max_depth)
             return _decode_skeleton(payload)
-        algorithm = _unpack_header(header).get("compression") if header else None
+        algorithm = unpack_header(header).get("compression") if header else None
         if algorithm is not None:
             payload = _decompress(algorithm, payload, max_decompressed_size)
         _check_depth(payload, max_depth)
