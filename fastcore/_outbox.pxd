@@ -5,7 +5,7 @@ cdef enum:
 
 cdef class Outbox:
     # Of bytes and memoryviews, the first one first.
-    cdef object pieces
+    cdef list pieces
     # In bytes: what waits, and what has been sent, ever.
     cdef readonly Py_ssize_t unsent
     cdef readonly long long sent

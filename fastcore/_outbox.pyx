@@ -2,11 +2,9 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE
 
 from fastcore._encode cimport size_of
-
-from collections import deque
-from itertools import islice
 
 cdef enum:
     # Below this size, gluing pieces together costs less than handing them over one by one.
@@ -28,7 +26,7 @@ cdef class Outbox:
     """
 
     def __cinit__(self):
-        self.pieces = deque()
+        self.pieces = []
 
     cpdef int put(self, object frame) except -1:
         """Append a frame: bytes, or a list of its pieces."""
@@ -36,9 +34,8 @@ cdef class Outbox:
             self.pieces.append(frame)
             self.unsent += PyBytes_GET_SIZE(frame)
         else:
-            for piece in frame:
-                self.pieces.append(piece)
-                self.unsent += len(piece)
+            self.pieces += <list> frame
+            self.unsent += size_of(frame)
         return 0
 
     cdef bint put_rest(self, object frame, Py_ssize_t sent) except -1:
@@ -77,10 +74,10 @@ cdef class Outbox:
         cdef Py_ssize_t sent
         try:
             while self.pieces:
-                if len(self.pieces) > 1:
+                if PyList_GET_SIZE(self.pieces) > 1:
                     self.glue()
-                if len(self.pieces) > 1 and sendmsg is not None:
-                    sent = sendmsg(list(islice(self.pieces, MAX_PIECES)))
+                if PyList_GET_SIZE(self.pieces) > 1 and sendmsg is not None:
+                    sent = sendmsg(self.pieces[:MAX_PIECES])
                 else:
                     sent = send(self.pieces[0])
                 if not sent:
@@ -92,28 +89,30 @@ cdef class Outbox:
 
     cdef int glue(self) except -1:
         """Make one piece of the small ones at the front."""
-        pieces = self.pieces
+        cdef list pieces = self.pieces
+        cdef Py_ssize_t small = 0
         if self.unsent <= GLUE:
-            glued = b"".join(pieces)
-            pieces.clear()
-            pieces.append(glued)
-        elif len(pieces) > 3:
+            small = PyList_GET_SIZE(pieces)
+        elif PyList_GET_SIZE(pieces) > 3:
             # More than one message. The pieces of a single large one stay as they are.
-            small = []
-            while pieces and len(pieces[0]) < GLUE:
-                small.append(pieces.popleft())
-            if small:
-                pieces.appendleft(b"".join(small))
+            while small < PyList_GET_SIZE(pieces) and len(pieces[small]) < GLUE:
+                small += 1
+        if small > 1:
+            pieces[:small] = [b"".join(pieces[:small])]
         return 0
 
     cdef int advance(self, Py_ssize_t sent) except -1:
-        pieces = self.pieces
+        cdef list pieces = self.pieces
+        cdef Py_ssize_t gone = 0
         self.sent += sent
         self.unsent -= sent
         while sent:
-            piece = pieces.popleft()
+            piece = pieces[gone]
             if len(piece) > sent:
-                pieces.appendleft(memoryview(piece)[sent:])
-                return 0
+                pieces[gone] = memoryview(piece)[sent:]
+                break
             sent -= len(piece)
+            gone += 1
+        # Together: each removal from the front moves all that comes after.
+        del pieces[:gone]
         return 0

@@ -17,7 +17,6 @@ from cpython.object cimport PyObject, PyObject_Call
 from cpython.time cimport monotonic
 
 import asyncio
-from collections import deque
 
 import msgpack
 
@@ -65,7 +64,16 @@ cdef double A_TURN = 0.001
 # What `take` gives while no message is complete; None is a message.
 cdef object NOTHING = object()
 cdef type Future = asyncio.Future
+# Looked up once, and not for each message.
+cdef object set_result = Future.set_result
 cdef object unpack = msgpack.unpackb
+
+
+@cython.final
+cdef class Mistake:
+    """What is read in the place of a message that is none."""
+
+    cdef object error
 
 
 cdef class MessagePath:
@@ -122,10 +130,16 @@ cdef class MessagePath:
     cdef bint checks_depth
     cdef Py_ssize_t max_decompressed_size
     cdef Py_ssize_t max_waiting
+    # Messages that nobody has taken yet, decoded already; the next one is the last here.
+    cdef list ahead
+    # How many bytes those were, at first.
+    cdef readonly Py_ssize_t size_ahead
     # The Future of the read that waits.
     cdef object waiting
-    # (how many bytes must have been sent in all, who waits for that)
-    cdef object writers
+    # Pairs: how many bytes must have been sent in all, and the Future that waits for that.
+    cdef list writers
+    # What writes are answered with as long as nobody has to wait.
+    cdef object written
     # What was done in this turn of the loop.
     cdef int read_in_turn
     cdef int written_in_turn
@@ -150,7 +164,8 @@ cdef class MessagePath:
         self.checks_depth = limits.max_depth < MAX_DEPTH
         self.max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
         self.max_waiting = limits.max_waiting
-        self.writers = deque()
+        self.ahead = []
+        self.writers = []
 
     def use(self, recv_into, send_bytes, sendmsg, fileno=None):
         """Receive and send from now on, by these functions of a non-blocking socket.
@@ -277,7 +292,7 @@ cdef class MessagePath:
                 self.close(error)
                 return 0
             self.reader = reader
-            if not len(self.buffer) and not self.paused:
+            if not self.ahead and not len(self.buffer) and not self.paused:
                 return 0
         self.look_later()
         return 0
@@ -293,6 +308,44 @@ cdef class MessagePath:
         ConnectionLost
             The connection has ended and all its messages were taken.
         """
+        if not self.ahead:
+            message = self.decode_next()
+            if message is not NOTHING and len(self.buffer):
+                self.decode_ahead()
+            return message
+        message = self.ahead.pop()
+        if not self.ahead:
+            self.size_ahead = 0
+        if type(message) is Mistake:
+            raise (<Mistake> message).error
+        return message
+
+    cdef int decode_ahead(self) except -1:
+        """Decode some of the messages that are here.
+
+        One after the other, without what their readers do in between, small messages
+        take a quarter less: the processor has at hand what decoding needs.
+        """
+        cdef Mistake mistake
+        cdef Py_ssize_t held = len(self.buffer)
+        while len(self.buffer) > max(held - AHEAD, 0):
+            try:
+                message = self.decode_next()
+            except Exception as error:
+                mistake = Mistake.__new__(Mistake)
+                mistake.error = error
+                self.ahead.append(mistake)
+                break
+            if message is NOTHING:
+                break
+            self.ahead.append(message)
+        self.ahead.reverse()
+        if self.ahead:
+            self.size_ahead = held - len(self.buffer)
+        return 0
+
+    cdef object decode_next(self):
+        """As `take`, when nothing has been decoded ahead."""
         try:
             parts = self.buffer.next_message()
         except FrameTooLarge as error:
@@ -326,7 +379,7 @@ cdef class MessagePath:
                 self.read_in_turn += 1
                 message = self.take()
                 if message is not NOTHING:
-                    future.set_result(message)
+                    set_result(future, message)
                     return future
             else:
                 # The message stays where it is for a turn, so a read given up loses nothing.
@@ -400,7 +453,7 @@ cdef class MessagePath:
     @property
     def in_step(self):
         """Whether the connection lasts, and nothing has arrived that nobody asked for."""
-        return self.lost is None and not self.closing and not len(self.buffer)
+        return self.lost is None and not self.closing and not self.ahead and not len(self.buffer)
 
     # ---- out
 
@@ -410,23 +463,35 @@ cdef class MessagePath:
         It is done at once unless the connection is full, or isn't open yet; then it is
         done when the message has left. It holds the error, where there is one.
         """
-        future = self.new_future()
         try:
             self.put(message)
             if self.lost is not None:
                 raise self.lost_error()
         except Exception as error:
+            future = self.new_future()
             future.set_exception(error)
             return unobserved(future)
         self.written_in_turn += 1
         if self.full or not self.is_open:
+            future = self.new_future()
             self.writers.append((self.outbox.sent + self.outbox.unsent, future))
         elif self.written_in_turn > MESSAGES_PER_TURN:
             self.written_in_turn = 0
+            future = self.new_future()
             self.loop.call_soon(_set_done, future)
         else:
-            future.set_result(None)
+            future = self.done_future()
         return future
+
+    cdef object done_future(self):
+        """A Future that is done: the same as last time, if nobody has kept it.
+
+        Making one costs more than sending a small message.
+        """
+        if self.written is None or Py_REFCNT(<PyObject *> self.written) > 1:
+            self.written = self.new_future()
+            set_result(self.written, None)
+        return self.written
 
     def send(self, message):
         """Send a message without waiting until it has left.
@@ -518,9 +583,18 @@ cdef class MessagePath:
         except OSError as error:
             self.close(error)
             return 0
-        while self.writers and self.writers[0][0] <= self.outbox.sent:
-            _set_done(self.writers.popleft()[1])
+        if self.writers:
+            self.answer_writers()
         self.set_full(self.outbox.unsent > 0)
+        return 0
+
+    cdef int answer_writers(self) except -1:
+        cdef list writers = self.writers
+        cdef Py_ssize_t done = 0
+        while done < PyList_GET_SIZE(writers) and writers[done][0] <= self.outbox.sent:
+            _set_done(writers[done][1])
+            done += 1
+        del writers[:done]
         return 0
 
     cdef int set_full(self, bint full) except -1:
@@ -544,7 +618,7 @@ cdef class MessagePath:
         """Drop what waits to be sent; give the Futures of those who wait for that."""
         self.outbox.clear()
         self.full = False
-        writers, self.writers = self.writers, deque()
+        writers, self.writers = self.writers, []
         return [future for _, future in writers]
 
 

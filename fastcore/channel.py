@@ -100,7 +100,7 @@ class Channel(MessagePath):
     @property
     def unread(self) -> int:
         """Bytes that have arrived, of messages that nobody took."""
-        return self.buffer.pending
+        return self.buffer.pending + self.size_ahead
 
     @property
     def unsent(self) -> int:
@@ -110,11 +110,11 @@ class Channel(MessagePath):
     @property
     def held(self) -> int:
         """Bytes of memory that hold what has arrived and what waits to be sent."""
-        return (sys.getsizeof(self.buffer) if self.buffer else 0) + self.outbox.unsent
+        return (sys.getsizeof(self.buffer) if self.buffer else 0) + self.size_ahead + self.outbox.unsent
 
     @property
     def messages_in(self) -> int:
-        """Messages that were taken, ever."""
+        """Messages that were taken, or decoded ahead, ever."""
         return self.buffer.taken
 
     @property
