@@ -31,8 +31,12 @@ class _Stillness:
 
     def __init__(self, limit: float | None) -> None:
         self.limit = limit
-        self._figures: object = None
         self._since = 0.0
+        self.forget()
+
+    def forget(self) -> None:
+        """Count from the next figures on."""
+        self._figures: object = None
 
     def is_too_long(self, figures: object, now: float) -> bool:
         """Say so, given the figures that should move; None where nothing should."""
@@ -86,6 +90,9 @@ class Watchdog:
             self._timer.cancel()
             self._timer = None
         self._channel.watched = False
+        # The same message may wait to be finished again, after a time in which nobody wanted it.
+        for stillness in (self._reading, self._writing, self._idling):
+            stillness.forget()
 
     def _begun(self) -> int | None:
         """Give a figure that stays while a message isn't finished; None if none has begun."""
