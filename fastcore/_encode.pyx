@@ -44,6 +44,7 @@ cdef enum:
     # msgpack refuses to pack deeper than this, so nothing is looked for below it.
     _MAX_DEPTH = 1024
 
+cdef object ExtType = msgpack.ExtType
 cdef Py_ssize_t _MAX_BIN = 0xffff_ffff
 cdef bytes _SENTINEL = SENTINEL
 
@@ -164,7 +165,7 @@ cdef Search _find_in_place(object value, int depth) except? MISSING:
             found = _find_in_place(item, depth - 1)
             if found != MISSING:
                 return found
-    elif isinstance(value, tuple):
+    elif isinstance(value, tuple) and not isinstance(value, ExtType):
         for item in <tuple> value:
             found = _find_in_place(item, depth - 1)
             if found != MISSING:

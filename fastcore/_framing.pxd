@@ -34,6 +34,7 @@ cdef class MessageBuffer(Buffer):
     cdef Py_ssize_t skipped
 
     cpdef next_message(self)
+    cdef bint is_plain(self)
     cdef int open_message(self) except -1
     cdef int ask_header(self) except -1
     cdef int check_length(self, object length) except -1

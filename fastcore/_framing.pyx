@@ -261,6 +261,14 @@ cdef class MessageBuffer(Buffer):
             self.settle()
         return self.take(size) if size >= 0 else None
 
+    cdef bint is_plain(self):
+        """Whether the next message has no header, and nothing of it was looked at yet."""
+        cdef const uint8_t *start
+        if self.stage != AT_START or self.tail - self.head < LENGTH_SIZE:
+            return False
+        start = self.block.data + self.head
+        return (start[0] | start[1] | start[2] | start[3]) == 0
+
     cdef int open_message(self) except -1:
         """Read header length and header, and move on to the stage that they lead to."""
         cdef Py_ssize_t held = self.tail - self.head

@@ -8,7 +8,6 @@ in ``channel.py``: a Channel is a MessagePath. This half is compiled because a s
 message costs hardly more than the steps between its socket and its handler.
 """
 
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.list cimport PyList_GET_SIZE
@@ -34,6 +33,7 @@ from fastcore.protocol import bad_payload, decode
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject *)
+    bint PyExceptionInstance_Check(object)
 
 cdef extern from "_socket.h":
     const bint SOCKETS_ARE_FILES
@@ -53,7 +53,7 @@ cdef enum:
     BATCH = 65_536
     # Messages that may be read, or written, without giving other connections a turn.
     MESSAGES_PER_TURN = 256
-    # Bytes of further messages that are decoded together with the first one.
+    # Bytes of further small messages that are decoded together with the first one.
     AHEAD = 4_096
     # Pieces of one message that leave without the steps of Python's socket object.
     FEW_PIECES = 16
@@ -67,13 +67,6 @@ cdef type Future = asyncio.Future
 # Looked up once, and not for each message.
 cdef object set_result = Future.set_result
 cdef object unpack = msgpack.unpackb
-
-
-@cython.final
-cdef class Mistake:
-    """What is read in the place of a message that is none."""
-
-    cdef object error
 
 
 cdef class MessagePath:
@@ -131,6 +124,7 @@ cdef class MessagePath:
     cdef Py_ssize_t max_decompressed_size
     cdef Py_ssize_t max_waiting
     # Messages that nobody has taken yet, decoded already; the next one is the last here.
+    # What MessagePack never gives stands for itself: the parts of a large one, an error.
     cdef list ahead
     # How many bytes those were, at first.
     cdef readonly Py_ssize_t size_ahead
@@ -309,43 +303,50 @@ cdef class MessagePath:
             The connection has ended and all its messages were taken.
         """
         if not self.ahead:
-            message = self.decode_next()
-            if message is not NOTHING and len(self.buffer):
+            parts = self.next_parts()
+            if parts is None:
+                return NOTHING
+            message = self.message_of(parts)
+            if len(self.buffer):
                 self.decode_ahead()
             return message
         message = self.ahead.pop()
         if not self.ahead:
             self.size_ahead = 0
-        if type(message) is Mistake:
-            raise (<Mistake> message).error
+        if type(message) is tuple:
+            return self.message_of(message)
+        if PyExceptionInstance_Check(message):
+            raise message
         return message
 
     cdef int decode_ahead(self) except -1:
-        """Decode some of the messages that are here.
+        """Decode some of the small messages that are here.
 
-        One after the other, without what their readers do in between, small messages
-        take a quarter less: the processor has at hand what decoding needs.
+        One after the other, without what their readers do in between, each takes a
+        quarter less: the processor has at hand what decoding needs. A large one waits for
+        its turn, as it may become much larger yet.
         """
-        cdef Mistake mistake
         cdef Py_ssize_t held = len(self.buffer)
-        while len(self.buffer) > max(held - AHEAD, 0):
+        if held > self.buffer.max_frame_size:
+            # The buffer could fail, and what is ahead of that would be lost.
+            return 0
+        while len(self.buffer) > max(held - AHEAD, 0) and self.buffer.is_plain():
             try:
-                message = self.decode_next()
+                message = self.buffer.next_message()
+                if message is None:
+                    break
+                if type((<tuple> message)[1]) is bytes:
+                    message = self.message_of(message)
             except Exception as error:
-                mistake = Mistake.__new__(Mistake)
-                mistake.error = error
-                self.ahead.append(mistake)
-                break
-            if message is NOTHING:
-                break
+                message = error
             self.ahead.append(message)
         self.ahead.reverse()
         if self.ahead:
             self.size_ahead = held - len(self.buffer)
         return 0
 
-    cdef object decode_next(self):
-        """As `take`, when nothing has been decoded ahead."""
+    cdef tuple next_parts(self):
+        """Header and payload of the next message, or None while it isn't complete."""
         try:
             parts = self.buffer.next_message()
         except FrameTooLarge as error:
@@ -355,20 +356,23 @@ cdef class MessagePath:
         if parts is not None:
             if self.watched and not len(self.buffer):
                 self.rest()
-            header, payload = <tuple> parts
-            if self.checks_depth or header and (length_of(header) < 0 or type(payload) is PayloadSink):
-                return decode(header, payload, self.max_decompressed_size, self.limits.max_depth)
-            try:
-                return unpack(payload, strict_map_key=False)
-            except Exception as error:
-                raise bad_payload(error) from error
+            return parts
         if self.lost is not None:
             raise self.lost_error(", in the middle of a message" if self.buffer.pending else "")
         if self.paused:
             self.resume()
         if not self.watched and self.buffer.pending:
             self.watch()
-        return NOTHING
+        return None
+
+    cdef object message_of(self, tuple parts):
+        header, payload = parts
+        if self.checks_depth or header and (length_of(header) < 0 or type(payload) is PayloadSink):
+            return decode(header, payload, self.max_decompressed_size, self.limits.max_depth)
+        try:
+            return unpack(payload, strict_map_key=False)
+        except Exception as error:
+            raise bad_payload(error) from error
 
     def read(self):
         """Give a Future of the next message."""
@@ -389,6 +393,9 @@ cdef class MessagePath:
             self.fail(future, error)
             return future
         self.waiting = future
+        if not self.watched and self.buffer.pending:
+            # Only now there is somebody for whom its rest is late.
+            self.watch()
         return future
 
     cdef int resolve(self) except -1:

@@ -184,6 +184,9 @@ def send_recv(
             call.fail(channel.busy_error())
         else:
             call.start(channel, _StaysOpen(), message)
+            if channel.unread:
+                # What came before anybody asked is the next message all the same.
+                channel.loop.call_soon(channel.look)
         return call
     address = parse_address(arg, addr=addr, ip=ip, port=port)
     loop = current_loop()

@@ -112,6 +112,12 @@ def test_a_header_is_read_as_msgpack_reads_it_or_left_to_it(header):
     assert length == -1 or msgpack.unpackb(header) == {"length": length}
 
 
+@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [BIG, v]], ids=["alone", "beside a value in place"])
+def test_a_large_extension_stays_one(wrap):
+    message = wrap(msgpack.ExtType(5, BIG))
+    assert b"".join(encode(message)).endswith(msgpack.packb(message) + SENTINEL)
+
+
 def test_it_arrives_as_bytes():
     (value,) = receive_in_pieces(b"".join(encode([bytearray(BIG)])), [70_000])
     assert type(value) is bytes

@@ -11,6 +11,7 @@ from wire import SENTINEL, frame, raw_frame, served, stranger_at
 
 from fastcore import ConnectionLost, FrameTooLarge, Server, connect, read, rpc, write
 from fastcore.channel import channel_of
+from fastcore.compressions import Compression, compressions
 from fastcore.limits import Limits
 
 
@@ -152,6 +153,42 @@ async def drip(stranger, data: bytes) -> None:
         await asyncio.sleep(0.02)
 
 
+async def test_what_comes_before_a_message_without_end_is_answered_first():
+    async with served(max_buffer_size=1000) as server, stranger_at(server) as stranger:
+        good = frame({"op": "add", "x": 1, "y": 2})
+        stranger.say(good, frame({"op": "unknown"}), good, b"\0\0\0\0" + b"x" * 2000)
+        assert await stranger.hears() == 3
+        assert "unknown" in await stranger.hears_error()
+        assert await stranger.hears() == 3
+        assert "max_buffer_size=" in await stranger.hears_error()
+        assert await stranger.hears_the_end() == b""
+
+
+async def test_a_compressed_message_stays_so_until_its_turn_comes(monkeypatch):
+    decompressed = []
+
+    def decompress(data, limit):
+        decompressed.append(data)
+        return bytes(data)
+
+    go_on = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def busy(stream):
+        begun.set()
+        await go_on.wait()
+
+    monkeypatch.setitem(compressions, "counted", Compression(bytes, decompress))
+    async with served({"busy": busy}) as server, stranger_at(server) as stranger:
+        message = {"op": "add", "x": 1, "y": 2}
+        stranger.say(frame({"op": "busy"}), frame(message), frame(message, compression="counted"))
+        await begun.wait()
+        assert not decompressed
+        go_on.set()
+        assert [await stranger.hears() for _ in range(3)] == [None, 3, 3]
+        assert decompressed
+
+
 async def test_a_message_that_drips_in_is_given_up_after_a_time(caplog):
     async with served(message_timeout=0.2) as server, stranger_at(server) as stranger:
         assert await stranger.is_served()
@@ -168,6 +205,20 @@ async def test_half_a_message_and_silence_is_given_up_after_a_time():
         stranger.say(frame({"op": "add", "x": 1, "y": 2})[:-1])
         assert "message_timeout" in await stranger.hears_error()
         assert await stranger.hears_the_end() == b""
+
+
+async def test_half_a_message_that_came_before_anybody_asked_is_given_up_after_a_time():
+    async def talk(reader, writer):
+        writer.write(frame("half")[:-1])
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        stream = await connect(*server.sockets[0].getsockname(), message_timeout=0.2)
+        while not channel_of(stream).unread:
+            await asyncio.sleep(0.001)
+        with pytest.raises(ConnectionLost, match="message_timeout"):
+            await asyncio.wait_for(read(stream), 5)
 
 
 async def test_many_messages_in_a_row_are_not_one_that_takes_long():
