@@ -4,7 +4,9 @@ How both do in processes of their own, and beside their rivals: ``python -m benc
 """
 
 import asyncio
+import gc
 import os
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -27,6 +29,8 @@ pytestmark = [
 def runner() -> Iterator[asyncio.Runner]:
     with asyncio.Runner() as runner:
         yield runner
+    # The peer's sockets end here, and not in the middle of something else.
+    gc.collect()
 
 
 @pytest.fixture
@@ -37,7 +41,8 @@ def connection(runner, peer):
         return await peer.connect(await port), server
 
     connection, server = runner.run(start())
-    yield connection
+    # Whoever keeps what a test was given doesn't keep the sockets.
+    yield weakref.proxy(connection)
     server.cancel()
 
 
