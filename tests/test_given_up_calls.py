@@ -87,7 +87,7 @@ async def make_all(plan):
         assert remote.streams == {}
         await come_to_rest(lambda: server_is_at_rest(server))
     await come_to_rest(lambda: open_descriptors() <= before)
-    assert no_future_pends()
+    await come_to_rest(no_future_pends)
 
 
 def open_descriptors() -> int:
