@@ -9,81 +9,40 @@ The interface of the classic ``distributed.core``, on today's Python:
 ``import fastcore as core`` is the drop-in for ``distributed.core``.
 """
 
+from __future__ import annotations
+
+import importlib
 import sys
+from typing import TYPE_CHECKING, Any
 
 import fastcore as core
-from fastcore._framing import SENTINEL
-from fastcore.compat import (
-    clean_exception,
-    coerce_to_address,
-    coerce_to_rpc,
-    dumps,
-    error_message,
-    handle_signal,
-    install_as_distributed_core,
-    ip_port_from_args,
-    loads,
-    logger,
-    pingpong,
-    send_recv_sync,
-    sentinel,
-)
-from fastcore.errors import (
-    BadFrame,
-    BadMessage,
-    BufferMisuse,
-    ConnectionLost,
-    FastcoreError,
-    FrameTooLarge,
-    RemoteError,
-    RPCClosed,
-)
-from fastcore.limits import MAX_BUFFER_SIZE, get_total_physical_memory
-from fastcore.pool import ConnectionPool, RPCCall
-from fastcore.remote_errors import register_error
-from fastcore.rpc import rpc, send_recv
-from fastcore.server import Server
-from fastcore.streams import connect, messages, read, write
+
+if TYPE_CHECKING:
+    from fastcore.surface import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 # `fastcore.core` is the drop-in under its old name, for `from fastcore.core import rpc` too.
 sys.modules["fastcore.core"] = core
 
-__all__ = [
-    "MAX_BUFFER_SIZE",
-    "SENTINEL",
-    "BadFrame",
-    "BadMessage",
-    "BufferMisuse",
-    "ConnectionLost",
-    "ConnectionPool",
-    "FastcoreError",
-    "FrameTooLarge",
-    "RPCCall",
-    "RPCClosed",
-    "RemoteError",
-    "Server",
-    "clean_exception",
-    "coerce_to_address",
-    "coerce_to_rpc",
-    "connect",
-    "core",
-    "dumps",
-    "error_message",
-    "get_total_physical_memory",
-    "handle_signal",
-    "install_as_distributed_core",
-    "ip_port_from_args",
-    "loads",
-    "logger",
-    "messages",
-    "pingpong",
-    "read",
-    "register_error",
-    "rpc",
-    "send_recv",
-    "send_recv_sync",
-    "sentinel",
-    "write",
-]
+
+def __getattr__(name: str) -> Any:
+    """Import the surface when its first name is asked for.
+
+    Whoever imports the framing engine alone, or only the version, gets no Tornado and no
+    event loop with it.
+    """
+    if name.startswith("__") and name != "__all__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Not by `from fastcore import`, which would ask here first.
+    surface = importlib.import_module("fastcore.surface")
+    globals().update({public: getattr(surface, public) for public in surface.__all__})
+    globals()["__all__"] = [*surface.__all__, "core"]
+    try:
+        return globals()[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *core.__all__})

@@ -2,6 +2,6 @@
 
 import sys
 
-from fastcore.cli import main
+from fastcore.command.cli import main
 
 sys.exit(main())

@@ -40,7 +40,7 @@ from fastcore._blocks cimport STEP, Block, new_block, view_of
 
 from weakref import WeakValueDictionary
 
-from fastcore.errors import BufferMisuse, FrameTooLarge
+from fastcore.engine_errors import BufferMisuse, FrameTooLarge
 
 cdef extern from "_scanner.h" nogil:
     const bint FASTCORE_DEBUG

@@ -27,7 +27,7 @@ from fastcore._blocks cimport Block, new_block, view_of
 from fastcore._buffer cimport BUSY, FREE, LARGEST_SIZE, Buffer, Scanner, scan_state, scanner
 
 from fastcore._buffer import SENTINEL
-from fastcore.errors import BadFrame, FrameTooLarge
+from fastcore.engine_errors import BadFrame, FrameTooLarge
 
 cdef extern from "_scanner.h" nogil:
     void scan_start(const scanner *s, scan_state *search)

@@ -14,7 +14,7 @@ import msgpack
 from fastcore._buffer cimport LARGEST_SIZE
 
 from fastcore._values import LARGE, PayloadSink
-from fastcore.errors import BadMessage
+from fastcore.engine_errors import BadMessage
 
 cdef Py_ssize_t _LARGE = LARGE
 

@@ -26,7 +26,7 @@ from fastcore._outbox cimport MAX_PIECES, Outbox
 
 from fastcore._header import read_header
 from fastcore._values import PayloadSink
-from fastcore.errors import FrameTooLarge
+from fastcore.engine_errors import FrameTooLarge
 from fastcore._futures import given_up, is_busy, set_result_now, unobserved
 from fastcore.limits import MAX_DEPTH
 from fastcore.protocol import bad_payload, decode

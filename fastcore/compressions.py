@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from fastcore.errors import FrameTooLarge
+from fastcore.engine_errors import FrameTooLarge
 
 __all__ = ["Compression", "compressions"]
 

@@ -9,6 +9,15 @@ from __future__ import annotations
 
 from tornado.iostream import StreamClosedError
 
+from fastcore.engine_errors import (
+    BadFrame,
+    BadMessage,
+    BufferMisuse,
+    FastcoreError,
+    FrameTooLarge,
+    TooDeep,
+)
+
 __all__ = [
     "BadFrame",
     "BadMessage",
@@ -21,78 +30,6 @@ __all__ = [
     "RemoteError",
     "TooDeep",
 ]
-
-
-class FastcoreError(Exception):
-    """The base of every error that fastcore itself raises."""
-
-
-class BadFrame(FastcoreError, ValueError):
-    """Bytes that are no frame: a header that can't be one, a ``length`` that isn't true.
-
-    It costs the one message. The buffer goes on at the next sentinel.
-    """
-
-
-class FrameTooLarge(BadFrame):
-    """A frame, a header or a claimed ``length`` is over its limit.
-
-    Parameters
-    ----------
-    what : str
-        What is too large: ``'frame'``, ``'header'``, ``'decompressed payload'``.
-    size : int
-        Its size in bytes; where it hasn't arrived whole, the size known so far.
-    limit : int
-        The limit in bytes.
-    keyword : str
-        The keyword argument that raises the limit.
-    """
-
-    def __init__(self, what: str, size: int, limit: int, keyword: str) -> None:
-        super().__init__(what, size, limit, keyword)
-        self.what = what
-        self.size = size
-        self.limit = limit
-        self.keyword = keyword
-
-    def __str__(self) -> str:
-        return (
-            f"{self.what} of {self.size:,} bytes or more is over the limit of {self.limit:,} bytes; "
-            f"raise it with {self.keyword}= if the peer is to be trusted with that much memory"
-        )
-
-
-class BadMessage(FastcoreError, ValueError):
-    """A frame came whole, but its header or payload can't be decoded.
-
-    It costs the one message; the connection goes on.
-    """
-
-
-class TooDeep(BadMessage):
-    """A message nests its containers deeper than it may.
-
-    Parameters
-    ----------
-    limit : int
-        How deep it may.
-    """
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self.limit = limit
-
-    def __str__(self) -> str:
-        return f"a message nests deeper than {self.limit:,} levels; raise the limit with max_depth="
-
-
-class BufferMisuse(FastcoreError, RuntimeError):
-    """A buffer was used in a way that would corrupt it; it did nothing instead.
-
-    Fed from inside its own callback, prepared twice, committed more than was
-    prepared, used by two threads at once.
-    """
 
 
 class ConnectionLost(FastcoreError, StreamClosedError):

@@ -20,7 +20,7 @@ from fastcore._encode import Piece, encode
 from fastcore._header import read_header, unpack_header
 from fastcore._values import PayloadSink, is_deeper
 from fastcore.compressions import compressions
-from fastcore.errors import BadMessage, FrameTooLarge, TooDeep
+from fastcore.engine_errors import BadMessage, FrameTooLarge, TooDeep
 from fastcore.limits import MAX_DEPTH
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from fastcore.errors import LimitReached
 
 if TYPE_CHECKING:
-    from fastcore.channel import Channel
     from fastcore.limits import Limits
+    from fastcore.transport.tornado import Channel
 
 __all__ = ["Watchdog"]
 

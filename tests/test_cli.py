@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 from support import DEADLINE, Program
 
-from fastcore import cli, demo
+from fastcore.command import cli, demo
 
 SHOP = """
 from fastcore import Server
@@ -310,7 +310,7 @@ print(__name__, sys.argv[1:], distributed.core.Server is Server, Server.__module
 
 def test_run_classic_runs_an_old_program_on_fastcore(tmp_path: Path):
     (tmp_path / "old.py").write_text(CLASSIC)
-    expected = "__main__ ['--flag', 'x'] True fastcore.server"
+    expected = "__main__ ['--flag', 'x'] True fastcore.server.server"
     assert outcome("run-classic", "old.py", "--flag", "x", cwd=tmp_path) == (expected, "", 0)
     assert outcome("run-classic", "-m", "old", "--flag", "x", cwd=tmp_path) == (expected, "", 0)
 

@@ -14,7 +14,7 @@ from tornado.iostream import IOStream
 from wire import frame, served, stranger_at
 
 from fastcore import ConnectionLost, Server, connect, read, rpc, write
-from fastcore.channel import channel_of
+from fastcore.transport.tornado import channel_of
 
 SERVER = """
 import asyncio, sys

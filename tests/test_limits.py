@@ -10,9 +10,9 @@ import pytest
 from wire import SENTINEL, frame, raw_frame, served, stranger_at
 
 from fastcore import ConnectionLost, FrameTooLarge, Server, connect, read, rpc, write
-from fastcore.channel import channel_of
 from fastcore.compressions import Compression, compressions
 from fastcore.limits import Limits
+from fastcore.transport.tornado import channel_of
 
 
 def logged(caplog) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from wire import served
 
 from fastcore import connect, read, rpc, write
-from fastcore.channel import channel_of
+from fastcore.transport.tornado import channel_of
 
 CALLS = 50
 

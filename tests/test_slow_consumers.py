@@ -8,7 +8,7 @@ from test_tls import client_context, server_context
 from wire import frame, served, stranger_at
 
 from fastcore import connect, read, rpc, write
-from fastcore.channel import channel_of
+from fastcore.transport.tornado import channel_of
 
 MESSAGE = b"x" * 100_000
 MIB = 2**20

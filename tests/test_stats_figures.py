@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcore.stats import OpStats
+from fastcore.server.figures import OpStats
 
 nanoseconds = st.integers(0, 10**14)
 

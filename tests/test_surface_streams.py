@@ -14,7 +14,7 @@ from tornado.tcpclient import TCPClient
 from wire import frame
 
 from fastcore import ConnectionLost, connect, read, write
-from fastcore.channel import channel_of
+from fastcore.transport.tornado import channel_of
 
 
 def pair() -> tuple[IOStream, IOStream]:

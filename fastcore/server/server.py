@@ -19,17 +19,17 @@ from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
 from fastcore.addressing import UNIX_SCHEME
-from fastcore.channel import Channel, channel_of
-from fastcore.connections import Connection
 from fastcore.errors import LimitReached
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_limit
 from fastcore.logs import get_logger
-from fastcore.loops import ignore_io_loop
-from fastcore.refusal import refuse
 from fastcore.remote_errors import Detail, error_reply
-from fastcore.sockets import Acceptor, bind_unix
-from fastcore.stats import ServerStats
-from fastcore.tls import explain
+from fastcore.server.accepting import Acceptor, bind_unix
+from fastcore.server.connection import Connection
+from fastcore.server.figures import ServerStats
+from fastcore.transport.loops import ignore_io_loop
+from fastcore.transport.refusal import refuse
+from fastcore.transport.tls import explain
+from fastcore.transport.tornado import Channel, channel_of
 
 __all__ = ["Server"]
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from fastcore.addressing import Address, format_address
-from fastcore.streams import connect, read, write
+from fastcore.transport.streams import connect, read, write
 
 __all__ = ["show", "summary"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from fastcore.errors import ConnectionLost
 
 if TYPE_CHECKING:
-    from fastcore.channel import Channel
+    from fastcore.transport.tornado import Channel
 
 __all__ = ["refuse"]
 

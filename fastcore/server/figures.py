@@ -13,7 +13,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastcore.channel import Channel
+    from fastcore.transport.tornado import Channel
 
 __all__ = ["OpStats", "ServerStats"]
 

@@ -7,11 +7,11 @@ from typing import Any
 from tornado.iostream import IOStream
 
 from fastcore.addressing import Address, AddressLike, parse_address
-from fastcore.calls import RemoteCall
-from fastcore.channel import Channel, channel_of
-from fastcore.loops import current_loop, ignore_io_loop
-from fastcore.pool import ConnectionPool, RemoteServer
-from fastcore.streams import open_stream
+from fastcore.client.calls import RemoteCall
+from fastcore.client.pool import ConnectionPool, RemoteServer
+from fastcore.transport.loops import current_loop, ignore_io_loop
+from fastcore.transport.streams import open_stream
+from fastcore.transport.tornado import Channel, channel_of
 
 __all__ = ["rpc", "send_recv"]
 

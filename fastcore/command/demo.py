@@ -15,9 +15,9 @@ from typing import Any
 
 from tornado.iostream import IOStream
 
+from fastcore.client.rpc import rpc
 from fastcore.errors import FastcoreError
-from fastcore.rpc import rpc
-from fastcore.streams import connect, read, write
+from fastcore.transport.streams import connect, read, write
 
 __all__ = ["handlers", "show"]
 

@@ -6,9 +6,9 @@ import asyncio
 from typing import Any, Protocol
 
 from fastcore._futures import is_busy, set_result_now, unobserved
-from fastcore.channel import Channel
 from fastcore.errors import ConnectionLost
 from fastcore.remote_errors import is_error_reply, remote_exception
+from fastcore.transport.tornado import Channel
 
 __all__ = ["Releaser", "RemoteCall"]
 

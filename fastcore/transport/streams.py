@@ -13,11 +13,11 @@ from tornado.netutil import ssl_wrap_socket
 
 from fastcore._futures import unobserved
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address
-from fastcore.channel import Channel, channel_of
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
-from fastcore.loops import current_loop, ignore_io_loop
-from fastcore.tls import explain
+from fastcore.transport.loops import current_loop, ignore_io_loop
+from fastcore.transport.tls import explain
+from fastcore.transport.tornado import Channel, channel_of
 
 __all__ = ["connect", "messages", "read", "write"]
 

@@ -19,13 +19,14 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from fastcore import __version__, demo, ping
+from fastcore import __version__
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address
-from fastcore.compat import install_as_distributed_core
+from fastcore.classic import install_as_distributed_core
+from fastcore.command import demo, ping
 from fastcore.errors import FastcoreError
 from fastcore.remote_errors import is_error_reply, remote_exception
-from fastcore.server import Server
-from fastcore.streams import connect, read, write
+from fastcore.server.server import Server
+from fastcore.transport.streams import connect, read, write
 
 __all__ = ["main"]
 

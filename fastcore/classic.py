@@ -21,8 +21,8 @@ from tornado.iostream import IOStream
 
 from fastcore._framing import SENTINEL
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
+from fastcore.client.rpc import rpc, send_recv
 from fastcore.remote_errors import error_reply, remote_exception
-from fastcore.rpc import rpc, send_recv
 
 __all__ = [
     "clean_exception",

@@ -28,9 +28,9 @@ from fastcore.addressing import format_address
 from fastcore.errors import ConnectionLost, LimitReached
 from fastcore.limits import DEFAULT_LIMITS, Limits
 from fastcore.logs import get_logger
-from fastcore.loops import in_thread_of, run_in_thread_of
-from fastcore.sockets import set_peer_timeout
-from fastcore.tls import answer_plainly, explain
+from fastcore.transport.keepalive import set_peer_timeout
+from fastcore.transport.loops import in_thread_of, run_in_thread_of
+from fastcore.transport.tls import answer_plainly, explain
 from fastcore.watchdog import Watchdog
 
 __all__ = ["Channel", "channel_of"]

@@ -12,11 +12,11 @@ from tornado.iostream import IOStream
 
 from fastcore._futures import unobserved
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
-from fastcore.calls import RemoteCall
-from fastcore.channel import Channel, channel_of
+from fastcore.client.calls import RemoteCall
 from fastcore.errors import RPCClosed
-from fastcore.loops import current_loop, ignore_io_loop, run_in_thread_of
-from fastcore.streams import open_stream
+from fastcore.transport.loops import current_loop, ignore_io_loop, run_in_thread_of
+from fastcore.transport.streams import open_stream
+from fastcore.transport.tornado import Channel, channel_of
 
 __all__ = ["ConnectionPool", "RPCCall", "RemoteServer"]
 

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from tornado.gen import convert_yielded
 
-from fastcore.channel import Channel
 from fastcore.errors import ConnectionLost, FrameTooLarge, LimitReached, TooDeep
 from fastcore.logs import get_logger
-from fastcore.refusal import refuse
 from fastcore.remote_errors import error_reply
-from fastcore.stats import OpStats
-from fastcore.timed import Timed
-from fastcore.tls import starts_like_tls
+from fastcore.server.figures import OpStats
+from fastcore.server.slow_steps import Timed
+from fastcore.transport.refusal import refuse
+from fastcore.transport.tls import starts_like_tls
+from fastcore.transport.tornado import Channel
 
 if TYPE_CHECKING:
-    from fastcore.server import Server
+    from fastcore.server.server import Server
 
 __all__ = ["Connection"]
 

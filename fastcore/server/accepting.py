@@ -1,4 +1,4 @@
-"""What the kernel is told about sockets: when a peer is dead, and when to accept."""
+"""Accepting connections, and the sockets that listen for them."""
 
 from __future__ import annotations
 
@@ -13,48 +13,14 @@ from typing import Any, Final
 
 from fastcore.addressing import UNIX_SCHEME
 
-__all__ = ["Acceptor", "bind_unix", "set_peer_timeout"]
+__all__ = ["Acceptor", "bind_unix"]
 
 #: Seconds to wait before accepting again, after there were no descriptors left.
 _PAUSE: Final = 0.1
 #: Connections accepted before others have their turn.
-_BATCH: Final = 128
+_ACCEPTS_PER_TURN: Final = 128
 #: The machine lacks something that it may have again soon.
 _SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-def set_peer_timeout(sock: socket.socket, seconds: float) -> None:
-    """Have the kernel end a connection whose other end is silent.
-
-    A connection that sends nothing is probed; one that sends is given up when nothing
-    is acknowledged. Both take about ``seconds``.
-
-    Parameters
-    ----------
-    sock : socket.socket
-        A TCP socket; others are left as they are.
-    seconds : float
-        At least 3, where the system counts in seconds.
-    """
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    # Half of the time in silence, the rest for three probes.
-    idle = max(1, round(seconds / 2))
-    interval = max(1, round(seconds / 6))
-    options = {
-        "TCP_KEEPIDLE": idle,
-        "TCP_KEEPALIVE": idle,  # its name on macOS
-        "TCP_KEEPINTVL": interval,
-        "TCP_KEEPCNT": 3,
-        "TCP_USER_TIMEOUT": round(seconds * 1000),
-    }
-    # A connection that has just ended takes no options.
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in options.items():
-            option = getattr(socket, name, None)
-            if option is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class Acceptor:
@@ -95,7 +61,7 @@ class Acceptor:
         self._loop.remove_reader(self._sock)
 
     def _accept(self) -> None:
-        for _ in range(_BATCH):
+        for _ in range(_ACCEPTS_PER_TURN):
             if self._sock.fileno() < 0:
                 return
             try:

@@ -1,0 +1,78 @@
+"""All names of ``fastcore``, and where each of them lives."""
+
+from fastcore._framing import SENTINEL, FrameBuffer, MessageBuffer
+from fastcore.classic import (
+    clean_exception,
+    coerce_to_address,
+    coerce_to_rpc,
+    dumps,
+    error_message,
+    handle_signal,
+    install_as_distributed_core,
+    ip_port_from_args,
+    loads,
+    logger,
+    pingpong,
+    send_recv_sync,
+    sentinel,
+)
+from fastcore.client.pool import ConnectionPool, RPCCall
+from fastcore.client.rpc import rpc, send_recv
+from fastcore.errors import (
+    BadFrame,
+    BadMessage,
+    BufferMisuse,
+    ConnectionLost,
+    FastcoreError,
+    FrameTooLarge,
+    LimitReached,
+    RemoteError,
+    RPCClosed,
+    TooDeep,
+)
+from fastcore.limits import MAX_BUFFER_SIZE, Limits, get_total_physical_memory
+from fastcore.remote_errors import register_error
+from fastcore.server.server import Server
+from fastcore.transport.streams import connect, messages, read, write
+
+__all__ = [
+    "MAX_BUFFER_SIZE",
+    "SENTINEL",
+    "BadFrame",
+    "BadMessage",
+    "BufferMisuse",
+    "ConnectionLost",
+    "ConnectionPool",
+    "FastcoreError",
+    "FrameBuffer",
+    "FrameTooLarge",
+    "LimitReached",
+    "Limits",
+    "MessageBuffer",
+    "RPCCall",
+    "RPCClosed",
+    "RemoteError",
+    "Server",
+    "TooDeep",
+    "clean_exception",
+    "coerce_to_address",
+    "coerce_to_rpc",
+    "connect",
+    "dumps",
+    "error_message",
+    "get_total_physical_memory",
+    "handle_signal",
+    "install_as_distributed_core",
+    "ip_port_from_args",
+    "loads",
+    "logger",
+    "messages",
+    "pingpong",
+    "read",
+    "register_error",
+    "rpc",
+    "send_recv",
+    "send_recv_sync",
+    "sentinel",
+    "write",
+]

@@ -1,0 +1,1 @@
+"""Streams, as Tornado has them, made a transport of messages."""
