@@ -5,7 +5,8 @@ import inspect
 from collections.abc import Iterator
 
 import pytest
-from support import DEADLINE, run
+
+from helpers.support import DEADLINE, run
 
 # Programs of their own, which a search for doctests would run.
 collect_ignore_glob = ["fuzz/*", "load/*", "programs/*"]

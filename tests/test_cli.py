@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support import DEADLINE, Program
 
 from fastcore.command import cli, demo
+from helpers.support import DEADLINE, Program
 
 SHOP = """
 from fastcore import Server

@@ -7,9 +7,9 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
-from support import Program
 
 import fastcore
+from helpers.support import Program
 
 ROOT = Path(__file__).parent.parent
 COMPILED = sorted(

@@ -9,12 +9,12 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from support import Program
 from tornado.iostream import IOStream
-from wire import frame, served, stranger_at
 
 from fastcore import ConnectionLost, Server, connect, read, rpc, write
 from fastcore.transport.tornado import channel_of
+from helpers.support import Program
+from helpers.wire import frame, served, stranger_at
 
 SERVER = """
 import asyncio, sys

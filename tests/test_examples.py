@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import Program
+
+from helpers.support import Program
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
-from differential import CollectingSink
 
 from fastcore._buffer import work_done
 from fastcore._framing import SENTINEL, FrameBuffer, MessageBuffer
+from helpers.differential import CollectingSink
 
 pytestmark = pytest.mark.skipif(work_done() is None, reason="only a debug build counts")
 

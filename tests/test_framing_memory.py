@@ -9,10 +9,10 @@ import weakref
 from pathlib import Path
 
 import pytest
-from differential import CollectingSink
-from support import Program
 
 from fastcore._framing import SENTINEL, FrameBuffer, MessageBuffer
+from helpers.differential import CollectingSink
+from helpers.support import Program
 
 MB = 1024 * 1024
 # What a receive of unknown size gets, and what a peer may cost beyond what it has sent.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from differential import CollectingSink, plain, read_header
 
 from fastcore._framing import SENTINEL, MessageBuffer
 from fastcore.errors import BadFrame, BadMessage, BufferMisuse, FrameTooLarge
+from helpers.differential import CollectingSink, plain, read_header
 
 LARGE = 100_000
 

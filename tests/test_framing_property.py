@@ -6,9 +6,10 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from differential import compare_frames, compare_messages, random_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from helpers.differential import compare_frames, compare_messages, random_case
 
 SENTINELS = st.one_of(
     st.just(b"7d629535c4f3a6963f566af7d3e3a2d2"),

@@ -8,10 +8,10 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import run
-from wire import served
 
 from fastcore import ConnectionLost, ConnectionPool, RPCClosed, rpc
+from helpers.support import run
+from helpers.wire import served
 
 #: What may happen to a call.
 FATES = ("answered", "cancelled", "timed out", "hung up on by the server", "hung up on by the client")

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tornado.iostream import IOStream
-from wire import SENTINEL, frame, raw_frame, served
 
 from fastcore import BadFrame, BadMessage, connect, read, rpc, write
 from fastcore._encode import IN_PLACE
@@ -17,6 +16,7 @@ from fastcore._framing import MessageBuffer
 from fastcore._header import length_header, length_of
 from fastcore._values import LARGE, PayloadSink
 from fastcore.protocol import decode, encode, read_header
+from helpers.wire import SENTINEL, frame, raw_frame, served
 
 BIG = random.Random(1).randbytes(LARGE + 1000)
 

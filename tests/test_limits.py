@@ -7,12 +7,12 @@ import re
 
 import msgpack
 import pytest
-from wire import SENTINEL, frame, raw_frame, served, stranger_at
 
 from fastcore import ConnectionLost, FrameTooLarge, Server, connect, read, rpc, write
 from fastcore.compressions import Compression, compressions
 from fastcore.limits import Limits
 from fastcore.transport.tornado import channel_of
+from helpers.wire import SENTINEL, frame, raw_frame, served, stranger_at
 
 
 def logged(caplog) -> str:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from support import Program
+
+from helpers.support import Program
 
 TESTS = Path(__file__).parent
 

@@ -5,10 +5,9 @@ import gc
 import tracemalloc
 from collections import Counter
 
-from wire import served
-
 from fastcore import connect, read, rpc, write
 from fastcore.transport.tornado import channel_of
+from helpers.wire import served
 
 CALLS = 50
 

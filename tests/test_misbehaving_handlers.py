@@ -8,9 +8,9 @@ import time
 
 import pytest
 from tornado import gen
-from wire import frame, served, stranger_at
 
 from fastcore import ConnectionLost, RemoteError, connect, read, register_error, rpc, write
+from helpers.wire import frame, served, stranger_at
 
 
 class Base(BaseException):

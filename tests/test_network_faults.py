@@ -4,8 +4,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from bad_network import BadNetwork, Inside, Troubles, bad_network
-from support import Program
+
+from helpers.bad_network import BadNetwork, Inside, Troubles, bad_network
+from helpers.support import Program
 
 SERVER = """
 import asyncio

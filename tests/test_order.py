@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from wire import frame, raw_frame, served
 
 from fastcore import BadMessage, ConnectionLost, connect, read, write
 from fastcore.transport.tornado import channel_of
+from helpers.wire import frame, raw_frame, served
 
 
 async def test_what_waits_for_the_end_of_its_turn_is_not_overtaken_after_a_receive():

@@ -4,9 +4,9 @@ import asyncio
 import threading
 
 import pytest
-from wire import served
 
 from fastcore import ConnectionLost, connect, read, rpc, write
+from helpers.wire import served
 
 
 def in_a_thread(function):

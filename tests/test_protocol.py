@@ -9,11 +9,11 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire import SENTINEL, frame, raw_frame
 
 from fastcore import BadMessage, FrameTooLarge
 from fastcore._framing import MessageBuffer
 from fastcore.protocol import compressions, decode, encode, read_header
+from helpers.wire import SENTINEL, frame, raw_frame
 
 MIB = 2**20
 

@@ -5,10 +5,10 @@ import errno
 import socket
 
 import pytest
-from support import Program
-from wire import served
 
 from fastcore import ConnectionLost, Server, connect, read, rpc, write
+from helpers.support import Program
+from helpers.wire import served
 
 FEW_DESCRIPTORS = """
 import asyncio, logging, resource, socket

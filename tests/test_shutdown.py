@@ -5,10 +5,10 @@ import signal
 import time
 
 import pytest
-from support import Program
-from wire import frame, served, stranger_at
 
 from fastcore import ConnectionLost, Server, rpc
+from helpers.support import Program
+from helpers.wire import frame, served, stranger_at
 
 HANDLERS = """
 import asyncio

@@ -4,11 +4,11 @@ import asyncio
 import gc
 
 import pytest
-from test_tls import client_context, server_context
-from wire import frame, served, stranger_at
 
 from fastcore import connect, read, rpc, write
 from fastcore.transport.tornado import channel_of
+from helpers.certificates import client_context, server_context
+from helpers.wire import frame, served, stranger_at
 
 MESSAGE = b"x" * 100_000
 MIB = 2**20

@@ -4,9 +4,9 @@ import asyncio
 
 import msgpack
 import pytest
-from wire import frame, served, stranger_at
 
 from fastcore import connect, read, rpc, write
+from helpers.wire import frame, served, stranger_at
 
 
 async def test_figures_of_a_server_that_did_nothing_are_zero():

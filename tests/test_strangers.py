@@ -9,9 +9,9 @@ import zlib
 
 import msgpack
 import pytest
-from wire import SENTINEL, frame, raw_frame, served, stranger_at
 
 from fastcore import Server, rpc
+from helpers.wire import SENTINEL, frame, raw_frame, served, stranger_at
 
 NOT_MSGPACK = b"\xc1"
 

@@ -4,9 +4,9 @@ import socket
 import struct
 
 import pytest
-from wire import frame, served
 
 from fastcore import BadMessage, ConnectionLost, connect, messages, read, write
+from helpers.wire import frame, served
 
 
 async def count(stream, to):

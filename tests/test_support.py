@@ -4,7 +4,8 @@ import asyncio
 import signal
 
 import pytest
-from support import Program, run
+
+from helpers.support import Program, run
 
 
 async def test_an_async_test_has_a_running_loop():

@@ -4,13 +4,13 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from support import run
-from surface import serving
 from tornado import gen
 from tornado.ioloop import IOLoop
 from tornado.util import TimeoutError as TornadoTimeoutError
 
 from fastcore import connect, read, rpc, send_recv, write
+from helpers.support import run
+from helpers.surface import serving
 
 
 async def test_everything_gives_a_real_future_at_once():

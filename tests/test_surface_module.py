@@ -12,12 +12,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from support import Program
-from surface import HANDLERS, serving
 from tornado.ioloop import IOLoop
 
 import fastcore
 from fastcore import RemoteError, Server, rpc
+from helpers.support import Program
+from helpers.surface import HANDLERS, serving
 
 SIGNATURES = {
     "read": ["stream"],

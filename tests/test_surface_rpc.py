@@ -5,12 +5,12 @@ import gc
 import threading
 
 import pytest
-from surface import HANDLERS, serving
 from tornado import gen
 from tornado.iostream import StreamClosedError
 
 import fastcore
 from fastcore import ConnectionLost, ConnectionPool, RPCClosed, Server, connect, rpc, send_recv
+from helpers.surface import HANDLERS, serving
 
 
 @pytest.mark.parametrize(

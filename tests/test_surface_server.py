@@ -4,7 +4,6 @@ import asyncio
 import socket
 
 import pytest
-from surface import HANDLERS, OurError, serving
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
@@ -21,6 +20,7 @@ from fastcore import (
     send_recv,
     write,
 )
+from helpers.surface import HANDLERS, OurError, serving
 
 
 def test_it_is_a_tcp_server():

@@ -7,14 +7,14 @@ import time
 from datetime import timedelta
 
 import pytest
-from surface import serving
 from tornado import gen
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
-from wire import frame
 
 from fastcore import ConnectionLost, connect, read, write
 from fastcore.transport.tornado import channel_of
+from helpers.surface import serving
+from helpers.wire import frame
 
 
 def pair() -> tuple[IOStream, IOStream]:

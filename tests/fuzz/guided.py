@@ -24,11 +24,10 @@ def cut(data: bytes, size: int) -> list[bytes]:
 
 
 def make_target() -> Callable[[bytes], None]:
-    from differential import compare_frames, compare_messages
-
     from fastcore._framing import SENTINEL, MessageBuffer
     from fastcore.errors import BadFrame, BadMessage
     from fastcore.protocol import decode, read_header
+    from helpers.differential import compare_frames, compare_messages
 
     def decoded(chunks: list[bytes]) -> list[str]:
         """What a connection would give its reader; no error but the two that it announces."""
@@ -81,7 +80,7 @@ def write_seeds(folder: Path) -> None:
 def main() -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["reference", "fastcore", "msgpack"]):
+    with atheris.instrument_imports(include=["helpers.reference", "fastcore", "msgpack"]):
         target = make_target()
     with TemporaryDirectory() as seeds:
         write_seeds(Path(seeds))

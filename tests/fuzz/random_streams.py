@@ -18,7 +18,7 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from differential import compare_frames, compare_messages, random_case
+from helpers.differential import compare_frames, compare_messages, random_case
 
 BATCH = 5_000
 

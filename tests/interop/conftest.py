@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from interop.classic import Classic, fetch, fetch_for, find_old_python
 
 # For the genuine programs, not for pytest.

@@ -10,8 +10,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from helpers.support import Program
 from interop.classic import HERE, Classic
-from support import Program
 
 #: Run by `make test-classic`: minutes of clusters that start and end, on timers of 2016.
 pytestmark = pytest.mark.classic_programs

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
-from interop.classic import HERE, Classic
-from support import Program
 
 from fastcore import connect, rpc
+from helpers.support import Program
+from interop.classic import HERE, Classic
 
 pytestmark = [pytest.mark.classic_programs, pytest.mark.deadline(60)]
 

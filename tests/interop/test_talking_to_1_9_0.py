@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from interop.classic import HERE, Classic
-from support import Program
 from tornado import gen
 
 from fastcore import ConnectionLost, Server, connect, pingpong, read, rpc, write
+from helpers.support import Program
+from interop.classic import HERE, Classic
 
 SERVER = str(HERE / "programs" / "server.py")
 CLIENT = str(HERE / "programs" / "client.py")

@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from itertools import pairwise
 from random import Random
 
-from reference import ReferenceFrames, ReferenceMessages
-
 from fastcore._framing import FrameBuffer, MessageBuffer
 from fastcore.errors import FrameTooLarge
+from helpers.reference import ReferenceFrames, ReferenceMessages
 
 
 class CollectingSink:

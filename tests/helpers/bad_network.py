@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from support import Program
+from helpers.support import Program
 
 SERVER_ADDRESS, CLIENT_ADDRESS = "10.98.0.1", "10.98.0.2"
 
