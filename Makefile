@@ -7,10 +7,8 @@ BIN    := $(VENV)/bin
 PIP    := python -m pip --quiet --disable-pip-version-check
 
 SOURCES := setup.py pyproject.toml $(wildcard fastcore/*.pyx fastcore/*.pxd fastcore/*.h)
-ENGINE_TESTS := $(wildcard tests/test_framing_*.py)
-# What passes through compiled code between a socket and a handler.
-PATH_TESTS := $(patsubst %,tests/test_%.py,dying_peers futures given_up_calls large_values message_path_costs \
-              order other_threads outbox protocol slow_consumers strangers surface_streams tls)
+# The floors that compiled code carries: from bytes to the handlers of a server and the callers of a client.
+COMPILED := $(addprefix tests/,engine wire channel transport client server)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint test-uvloop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
@@ -99,21 +97,19 @@ fuzz-server: $(VENV)/built $(VENV)/with-test ## a million bent inputs over real 
 away = rm -rf build/away && mkdir -p build/away && cp -r pyproject.toml conftest.py tests build/away && cd build/away
 
 test-debug: .venv-debug/built ## the tests of the engine and the message path with every check on
-	$(away) && ../../.venv-debug/bin/python -m pytest $(ENGINE_TESTS) $(PATH_TESTS)
+	$(away) && ../../.venv-debug/bin/python -m pytest $(COMPILED)
 
 test-sanitize: .venv-sanitize/built ## ... with the address and undefined-behaviour sanitizers
 	$(away) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  ../../.venv-sanitize/bin/python -m pytest --timeout=0 $(ENGINE_TESTS) $(PATH_TESTS)
+	  ../../.venv-sanitize/bin/python -m pytest --timeout=0 $(COMPILED)
 
-# Property tests, and those of many millions of bytes, would take hours there.
-test-valgrind: .venv-debug/built ## ... under valgrind
+test-valgrind: .venv-debug/built ## ... under valgrind, but for those that would take hours there
 	$(away) && PYTHONMALLOC=malloc \
 	  valgrind --quiet --error-exitcode=9 --num-callers=12 --suppressions=tests/valgrind.supp \
-	  ../../.venv-debug/bin/python -m pytest --timeout=0 -k "not bounded and not ten_million" \
-	  $(filter-out tests/test_framing_property.py,$(ENGINE_TESTS)) \
-	  $(patsubst %,tests/test_%.py,message_path_costs order outbox surface_streams)
+	  ../../.venv-debug/bin/python -m pytest --timeout=0 -m "not slow_under_valgrind" \
+	  tests/engine tests/channel
 
 fuzz: $(VENV)/built $(VENV)/with-test ## millions of random streams against the reference
 	$(BIN)/python tests/fuzz/random_streams.py --examples 3_000_000 --seconds 1200

@@ -9,7 +9,7 @@ import pytest
 from helpers.support import DEADLINE, run
 
 # Programs of their own, which a search for doctests would run.
-collect_ignore_glob = ["fuzz/*", "load/*", "programs/*"]
+collect_ignore_glob = ["fuzz/*", "load/*", "engine/programs/*"]
 
 
 @pytest.hookimpl(tryfirst=True)

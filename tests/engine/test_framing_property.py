@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from helpers.differential import compare_frames, compare_messages, random_case
 
+pytestmark = pytest.mark.slow_under_valgrind
+
 SENTINELS = st.one_of(
     st.just(b"7d629535c4f3a6963f566af7d3e3a2d2"),
     st.sampled_from([b"\n", b"\0", b"\0\0\0\0\0", b"aab aab", b"aaaaaaaaaaaa", b"abababababab"]),

@@ -50,6 +50,7 @@ def hostile(sentinel: bytes) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow_under_valgrind
 @pytest.mark.parametrize("piece", [1, 7, 64 * 1024])
 @pytest.mark.parametrize("sentinel", SENTINELS, ids=lambda s: f"{s[:8]!r}x{len(s)}")
 @pytest.mark.parametrize("what", hostile(b"ab"))
@@ -71,6 +72,7 @@ def test_the_usual_search_looks_at_one_byte_in_seven():
     assert examined <= 4 / 29 + 0.01
 
 
+@pytest.mark.slow_under_valgrind
 def test_ten_million_frames_of_one_byte_are_linear():
     buffer = FrameBuffer(b"\n")
     examined, moved = run(buffer, [b"x\n" * 1_000_000] * 10, buffer.next_frame)
@@ -78,6 +80,7 @@ def test_ten_million_frames_of_one_byte_are_linear():
     assert moved <= 1
 
 
+@pytest.mark.slow_under_valgrind
 def test_one_byte_received_at_a_time_is_moved_a_bounded_number_of_times():
     buffer = FrameBuffer()
     examined, moved = work_done()

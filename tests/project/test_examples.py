@@ -9,7 +9,7 @@ import pytest
 
 from helpers.support import Program
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 
 from helpers.support import Program
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def outcome(script: str, *arguments: str) -> list[str]:

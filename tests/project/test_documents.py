@@ -11,7 +11,7 @@ import pytest
 import fastcore
 from helpers.support import Program
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 COMPILED = sorted(
     path.name.split(".")[0]
     for path in Path(fastcore.__file__).parent.iterdir()

@@ -15,7 +15,7 @@ from bench.results import Cell, Results, regressions
 from bench.run import Failed, Options, can_trace, measure, run, system_calls
 from bench.workloads import GROWTH, MAIN, Workload, idle
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICK = Options(repeats=1, seconds=0.01, patience=30)
 SMALL = [
     MAIN["W1"],
