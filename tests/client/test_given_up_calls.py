@@ -9,33 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastcore import ConnectionLost, ConnectionPool, RPCClosed, rpc
-from helpers.support import run
+from fastcore import ConnectionLost, rpc
+from helpers.answers import DELAYS, Answers
+from helpers.support import run, until
 from helpers.wire import served
 
 #: What may happen to a call.
 FATES = ("answered", "cancelled", "timed out", "hung up on by the server", "hung up on by the client")
-#: Seconds; short enough to overlap with everything.
-DELAYS = (0.0, 0.0, 0.001, 0.003)
-
-
-class Answers:
-    """Handlers whose answer tells which question it belongs to."""
-
-    async def later(self, stream, question, delay, padding):
-        await asyncio.sleep(delay)
-        return question, len(padding)
-
-    def at_once(self, stream, question, delay, padding):
-        return question, len(padding)
-
-    async def hang_up(self, stream, question, delay, padding):
-        await asyncio.sleep(delay)
-        stream.close()
-
-    @property
-    def handlers(self):
-        return {"later": self.later, "at_once": self.at_once, "hang_up": self.hang_up}
 
 
 async def one_call(remote, question, fate, delay, patience, op, size):
@@ -85,9 +65,9 @@ async def make_all(plan):
             assert await remote.at_once(question="last", delay=0, padding=b"") == ["last", 0]
             assert all(remote.streams.values()), "a connection is taken, and nobody calls"
         assert remote.streams == {}
-        await come_to_rest(lambda: server_is_at_rest(server))
-    await come_to_rest(lambda: open_descriptors() <= before)
-    await come_to_rest(no_future_pends)
+        await until(lambda: server_is_at_rest(server))
+    await until(lambda: open_descriptors() <= before)
+    await until(no_future_pends)
 
 
 def open_descriptors() -> int:
@@ -101,12 +81,6 @@ def server_is_at_rest(server) -> bool:
 def no_future_pends() -> bool:
     gc.collect()
     return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
-
-
-async def come_to_rest(condition) -> None:
-    """Wait for what other ends of connections do in turns of their own."""
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -132,30 +106,6 @@ async def test_thousands_of_calls_given_up_at_random():
         await make_all(plan[start : start + 200])
 
 
-async def test_a_pool_of_few_connections_serves_many_calls_that_are_given_up():
-    chance = random.Random(1)
-    async with served(Answers().handlers) as server:
-        pool = ConnectionPool(limit=4)
-        remote = pool(ip="127.0.0.1", port=server.port)
-
-        async def one(question):
-            call = remote.later(question=question, delay=chance.choice(DELAYS), padding=b"")
-            if chance.random() < 0.3:
-                asyncio.get_running_loop().call_later(chance.choice(DELAYS), call.cancel)
-            try:
-                assert await call == [question, 0]
-            except asyncio.CancelledError:
-                return False
-            return True
-
-        answered = await asyncio.gather(*map(one, range(1000)))
-        assert 500 < sum(answered) < 1000
-        assert pool.open <= 4
-        assert pool.active == 0
-        pool.close()
-        assert pool.open == 0
-
-
 async def test_a_call_given_up_closes_its_connection_and_the_next_takes_another():
     async with served(Answers().handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
         await remote.at_once(question=0, delay=0, padding=b"")
@@ -165,14 +115,3 @@ async def test_a_call_given_up_closes_its_connection_and_the_next_takes_another(
         assert first.closed()
         assert await remote.at_once(question=2, delay=0, padding=b"") == [2, 0]
         assert first not in remote.streams
-
-
-async def test_calls_that_wait_for_a_connection_end_when_the_pool_is_closed():
-    async with served(Answers().handlers) as server:
-        pool = ConnectionPool(limit=1)
-        remote = pool(ip="127.0.0.1", port=server.port)
-        waiting = [remote.later(question=n, delay=3600, padding=b"") for n in range(10)]
-        await asyncio.sleep(0.01)
-        pool.close()
-        ends = await asyncio.gather(*waiting, return_exceptions=True)
-        assert all(isinstance(end, ConnectionLost | RPCClosed) for end in ends)

@@ -1,16 +1,13 @@
-"""``rpc`` and ``ConnectionPool``: any name is a remote call, and every stream comes back or is closed."""
+"""``rpc``: any name is a remote call, and every stream comes back or is closed."""
 
 import asyncio
 import gc
-import threading
 
 import pytest
-from tornado import gen
-from tornado.iostream import StreamClosedError
 
 import fastcore
-from fastcore import ConnectionLost, ConnectionPool, RPCClosed, Server, connect, rpc, send_recv
-from helpers.surface import HANDLERS, serving
+from fastcore import RPCClosed, Server, connect, rpc
+from helpers.surface import serving
 
 
 @pytest.mark.parametrize(
@@ -161,44 +158,6 @@ async def test_after_the_remote_close_a_call_has_a_new_connection():
                 assert await remote.ping() == b"pong"
 
 
-async def test_close_streams_in_another_thread_returns_when_their_descriptors_are_free():
-    with serving() as server:
-        async with rpc(ip="127.0.0.1", port=server.port) as remote:
-            await gen.multi([remote.later(), remote.later()])
-            streams = list(remote.streams)
-
-            def close():
-                remote.close_streams()
-                return [stream.socket for stream in streams]
-
-            assert await asyncio.to_thread(close) == [None, None]
-
-
-async def test_close_streams_may_be_called_from_another_thread():
-    with serving() as server:
-        async with rpc(ip="127.0.0.1", port=server.port) as remote:
-            await remote.ping()
-            [stream] = remote.streams
-            closed = asyncio.Event()
-            stream.set_close_callback(closed.set)
-            await asyncio.to_thread(remote.close_streams)
-            await closed.wait()
-            assert await remote.ping() == b"pong"
-
-
-async def test_an_rpc_collected_in_another_thread_closes_its_streams_in_their_own():
-    with serving() as server:
-        remote = rpc(ip="127.0.0.1", port=server.port)
-        await remote.ping()
-        [stream] = remote.streams
-        where = asyncio.get_running_loop().create_future()
-        stream.set_close_callback(lambda: where.set_result(threading.current_thread()))
-        held = [remote]
-        del remote
-        await asyncio.to_thread(held.clear)
-        assert await where is threading.current_thread()
-
-
 async def test_a_timeout_of_the_call_itself():
     with serving() as server:
         async with rpc(ip="127.0.0.1", port=server.port) as remote:
@@ -211,80 +170,3 @@ def test_its_repr_tells_where_it_leads_and_how_it_is():
     remote = rpc("127.0.0.1:8887")
     assert "127.0.0.1:8887" in repr(remote)
     assert "running" in repr(remote)
-
-
-@pytest.mark.parametrize("how", ["arg", "addr", "parts", "stream"])
-async def test_send_recv_takes_any_address(how):
-    with serving() as server:
-        stream = await connect("127.0.0.1", server.port)
-        where = {
-            "arg": {"arg": ("127.0.0.1", server.port)},
-            "addr": {"addr": f"127.0.0.1:{server.port}".encode()},
-            "parts": {"ip": b"127.0.0.1", "port": server.port},
-            "stream": {"stream": stream},
-        }[how]
-        assert await send_recv(op="add", x=1, y=2, **where) == 3
-        stream.close()
-
-
-async def test_send_recv_on_a_stream_takes_the_first_answer_that_waits():
-    async with Server({"add": lambda stream, x, y: x + y}) as server:
-        server.listen(0, "127.0.0.1")
-        stream = await connect("127.0.0.1", server.port)
-        for _ in range(2):
-            fastcore.write(stream, {"op": "add", "x": 1, "y": 2})
-        assert await fastcore.read(stream) == 3
-        call = send_recv(stream, op="add", x=3, y=4)
-        assert await asyncio.wait_for(call, 5) == 3
-        assert await fastcore.read(stream) == 7
-        stream.close()
-
-
-async def test_send_recv_without_a_reply_gives_none():
-    with serving() as server:
-        assert await send_recv(ip="127.0.0.1", port=server.port, op="ping", reply=False) is None
-
-
-async def test_a_pool_opens_no_more_than_its_limit_and_everybody_is_served():
-    with serving() as one, serving(Server(HANDLERS)) as another:
-        pool = ConnectionPool(limit=3)
-        remotes = [pool(ip="127.0.0.1", port=server.port) for server in (one, another)]
-        most = 0
-
-        async def call(n):
-            nonlocal most
-            answer = await remotes[n % 2].later(seconds=0.001, x=n)
-            most = max(most, pool.open)
-            return answer
-
-        assert await asyncio.gather(*[call(n) for n in range(60)]) == list(range(60))
-        assert most <= 3
-        assert pool.active == 0
-        assert 0 < pool.open <= 3
-        pool.collect()
-        assert (pool.open, pool.active) == (0, 0)
-        assert not any(pool.available.values())
-        assert not any(pool.occupied.values())
-        pool.close()
-
-
-async def test_the_counters_of_a_pool_are_right_after_errors_cancellations_and_dead_peers():
-    pool = ConnectionPool(limit=4)
-    with serving(Server({**HANDLERS, "hang_up": lambda stream: stream.close()})) as server:
-        remote = pool(addr=f"127.0.0.1:{server.port}")
-        calls = []
-        for n in range(40):
-            op = ("divide", "hang_up", "later", "ping")[n % 4]
-            calls.append(getattr(remote, op)(**({"x": 1, "y": 0} if op == "divide" else {})))
-        for call in calls[2::8]:
-            call.cancel()
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    kinds = {type(outcome) for outcome in outcomes}
-    assert {ZeroDivisionError, asyncio.CancelledError, bytes} <= kinds
-    assert any(isinstance(outcome, StreamClosedError) for outcome in outcomes)
-    assert pool.active == 0
-    assert pool.open == sum(map(len, pool.available.values()))
-    with pytest.raises(ConnectionLost, match="could not connect"):
-        await ConnectionPool(limit=1, timeout=0.1)(ip="127.0.0.1", port=server.port).ping()
-    pool.close()
-    assert pool.open == 0

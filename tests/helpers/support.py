@@ -1,4 +1,4 @@
-"""What tests share: a loop with a deadline, and programs that run beside the test."""
+"""A loop with a deadline, ways to wait, and programs that run beside the test."""
 
 import asyncio
 import queue
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self, TypeVar
 
 DEADLINE = 30.0
@@ -27,6 +27,17 @@ def run(main: Coroutine[Any, Any, T], seconds: float = DEADLINE) -> T:
     result = asyncio.run(in_time())
     assert not unheard, f"the event loop complained: {unheard}"
     return result
+
+
+def in_a_thread(function: Callable[[], T]) -> asyncio.Future[T]:
+    """Call it in a thread of its own; to be awaited, so that the loop goes on meanwhile."""
+    return asyncio.get_running_loop().run_in_executor(None, function)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what comes in some turn of the loop, or from another process."""
+    while not condition():
+        await asyncio.sleep(0.001)
 
 
 class Program:

@@ -13,7 +13,7 @@ from tornado.iostream import IOStream
 
 from fastcore import ConnectionLost, Server, connect, read, rpc, write
 from fastcore.transport.tornado import channel_of
-from helpers.support import Program
+from helpers.support import Program, until
 from helpers.wire import frame, served, stranger_at
 
 SERVER = """
@@ -64,11 +64,6 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         ours = socket.create_connection(listening.getsockname())
         theirs, _ = listening.accept()
     return theirs, ours
-
-
-async def until(condition) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 # -- The server dies

@@ -5,13 +5,9 @@ import threading
 
 import pytest
 
-from fastcore import ConnectionLost, connect, read, rpc, write
+from fastcore import ConnectionLost, connect, read, write
+from helpers.support import in_a_thread
 from helpers.wire import served
-
-
-def in_a_thread(function):
-    """Call it in a thread of its own, and wait for that without stopping the loop."""
-    return asyncio.get_running_loop().run_in_executor(None, function)
 
 
 async def never(stream):
@@ -56,15 +52,3 @@ async def test_streams_closed_elsewhere_while_messages_fly_break_nothing():
             with pytest.raises(ConnectionLost):
                 await read_on(stream)
             closer.join(30)
-
-
-async def test_an_rpc_closed_elsewhere_ends_its_calls():
-    async with served({"never": never}) as server:
-        remote = rpc(ip="127.0.0.1", port=server.port)
-        call = remote.never()
-        await remote.add(x=1, y=2)
-        await in_a_thread(remote.close_streams)
-        with pytest.raises(ConnectionLost, match="'never'"):
-            await call
-        assert await remote.add(x=1, y=2) == 3
-        remote.close_rpc()

@@ -1,0 +1,92 @@
+"""``ConnectionPool``: connections to many servers, counted, never more than allowed."""
+
+import asyncio
+import random
+
+import pytest
+from tornado.iostream import StreamClosedError
+
+from fastcore import ConnectionLost, ConnectionPool, RPCClosed, Server
+from helpers.answers import DELAYS, Answers
+from helpers.surface import HANDLERS, serving
+from helpers.wire import served
+
+
+async def test_a_pool_opens_no_more_than_its_limit_and_everybody_is_served():
+    with serving() as one, serving(Server(HANDLERS)) as another:
+        pool = ConnectionPool(limit=3)
+        remotes = [pool(ip="127.0.0.1", port=server.port) for server in (one, another)]
+        most = 0
+
+        async def call(n):
+            nonlocal most
+            answer = await remotes[n % 2].later(seconds=0.001, x=n)
+            most = max(most, pool.open)
+            return answer
+
+        assert await asyncio.gather(*[call(n) for n in range(60)]) == list(range(60))
+        assert most <= 3
+        assert pool.active == 0
+        assert 0 < pool.open <= 3
+        pool.collect()
+        assert (pool.open, pool.active) == (0, 0)
+        assert not any(pool.available.values())
+        assert not any(pool.occupied.values())
+        pool.close()
+
+
+async def test_the_counters_of_a_pool_are_right_after_errors_cancellations_and_dead_peers():
+    pool = ConnectionPool(limit=4)
+    with serving(Server({**HANDLERS, "hang_up": lambda stream: stream.close()})) as server:
+        remote = pool(addr=f"127.0.0.1:{server.port}")
+        calls = []
+        for n in range(40):
+            op = ("divide", "hang_up", "later", "ping")[n % 4]
+            calls.append(getattr(remote, op)(**({"x": 1, "y": 0} if op == "divide" else {})))
+        for call in calls[2::8]:
+            call.cancel()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    kinds = {type(outcome) for outcome in outcomes}
+    assert {ZeroDivisionError, asyncio.CancelledError, bytes} <= kinds
+    assert any(isinstance(outcome, StreamClosedError) for outcome in outcomes)
+    assert pool.active == 0
+    assert pool.open == sum(map(len, pool.available.values()))
+    with pytest.raises(ConnectionLost, match="could not connect"):
+        await ConnectionPool(limit=1, timeout=0.1)(ip="127.0.0.1", port=server.port).ping()
+    pool.close()
+    assert pool.open == 0
+
+
+async def test_a_pool_of_few_connections_serves_many_calls_that_are_given_up():
+    chance = random.Random(1)
+    async with served(Answers().handlers) as server:
+        pool = ConnectionPool(limit=4)
+        remote = pool(ip="127.0.0.1", port=server.port)
+
+        async def one(question):
+            call = remote.later(question=question, delay=chance.choice(DELAYS), padding=b"")
+            if chance.random() < 0.3:
+                asyncio.get_running_loop().call_later(chance.choice(DELAYS), call.cancel)
+            try:
+                assert await call == [question, 0]
+            except asyncio.CancelledError:
+                return False
+            return True
+
+        answered = await asyncio.gather(*map(one, range(1000)))
+        assert 500 < sum(answered) < 1000
+        assert pool.open <= 4
+        assert pool.active == 0
+        pool.close()
+        assert pool.open == 0
+
+
+async def test_calls_that_wait_for_a_connection_end_when_the_pool_is_closed():
+    async with served(Answers().handlers) as server:
+        pool = ConnectionPool(limit=1)
+        remote = pool(ip="127.0.0.1", port=server.port)
+        waiting = [remote.later(question=n, delay=3600, padding=b"") for n in range(10)]
+        await asyncio.sleep(0.01)
+        pool.close()
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(end, ConnectionLost | RPCClosed) for end in ends)
