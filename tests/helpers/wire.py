@@ -5,6 +5,7 @@ b'\\x00\\x00\\x00\\x00\\x81\\xa2op\\xa8ident'
 """
 
 import asyncio
+import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -71,6 +72,13 @@ class Stranger:
 
     def leave(self) -> None:
         self.writer.transport.abort()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close with a reset, as the kernel of a crashed program may."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 def add(stream, x, y):
