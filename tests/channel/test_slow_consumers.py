@@ -6,6 +6,7 @@ import gc
 import pytest
 
 from fastcore import connect, read, rpc, write
+from fastcore.compressions import Compression, compressions
 from fastcore.transport.tornado import channel_of
 from helpers.certificates import client_context, server_context
 from helpers.wire import frame, served, stranger_at
@@ -139,24 +140,6 @@ async def test_a_client_that_reads_slowly_is_not_dropped():
         stream.close()
 
 
-async def test_nobody_looks_at_the_time_when_the_client_has_caught_up():
-    channels = []
-
-    def big(stream):
-        channels.append(channel_of(stream))
-        return b"x" * 20 * MIB
-
-    async with served({"big": big}) as server:
-        stream = await connect("127.0.0.1", server.port)
-        await write(stream, {"op": "big"})
-        while not (channels and channels[0].full):
-            await asyncio.sleep(0.001)
-        assert channels[0].watched
-        await read(stream)
-        assert not channels[0].watched
-        stream.close()
-
-
 async def test_memory_comes_back_after_a_flood():
     flood = Flood()
     async with served({"flood": flood}) as server:
@@ -194,6 +177,53 @@ async def test_a_wait_that_ends_where_a_message_ends_ends(security):
         write(stream, {"op": "add", "x": 1, "y": 2})
         assert await read(stream) == 3
         stream.close()
+
+
+async def test_messages_that_wait_are_bounded_by_a_keyword():
+    streams, go_on = [], asyncio.Event()
+
+    async def busy(stream):
+        streams.append(stream)
+        await go_on.wait()
+
+    async with served({"busy": busy}, max_waiting=10_000) as server:
+        stream = await connect("127.0.0.1", server.port)
+        await write(stream, {"op": "busy", "reply": False})
+        for number in range(10_000):
+            write(stream, {"op": "add", "x": number, "y": 0})
+        while not streams:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        # What one system call gave may come on top.
+        assert channel_of(streams[0]).unread < 10_000 + 2**18
+        go_on.set()
+        assert [await read(stream) for _ in range(10_000)] == [*range(10_000)]
+        stream.close()
+
+
+async def test_a_compressed_message_stays_so_until_its_turn_comes(monkeypatch):
+    decompressed = []
+
+    def decompress(data, limit):
+        decompressed.append(data)
+        return bytes(data)
+
+    go_on = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def busy(stream):
+        begun.set()
+        await go_on.wait()
+
+    monkeypatch.setitem(compressions, "counted", Compression(bytes, decompress))
+    async with served({"busy": busy}) as server, stranger_at(server) as stranger:
+        message = {"op": "add", "x": 1, "y": 2}
+        stranger.say(frame({"op": "busy"}), frame(message), frame(message, compression="counted"))
+        await begun.wait()
+        assert not decompressed
+        go_on.set()
+        assert [await stranger.hears() for _ in range(3)] == [None, 3, 3]
+        assert decompressed
 
 
 async def stands_still(figure) -> None:

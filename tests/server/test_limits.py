@@ -1,17 +1,14 @@
-"""Every limit: the peer is told where it can be, the log names it, and the others go on."""
+"""A server's limits: the peer is told where it can be, the log names it, and the others go on."""
 
 import asyncio
 import inspect
 import logging
-import re
 
 import msgpack
 import pytest
 
-from fastcore import ConnectionLost, FrameTooLarge, Server, connect, read, rpc, write
-from fastcore.compressions import Compression, compressions
+from fastcore import Server, connect, rpc
 from fastcore.limits import Limits
-from fastcore.transport.tornado import channel_of
 from helpers.wire import SENTINEL, frame, raw_frame, served, stranger_at
 
 
@@ -88,14 +85,15 @@ async def test_nesting_over_its_limit_is_refused(padding):
         assert await remote.take(value=nested(9), padding=padding) == "fine"
 
 
-async def test_a_client_has_limits_too():
-    async with (
-        served({"big": lambda stream: "x" * 20_000}) as server,
-        rpc(ip="127.0.0.1", port=server.port, max_buffer_size=10_000) as remote,
-    ):
-        with pytest.raises(FrameTooLarge, match="max_buffer_size="):
-            await remote.big()
-        assert await remote.add(x=1, y=2) == 3
+async def test_what_comes_before_a_message_without_end_is_answered_first():
+    async with served(max_buffer_size=1000) as server, stranger_at(server) as stranger:
+        good = frame({"op": "add", "x": 1, "y": 2})
+        stranger.say(good, frame({"op": "unknown"}), good, b"\0\0\0\0" + b"x" * 2000)
+        assert await stranger.hears() == 3
+        assert "unknown" in await stranger.hears_error()
+        assert await stranger.hears() == 3
+        assert "max_buffer_size=" in await stranger.hears_error()
+        assert await stranger.hears_the_end() == b""
 
 
 # -- Connections
@@ -122,28 +120,6 @@ async def test_a_connection_too_many_is_told_so_and_closed(caplog):
     assert "max_connections" in logged(caplog)
 
 
-async def test_messages_that_wait_are_bounded_by_a_keyword():
-    streams, go_on = [], asyncio.Event()
-
-    async def busy(stream):
-        streams.append(stream)
-        await go_on.wait()
-
-    async with served({"busy": busy}, max_waiting=10_000) as server:
-        stream = await connect("127.0.0.1", server.port)
-        await write(stream, {"op": "busy", "reply": False})
-        for number in range(10_000):
-            write(stream, {"op": "add", "x": number, "y": 0})
-        while not streams:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.05)
-        # What one system call gave may come on top.
-        assert channel_of(streams[0]).unread < 10_000 + 2**18
-        go_on.set()
-        assert [await read(stream) for _ in range(10_000)] == [*range(10_000)]
-        stream.close()
-
-
 # -- Time
 
 
@@ -151,42 +127,6 @@ async def drip(stranger, data: bytes) -> None:
     for number in range(len(data)):
         stranger.say(data[number : number + 1])
         await asyncio.sleep(0.02)
-
-
-async def test_what_comes_before_a_message_without_end_is_answered_first():
-    async with served(max_buffer_size=1000) as server, stranger_at(server) as stranger:
-        good = frame({"op": "add", "x": 1, "y": 2})
-        stranger.say(good, frame({"op": "unknown"}), good, b"\0\0\0\0" + b"x" * 2000)
-        assert await stranger.hears() == 3
-        assert "unknown" in await stranger.hears_error()
-        assert await stranger.hears() == 3
-        assert "max_buffer_size=" in await stranger.hears_error()
-        assert await stranger.hears_the_end() == b""
-
-
-async def test_a_compressed_message_stays_so_until_its_turn_comes(monkeypatch):
-    decompressed = []
-
-    def decompress(data, limit):
-        decompressed.append(data)
-        return bytes(data)
-
-    go_on = asyncio.Event()
-    begun = asyncio.Event()
-
-    async def busy(stream):
-        begun.set()
-        await go_on.wait()
-
-    monkeypatch.setitem(compressions, "counted", Compression(bytes, decompress))
-    async with served({"busy": busy}) as server, stranger_at(server) as stranger:
-        message = {"op": "add", "x": 1, "y": 2}
-        stranger.say(frame({"op": "busy"}), frame(message), frame(message, compression="counted"))
-        await begun.wait()
-        assert not decompressed
-        go_on.set()
-        assert [await stranger.hears() for _ in range(3)] == [None, 3, 3]
-        assert decompressed
 
 
 async def test_a_message_that_drips_in_is_given_up_after_a_time(caplog):
@@ -205,74 +145,6 @@ async def test_half_a_message_and_silence_is_given_up_after_a_time():
         stranger.say(frame({"op": "add", "x": 1, "y": 2})[:-1])
         assert "message_timeout" in await stranger.hears_error()
         assert await stranger.hears_the_end() == b""
-
-
-async def test_half_a_message_that_came_before_anybody_asked_is_given_up_after_a_time():
-    async def talk(reader, writer):
-        writer.write(frame("half")[:-1])
-        await reader.read()
-        writer.close()
-
-    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
-        stream = await connect(*server.sockets[0].getsockname(), message_timeout=0.2)
-        while not channel_of(stream).unread:
-            await asyncio.sleep(0.001)
-        with pytest.raises(ConnectionLost, match="message_timeout"):
-            await asyncio.wait_for(read(stream), 5)
-
-
-async def test_many_messages_in_a_row_are_not_one_that_takes_long():
-    async with served(message_timeout=0.2) as server, stranger_at(server) as stranger:
-        one = frame({"op": "add", "x": 1, "y": 2})
-        for _ in range(40):
-            # Each turn ends in the middle of a message.
-            stranger.say(one[20:], one[:20]) if _ else stranger.say(one[:20])
-            if _:
-                assert await stranger.hears() == 3
-            await asyncio.sleep(0.015)
-
-
-async def test_nobody_looks_at_the_time_when_a_message_is_finished():
-    channels = []
-    async with (
-        served({"hello": lambda stream: channels.append(channel_of(stream))}) as server,
-        stranger_at(server) as stranger,
-    ):
-        message = frame({"op": "hello"})
-        stranger.say(message)
-        assert await stranger.hears() is None
-        assert not channels[0].watched
-        stranger.say(message[:20])
-        while not channels[0].watched:
-            await asyncio.sleep(0.001)
-        stranger.say(message[20:])
-        assert await stranger.hears() is None
-        assert not channels[0].watched
-
-
-async def test_silence_between_messages_is_no_message_that_takes_long():
-    async with served(message_timeout=0.05) as server, stranger_at(server) as stranger:
-        assert await stranger.is_served()
-        await asyncio.sleep(0.3)
-        assert await stranger.is_served()
-
-
-async def test_messages_that_wait_for_a_handler_are_not_taken_for_slow_ones():
-    go_on = asyncio.Event()
-
-    async def busy(stream):
-        await go_on.wait()
-
-    async with served({"busy": busy}, message_timeout=0.05) as server, stranger_at(server) as stranger:
-        stranger.say(frame({"op": "busy"}), frame({"op": "add", "x": 1, "y": 2}))
-        await asyncio.sleep(0.3)
-        go_on.set()
-        assert await stranger.hears() is None
-        assert await stranger.hears() == 3
-
-
-async def test_idle_connections_are_kept_unless_told_otherwise():
-    assert Limits().idle_timeout is None
 
 
 async def test_an_idle_connection_is_closed_after_a_time(caplog):
@@ -297,31 +169,6 @@ async def test_a_connection_whose_handler_works_is_not_idle():
         assert await remote.work() == "done"
 
 
-async def test_a_client_closes_its_idle_connections_and_makes_new_ones():
-    async with (
-        served() as server,
-        rpc(ip="127.0.0.1", port=server.port, idle_timeout=0.1) as remote,
-    ):
-        assert await remote.add(x=1, y=2) == 3
-        while remote.streams:
-            await asyncio.sleep(0.01)
-        assert await remote.add(x=1, y=2) == 3
-
-
-async def test_a_server_that_never_finishes_its_answer_is_given_up():
-    async def answer_half(reader, writer):
-        await reader.read(1)
-        writer.write(frame("answer")[:-1])
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(answer_half, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server, rpc(ip="127.0.0.1", port=port, message_timeout=0.2) as remote:
-        with pytest.raises(ConnectionLost, match=f"127.0.0.1:{port}.*'add'.*message_timeout"):
-            await remote.add(x=1, y=2)
-
-
 # -- What can be given
 
 
@@ -333,13 +180,6 @@ async def test_every_limit_is_a_keyword_of_server_connect_and_rpc(name):
         stream.close()
         async with rpc(ip="127.0.0.1", port=server.port, **{name: value}) as remote:
             assert await remote.add(x=1, y=2) == 3
-
-
-@pytest.mark.parametrize("name", list(inspect.signature(Limits).parameters))
-@pytest.mark.parametrize("value", [-1, 0, "much"])
-def test_a_limit_that_makes_no_sense_is_refused_by_name(name, value):
-    with pytest.raises((ValueError, TypeError), match=re.escape(name)):
-        Limits(**{name: value})
 
 
 async def test_a_keyword_that_nobody_knows_is_an_error():
