@@ -1,37 +1,19 @@
 """Large binary values travel outside the packed bytes, and arrive where they belong."""
 
-import random
-import socket
 import tracemalloc
 
 import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tornado.iostream import IOStream
 
-from fastcore import BadFrame, BadMessage, connect, read, rpc, write
+from fastcore import BadFrame, BadMessage
 from fastcore._encode import IN_PLACE
 from fastcore._framing import MessageBuffer
-from fastcore._header import length_header, length_of
-from fastcore._values import LARGE, PayloadSink
+from fastcore._values import LARGE
 from fastcore.protocol import decode, encode, read_header
-from helpers.wire import SENTINEL, frame, raw_frame, served
-
-BIG = random.Random(1).randbytes(LARGE + 1000)
-
-small_values = st.none() | st.integers(-(2**31), 2**31) | st.text(max_size=40) | st.binary(max_size=300)
-extensions = st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=20)) | st.builds(
-    msgpack.Timestamp, st.integers(0, 2**33), st.integers(0, 10**9 - 1)
-)
-large_values = st.integers(LARGE - 2, LARGE + 5000).map(
-    lambda size: BIG[:size] + bytes(max(0, size - len(BIG)))
-)
-messages = st.recursive(
-    small_values | extensions | large_values,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(small_values, inner, max_size=4),
-    max_leaves=8,
-)
+from helpers.values import BIG, messages
+from helpers.wire import SENTINEL, frame, raw_frame
 
 
 def receive_in_pieces(data, sizes):
@@ -96,20 +78,6 @@ def test_many_small_values_beside_a_large_one_are_packed_in_few_pieces():
     pieces = encode(message)
     assert len(pieces) < 100
     assert b"".join(pieces).endswith(msgpack.packb(message) + SENTINEL)
-
-
-@given(st.integers(0, 2**60))
-def test_the_header_of_a_length_is_what_msgpack_reads(length):
-    header = length_header(length)
-    assert int.from_bytes(header[:4], "little") == len(header) - 4
-    assert msgpack.unpackb(header[4:]) == {"length": length}
-    assert length_of(header[4:]) == length
-
-
-@given(st.binary(max_size=20) | st.binary(max_size=12).map(lambda rest: b"\x81\xa6length" + rest))
-def test_a_header_is_read_as_msgpack_reads_it_or_left_to_it(header):
-    length = length_of(header)
-    assert length == -1 or msgpack.unpackb(header) == {"length": length}
 
 
 @pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [BIG, v]], ids=["alone", "beside a value in place"])
@@ -205,66 +173,3 @@ def test_after_a_length_that_is_not_true_the_next_message_comes(said):
     with pytest.raises(BadFrame):
         buffer.next_message()
     assert [decode(*buffer.next_message()), decode(*buffer.next_message())] == ["next", "last"]
-
-
-@settings(max_examples=60, deadline=None)
-@given(messages, st.lists(st.integers(1, LARGE), min_size=1, max_size=6))
-def test_a_sink_gives_back_what_it_received(message, sizes):
-    payload = msgpack.packb(message)
-    sink = PayloadSink(len(payload))
-    at = 0
-    for size in sizes:
-        if at == len(payload):
-            break
-        lent = sink.prepare(size)
-        size = min(size, len(lent))
-        lent[:size] = payload[at : at + size]
-        del lent
-        sink.commit(size)
-        at += size
-    assert b"".join(sink.pieces()) == payload[:at]
-
-
-def test_a_sink_refuses_more_than_it_lent():
-    sink = PayloadSink(1000)
-    assert len(sink.prepare(10)) <= 1000
-    with pytest.raises(ValueError, match="1001 bytes committed"):
-        sink.commit(1001)
-
-
-def unconnected_stream(server):
-    """A stream whose connection is still being made."""
-    stream = IOStream(socket.socket())
-    stream.connect(("127.0.0.1", server.port))
-    return stream
-
-
-async def test_a_value_may_change_as_soon_as_its_writer_goes_on():
-    async with served({"echo": lambda stream, data: data}) as server:
-        stream = unconnected_stream(server)
-        for fill in range(5):
-            data = bytearray([fill]) * IN_PLACE
-            await write(stream, {"op": "echo", "data": data})
-            data[:] = b"\xff" * len(data)
-            assert await read(stream) == bytes([fill]) * IN_PLACE
-        stream.close()
-
-
-async def test_values_of_one_turn_arrive_as_they_were_written():
-    async with served({"echo": lambda stream, data: data}) as server:
-        stream = await connect("127.0.0.1", server.port)
-        data = bytearray(IN_PLACE)
-        for fill in range(20):
-            data[:] = bytes([fill]) * len(data)
-            future = write(stream, {"op": "echo", "data": data})
-            if not future.done():
-                await future
-        assert [(await read(stream))[-1] for _ in range(20)] == [*range(20)]
-        stream.close()
-
-
-async def test_a_message_of_a_thousand_values_arrives_whole():
-    values = [bytes([number % 256]) * IN_PLACE for number in range(1_100)]
-    handlers = {"count": lambda stream, values: len(values)}
-    async with served(handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
-        assert await remote.count(values=values) == 1_100

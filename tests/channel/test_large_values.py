@@ -1,0 +1,47 @@
+"""Large binary values over sockets: sent from the caller's memory, which it may change at once."""
+
+import socket
+
+from tornado.iostream import IOStream
+
+from fastcore import connect, read, rpc, write
+from fastcore._encode import IN_PLACE
+from helpers.wire import served
+
+
+def unconnected_stream(server):
+    """A stream whose connection is still being made."""
+    stream = IOStream(socket.socket())
+    stream.connect(("127.0.0.1", server.port))
+    return stream
+
+
+async def test_a_value_may_change_as_soon_as_its_writer_goes_on():
+    async with served({"echo": lambda stream, data: data}) as server:
+        stream = unconnected_stream(server)
+        for fill in range(5):
+            data = bytearray([fill]) * IN_PLACE
+            await write(stream, {"op": "echo", "data": data})
+            data[:] = b"\xff" * len(data)
+            assert await read(stream) == bytes([fill]) * IN_PLACE
+        stream.close()
+
+
+async def test_values_of_one_turn_arrive_as_they_were_written():
+    async with served({"echo": lambda stream, data: data}) as server:
+        stream = await connect("127.0.0.1", server.port)
+        data = bytearray(IN_PLACE)
+        for fill in range(20):
+            data[:] = bytes([fill]) * len(data)
+            future = write(stream, {"op": "echo", "data": data})
+            if not future.done():
+                await future
+        assert [(await read(stream))[-1] for _ in range(20)] == [*range(20)]
+        stream.close()
+
+
+async def test_a_message_of_a_thousand_values_arrives_whole():
+    values = [bytes([number % 256]) * IN_PLACE for number in range(1_100)]
+    handlers = {"count": lambda stream, values: len(values)}
+    async with served(handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        assert await remote.count(values=values) == 1_100
