@@ -6,7 +6,7 @@ import gc
 import pytest
 
 import fastcore
-from fastcore import RPCClosed, Server, connect, rpc
+from fastcore import ConnectionLost, RPCClosed, Server, connect, rpc
 from helpers.surface import serving
 
 
@@ -170,3 +170,17 @@ def test_its_repr_tells_where_it_leads_and_how_it_is():
     remote = rpc("127.0.0.1:8887")
     assert "127.0.0.1:8887" in repr(remote)
     assert "running" in repr(remote)
+
+
+async def test_errors_of_a_unix_socket_name_it_too(tmp_path):
+    path = tmp_path / "server.sock"
+
+    async def hang_up(stream):
+        await asyncio.sleep(0)
+        stream.close()
+
+    server = Server({"hang_up": hang_up})
+    server.listen(f"unix:{path}")
+    async with server, rpc(f"unix:{path}") as remote:
+        with pytest.raises(ConnectionLost, match=f"unix:{path}.*'hang_up'"):
+            await remote.hang_up()

@@ -1,29 +1,11 @@
 """Ends: what was acknowledged is done, what hangs doesn't hang the end."""
 
 import asyncio
-import signal
-import time
 
 import pytest
 
 from fastcore import ConnectionLost, Server, rpc
-from helpers.support import Program
 from helpers.wire import frame, served, stranger_at
-
-HANDLERS = """
-import asyncio
-
-async def slow(stream):
-    print("working")
-    await asyncio.sleep(0.3)
-    return "done"
-
-async def never(stream):
-    print("hanging")
-    await asyncio.Event().wait()
-
-handlers = {"slow": slow, "never": never}
-"""
 
 
 class Work:
@@ -134,31 +116,3 @@ async def test_an_answer_that_is_on_its_way_arrives_whole():
 
 async def test_shutdown_of_a_server_that_never_listened_is_done_at_once():
     await Server({}).shutdown()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_serve_lets_running_handlers_answer_when_it_is_told_to_end(number, tmp_path):
-    (tmp_path / "slowly.py").write_text(HANDLERS)
-    with Program("-m", "fastcore", "serve", "slowly:handlers", cwd=tmp_path) as program:
-        port = int(program.line().rpartition(":")[2])
-        async with rpc(ip="127.0.0.1", port=port) as remote:
-            call = remote.slow()
-            assert await asyncio.to_thread(program.line) == "working"
-            program.send(number)
-            assert await call == "done"
-        assert await asyncio.to_thread(program.wait) == 0
-
-
-async def test_serve_ends_at_its_deadline_whatever_hangs(tmp_path):
-    (tmp_path / "slowly.py").write_text(HANDLERS)
-    with Program("-m", "fastcore", "serve", "slowly:handlers", "--deadline", "0.2", cwd=tmp_path) as program:
-        port = int(program.line().rpartition(":")[2])
-        async with rpc(ip="127.0.0.1", port=port) as remote:
-            call = remote.never()
-            assert await asyncio.to_thread(program.line) == "hanging"
-            begun = time.monotonic()
-            program.send(signal.SIGTERM)
-            with pytest.raises(ConnectionLost, match="'never'"):
-                await call
-        assert await asyncio.to_thread(program.wait) == 0
-        assert time.monotonic() - begun < 20

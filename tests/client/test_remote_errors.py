@@ -1,0 +1,30 @@
+"""What a handler raises, as its caller gets it."""
+
+import pytest
+
+from fastcore import RemoteError, register_error, rpc
+from helpers.surface import OurError, serving
+
+
+async def test_a_builtin_exception_arrives_as_itself_with_peer_op_and_remote_traceback():
+    with serving() as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            with pytest.raises(ZeroDivisionError) as raised:
+                await remote.divide(x=1, y=0)
+    note = "".join(raised.value.__notes__)
+    assert "divide" in note
+    assert f"127.0.0.1:{server.port}" in note
+    assert "return x / y" in note
+
+
+async def test_another_exception_arrives_as_remote_error_until_it_is_registered():
+    with serving() as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            with pytest.raises(RemoteError, match="OurError") as raised:
+                await remote.fail()
+            assert raised.value.type_name == "OurError"
+            assert raised.value.remote_args == ("ours", 1)
+            register_error(OurError)
+            with pytest.raises(OurError) as known:
+                await remote.fail()
+            assert known.value.args == ("ours", 1)

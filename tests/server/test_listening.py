@@ -1,0 +1,173 @@
+"""Where a server listens: ports, addresses, unix sockets, and what is taken already."""
+
+import asyncio
+import errno
+import socket
+
+import pytest
+from tornado.ioloop import IOLoop
+from tornado.netutil import bind_sockets
+
+from fastcore import ConnectionLost, Server, connect, read, rpc, send_recv, write
+from helpers.surface import HANDLERS, serving
+from helpers.wire import served
+
+
+async def test_before_listening_it_has_no_port_and_says_what_to_do():
+    with pytest.raises(OSError, match=r"\.listen"):
+        Server({}).port  # noqa: B018
+
+
+async def test_listen_without_a_port_takes_the_default():
+    class Fixed(Server):
+        default_port = 0
+
+    server = Fixed({})
+    server.listen(address="127.0.0.1")
+    assert server.port > 1024
+    server.stop()
+
+
+# Tornado leaves the socket that it couldn't bind to the collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_taken_port_raises():
+    with serving() as server, pytest.raises(OSError, match="in use"):
+        Server({}).listen(server.port, "127.0.0.1")
+
+
+async def test_it_listens_twice_and_stops_twice_and_keeps_its_first_port():
+    server = Server(HANDLERS)
+    server.listen(0, "127.0.0.1")
+    first = server.port
+    server.listen(0, "127.0.0.1")
+    ports = {sock.getsockname()[1] for sock in server._sockets.values()}
+    assert len(ports) == 2
+    for port in ports:
+        assert await send_recv(ip="127.0.0.1", port=port, op="ping", close=True) == b"pong"
+    server.stop()
+    server.stop()
+    assert server.port == first
+
+
+async def test_bind_and_start_and_add_sockets_serve_too():
+    bound = Server(HANDLERS)
+    bound.bind(0, "127.0.0.1")
+    bound.start()
+    added = Server(HANDLERS)
+    added.add_sockets(bind_sockets(0, "127.0.0.1"))
+    for server in (bound, added):
+        assert await send_recv(ip="127.0.0.1", port=server.port, op="ping", close=True) == b"pong"
+        server.stop()
+
+
+def test_it_can_listen_before_the_loop_runs():
+    loop = IOLoop()
+    server = Server(HANDLERS)
+    server.listen(0, "127.0.0.1")
+    try:
+        call = lambda: send_recv(ip="127.0.0.1", port=server.port, op="ping", close=True)  # noqa: E731
+        assert loop.run_sync(call, timeout=30) == b"pong"
+    finally:
+        server.stop()
+        loop.close(all_fds=True)
+        asyncio.set_event_loop(None)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a socket of Tornado's
+async def test_a_port_that_is_taken_is_an_error_and_the_server_can_take_another():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = Server({"add": lambda stream, x, y: x + y})
+        with pytest.raises(OSError, match="in use") as caught:
+            server.listen(taken.getsockname()[1], "127.0.0.1")
+        assert caught.value.errno == errno.EADDRINUSE
+        server.listen(0, "127.0.0.1")
+        async with server, rpc(ip="127.0.0.1", port=server.port) as remote:
+            assert await remote.add(x=1, y=2) == 3
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+async def test_a_server_on_ipv6_only_is_called_by_all_spellings_of_its_address():
+    server = Server({"add": lambda stream, x, y: x + y})
+    server.listen(0, "::1", family=socket.AF_INET6)
+    async with server:
+        for address in (f"[::1]:{server.port}", ("::1", server.port), ("[::1]", server.port)):
+            async with rpc(address) as remote:
+                assert remote.address == f"[::1]:{server.port}"
+                assert await remote.add(x=1, y=2) == 3
+        with pytest.raises(ConnectionLost, match=r"127\.0\.0\.1"):
+            await connect("127.0.0.1", server.port, timeout=0.1)
+
+
+# -- Unix sockets
+
+
+async def test_a_unix_socket_serves_as_a_port_does(tmp_path):
+    path = tmp_path / "server.sock"
+    server = Server({"add": lambda stream, x, y: x + y})
+    server.listen(f"unix:{path}")
+    async with server:
+        async with rpc(f"unix:{path}") as remote:
+            assert await remote.add(x=1, y=2) == 3
+            assert remote.address == f"unix:{path}"
+        stream = await connect(f"unix:{path}")
+        await write(stream, {"op": "identity"})
+        assert (await read(stream))["type"] == "Server"
+        stream.close()
+        with pytest.raises(OSError, match="listen"):
+            _ = server.port
+
+
+async def test_a_unix_socket_lets_its_owner_in_and_nobody_else(tmp_path):
+    path = tmp_path / "server.sock"
+    server = Server({})
+    server.listen(f"unix:{path}")
+    async with server:
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_unix_socket_is_gone_when_its_server_is(tmp_path):
+    path = tmp_path / "server.sock"
+    for _ in range(2):
+        server = Server({})
+        server.listen(f"unix:{path}")
+        server.stop()
+        assert not path.exists()
+        server.stop()
+
+
+async def test_a_unix_socket_left_behind_by_a_crash_is_taken_over(tmp_path):
+    path = tmp_path / "server.sock"
+    with socket.socket(socket.AF_UNIX) as crashed:
+        crashed.bind(str(path))
+    server = Server({})
+    server.listen(f"unix:{path}")
+    async with server, rpc(f"unix:{path}") as remote:
+        assert (await remote.identity())["type"] == "Server"
+
+
+async def test_a_unix_socket_in_use_is_not_taken_over(tmp_path):
+    path = tmp_path / "server.sock"
+    first, second = Server({}), Server({})
+    first.listen(f"unix:{path}")
+    async with first:
+        with pytest.raises(OSError, match="in use"):
+            second.listen(f"unix:{path}")
+        async with rpc(f"unix:{path}") as remote:
+            assert (await remote.identity())["id"] == first.id
+
+
+async def test_a_server_listens_on_a_port_and_a_unix_socket_at_once(tmp_path):
+    async with served() as server:
+        server.listen(f"unix:{tmp_path}/server.sock")
+        for address in (f"unix:{tmp_path}/server.sock", f"127.0.0.1:{server.port}"):
+            async with rpc(address) as remote:
+                assert await remote.add(x=1, y=2) == 3
