@@ -96,42 +96,6 @@ async def test_with_timeout_passes_a_message_on_that_comes_in_time():
         stream.close()
 
 
-async def test_work_starts_when_called_not_when_awaited():
-    with serving() as server:
-        stream = await connect("127.0.0.1", server.port)
-        for n in range(100):
-            write(stream, {"op": "echo", "x": n})
-        assert [await read(stream) for _ in range(100)] == list(range(100))
-        stream.close()
-
-
-@pytest.mark.parametrize("message", [object(), {"op": object()}, {1: {2: {3}}}, 2**80])
-async def test_write_holds_its_error_in_the_future(message):
-    with serving() as server:
-        stream = await connect("127.0.0.1", server.port)
-        future = write(stream, message)
-        with pytest.raises((TypeError, ValueError, OverflowError)):
-            await future
-        assert await send_recv(stream, op="ping") == b"pong"
-        stream.close()
-
-
-@pytest.mark.parametrize("stream", [(), None, "127.0.0.1:8786", object()])
-async def test_write_and_read_hold_the_error_of_what_is_no_stream(stream):
-    for future in (write(stream, 1), read(stream)):
-        with pytest.raises((TypeError, AttributeError)):
-            await future
-
-
-async def test_write_to_a_closed_stream_is_a_failed_future():
-    with serving() as server:
-        stream = await connect("127.0.0.1", server.port)
-        stream.close()
-        future = write(stream, {"op": "ping"})
-        with pytest.raises(IOError, match="closed"):
-            await future
-
-
 def test_a_future_nobody_looked_at_says_nothing(caplog):
     async def main():
         with serving() as server:
