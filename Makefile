@@ -7,8 +7,9 @@ BIN    := $(VENV)/bin
 PIP    := python -m pip --quiet --disable-pip-version-check
 
 SOURCES := setup.py pyproject.toml $(wildcard fastcore/*.pyx fastcore/*.pxd fastcore/*.h)
-# The floors that compiled code carries: from bytes to the handlers of a server and the callers of a client.
-COMPILED := $(addprefix tests/,engine wire channel transport client server)
+# The floors of a message, from bytes to streams; and all whose messages pass through compiled code.
+MESSAGES := $(addprefix tests/,engine wire channel transport)
+COMPILED := $(MESSAGES) tests/client tests/server
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint test-uvloop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
@@ -96,7 +97,7 @@ fuzz-server: $(VENV)/built $(VENV)/with-test ## a million bent inputs over real 
 # Not from the tree: there, the release build would be found first.
 away = rm -rf build/away && mkdir -p build/away && cp -r pyproject.toml conftest.py tests build/away && cd build/away
 
-test-debug: .venv-debug/built ## the tests of the engine and the message path with every check on
+test-debug: .venv-debug/built ## all that passes through compiled code, with every check on
 	$(away) && ../../.venv-debug/bin/python -m pytest $(COMPILED)
 
 test-sanitize: .venv-sanitize/built ## ... with the address and undefined-behaviour sanitizers
@@ -105,11 +106,10 @@ test-sanitize: .venv-sanitize/built ## ... with the address and undefined-behavi
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  ../../.venv-sanitize/bin/python -m pytest --timeout=0 $(COMPILED)
 
-test-valgrind: .venv-debug/built ## ... under valgrind, but for those that would take hours there
+test-valgrind: .venv-debug/built ## ... under valgrind, up to the streams
 	$(away) && PYTHONMALLOC=malloc \
 	  valgrind --quiet --error-exitcode=9 --num-callers=12 --suppressions=tests/valgrind.supp \
-	  ../../.venv-debug/bin/python -m pytest --timeout=0 -m "not slow_under_valgrind" \
-	  tests/engine tests/channel
+	  ../../.venv-debug/bin/python -m pytest --timeout=0 -m "not slow_under_valgrind" $(MESSAGES)
 
 fuzz: $(VENV)/built $(VENV)/with-test ## millions of random streams against the reference
 	$(BIN)/python tests/fuzz/random_streams.py --examples 3_000_000 --seconds 1200

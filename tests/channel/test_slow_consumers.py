@@ -11,6 +11,9 @@ from fastcore.transport.tornado import channel_of
 from helpers.certificates import client_context, server_context
 from helpers.wire import frame, served, stranger_at
 
+# Here it matters how fast either end is.
+pytestmark = pytest.mark.slow_under_valgrind
+
 MESSAGE = b"x" * 100_000
 MIB = 2**20
 
