@@ -7,7 +7,7 @@ import pytest
 
 from bench.peers.tornado_classic import SENTINEL
 from fastcore._framing import MessageBuffer
-from fastcore.protocol import decode, encode, read_header
+from fastcore._wire import decode, encode, read_header
 
 MESSAGES = {
     "small": {"op": "add", "x": 1, "y": 2},

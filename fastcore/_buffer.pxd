@@ -33,6 +33,8 @@ cdef class Buffer:
     # In bytes.
     cdef Py_ssize_t sentinel_size
     cdef readonly Py_ssize_t max_frame_size
+    # What errors call that limit.
+    cdef str limit_name
     cdef readonly object failure
     # Bytes that have come in, ever.
     cdef readonly long long received
@@ -57,11 +59,11 @@ cdef class Buffer:
     cpdef prepare(self, Py_ssize_t size=*)
     cpdef commit(self, Py_ssize_t size)
 
-    cdef uint8_t *open(self, Py_ssize_t size) except NULL
-    cdef int close(self, Py_ssize_t size) except -1
+    cdef uint8_t *prepare_memory(self, Py_ssize_t size) except NULL
+    cdef int commit_memory(self, Py_ssize_t size) except -1
 
     # For the buffers that are made of this one.
-    cdef int set_up(self, object sentinel, object max_frame_size) except -1
+    cdef int set_up(self, object sentinel, object max_frame_size, str limit_name=*) except -1
     cdef Py_ssize_t find(self, Py_ssize_t end) except -2
     cdef Py_ssize_t find_frame(self) except -2
     cdef int consume(self, Py_ssize_t size) except -1

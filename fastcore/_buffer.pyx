@@ -127,7 +127,8 @@ cdef class Buffer:
         self.scanner = _usual_scanner
         scan_start(&self.scanner.tables, &self.search)
 
-    cdef int set_up(self, object sentinel, object max_frame_size) except -1:
+    cdef int set_up(self, object sentinel, object max_frame_size, str limit_name="max_frame_size") except -1:
+        self.limit_name = limit_name
         self.scanner = scanner_for(sentinel)
         self.sentinel_size = self.scanner.tables.size
         scan_start(&self.scanner.tables, &self.search)
@@ -264,7 +265,7 @@ cdef class Buffer:
         if FASTCORE_DEBUG:
             self.check()
 
-    cdef uint8_t *open(self, Py_ssize_t size) except NULL:
+    cdef uint8_t *prepare_memory(self, Py_ssize_t size) except NULL:
         """As `prepare`, for compiled code that has no need of a view: `lent_size` bytes."""
         if self.state != FREE:
             self.refuse("prepare")
@@ -273,8 +274,8 @@ cdef class Buffer:
         self.state = LENT
         return self.lent_block.data + self.lent_at
 
-    cdef int close(self, Py_ssize_t size) except -1:
-        """As `commit`, after `open`."""
+    cdef int commit_memory(self, Py_ssize_t size) except -1:
+        """As `commit`, after `prepare_memory`."""
         self.keep(size)
         self.received += size
         self.state = FREE
@@ -439,7 +440,7 @@ cdef class Buffer:
                 self.settle()
                 return -1
         if size > self.max_frame_size:
-            raise self.failed(FrameTooLarge("frame", size, self.max_frame_size, "max_frame_size"))
+            raise self.failed(FrameTooLarge("frame", size, self.max_frame_size, self.limit_name))
         return size
 
     # ---- errors

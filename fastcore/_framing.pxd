@@ -6,6 +6,11 @@ from libc.stdint cimport uint8_t
 from fastcore._buffer cimport Buffer
 
 
+cdef enum:
+    # What every message begins with: how long its header is.
+    LENGTH_SIZE = 4
+
+
 cdef enum Stage:
     AT_START     # header length and header come next
     TO_SENTINEL  # the payload ends at the first sentinel
@@ -24,6 +29,8 @@ cdef class MessageBuffer(Buffer):
     # Of the message at the head: its header, and where its payload starts.
     cdef bytes header
     cdef Py_ssize_t body
+    # Of the message that was wrong last, its header as far as it was read.
+    cdef readonly bytes bad_header
     # INTO_SINK: whose bytes come next, and how many. The held bytes are those after them.
     cdef object sink
     cdef Py_ssize_t sink_length
@@ -34,7 +41,7 @@ cdef class MessageBuffer(Buffer):
     cdef Py_ssize_t skipped
 
     cpdef next_message(self)
-    cdef bint is_plain(self)
+    cdef bint is_simple(self)
     cdef int open_message(self) except -1
     cdef int ask_header(self) except -1
     cdef int check_length(self, object length) except -1
@@ -51,4 +58,4 @@ cdef class MessageBuffer(Buffer):
     cdef int skip(self) except -1
 
 
-cpdef frame(bytes payload)
+cpdef frame(bytes payload, bytes header=*)

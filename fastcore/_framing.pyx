@@ -36,7 +36,8 @@ cdef extern from "_scanner.h" nogil:
 cdef enum:
     # A payload up to here is copied out; a larger one is a view, which costs as much.
     SMALL_PAYLOAD = 4096
-    LENGTH_SIZE = 4
+    # What says more than the number of a call has more bytes.
+    SHORT_HEADER = 32
 
 DEFAULT_MAX_FRAME_SIZE = 1 << 30
 DEFAULT_MAX_HEADER_SIZE = 64 * 1024
@@ -172,6 +173,8 @@ cdef class MessageBuffer(Buffer):
         In bytes: header length, header and payload together.
     max_header_size : int, optional
         In bytes.
+    limit_name : str, optional
+        What errors call `max_frame_size`, where its user knows it by another name.
 
     Attributes
     ----------
@@ -202,8 +205,8 @@ cdef class MessageBuffer(Buffer):
     """
 
     def __cinit__(self, read_header, sentinel=SENTINEL, *, max_frame_size=DEFAULT_MAX_FRAME_SIZE,
-                  max_header_size=DEFAULT_MAX_HEADER_SIZE):
-        self.set_up(sentinel, max_frame_size)
+                  max_header_size=DEFAULT_MAX_HEADER_SIZE, limit_name="max_frame_size"):
+        self.set_up(sentinel, max_frame_size, limit_name)
         if not callable(read_header):
             raise TypeError(f"read_header is called with each header; {read_header!r} can't be")
         if max_header_size < 0:
@@ -261,13 +264,13 @@ cdef class MessageBuffer(Buffer):
             self.settle()
         return self.take(size) if size >= 0 else None
 
-    cdef bint is_plain(self):
-        """Whether the next message has no header, and nothing of it was looked at yet."""
+    cdef bint is_simple(self):
+        """Whether the next message has a short header or none, and nothing of it was looked at yet."""
         cdef const uint8_t *start
         if self.stage != AT_START or self.tail - self.head < LENGTH_SIZE:
             return False
         start = self.block.data + self.head
-        return (start[0] | start[1] | start[2] | start[3]) == 0
+        return (start[1] | start[2] | start[3]) == 0 and start[0] <= SHORT_HEADER
 
     cdef int open_message(self) except -1:
         """Read header length and header, and move on to the stage that they lead to."""
@@ -290,7 +293,7 @@ cdef class MessageBuffer(Buffer):
         if header_size > self.max_header_size:
             raise self.rejected(FrameTooLarge("header", header_size, self.max_header_size, "max_header_size"))
         if self.body > self.max_frame_size:
-            raise self.rejected(FrameTooLarge("frame", self.body, self.max_frame_size, "max_frame_size"))
+            raise self.rejected(FrameTooLarge("frame", self.body, self.max_frame_size, self.limit_name))
         if self.find(min(held, self.body)) >= 0:
             raise self.rejected(too_short())
         if held < self.body:
@@ -325,7 +328,7 @@ cdef class MessageBuffer(Buffer):
             raise ValueError(f"read_header gave {length!r} as the length of a payload; it is 0 or more bytes")
         cdef Py_ssize_t limit = min(self.max_frame_size, LARGEST_SIZE)
         if length > limit - self.body:
-            raise FrameTooLarge("frame", self.body + length, limit, "max_frame_size")
+            raise FrameTooLarge("frame", self.body + length, limit, self.limit_name)
         return 0
 
     cdef Py_ssize_t find_length(self) except -2:
@@ -497,6 +500,7 @@ cdef class MessageBuffer(Buffer):
 
     cdef object rejected(self, object error):
         """The error, to be raised once. Where the search is, it goes on."""
+        self.bad_header = self.header
         self.stage = SKIPPING
         self.skipped = 0
         self.expected = 0
@@ -511,7 +515,7 @@ cdef class MessageBuffer(Buffer):
         cdef Py_ssize_t gone = found if found >= 0 else max(held - self.sentinel_size + 1, 0)
         self.skipped += gone
         if self.skipped > self.max_frame_size:
-            raise self.failed(FrameTooLarge("frame", self.skipped, self.max_frame_size, "max_frame_size"))
+            raise self.failed(FrameTooLarge("frame", self.skipped, self.max_frame_size, self.limit_name))
         if found >= 0:
             self.finish(found + self.sentinel_size)
         else:
@@ -524,13 +528,15 @@ cdef class MessageBuffer(Buffer):
 cdef Scanner _usual_scanner = FrameBuffer().scanner
 
 
-cpdef frame(bytes payload):
-    """Make the frame of a payload that needs no header: one search, one copy.
+cpdef frame(bytes payload, bytes header=None):
+    """Make the frame of a payload that needs no length: one search, one copy.
 
     Parameters
     ----------
     payload : bytes
         Any.
+    header : bytes, optional
+        Any of less than 256 bytes, without its length.
 
     Returns
     -------
@@ -546,15 +552,22 @@ cpdef frame(bytes payload):
     if payload is None:
         raise TypeError("a payload is bytes, not None")
     cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
+    cdef Py_ssize_t header_size = 0 if header is None else PyBytes_GET_SIZE(header)
     cdef Py_ssize_t sentinel_size = _usual_scanner.tables.size
     cdef const uint8_t *data = <const uint8_t *> PyBytes_AS_STRING(payload)
     cdef scan_state search
+    if header_size > 255:
+        raise ValueError(f"a header of {header_size:,} bytes, where less than 256 are wanted")
     scan_start(&_usual_scanner.tables, &search)
     if scan(&_usual_scanner.tables, data, size, &search) >= 0:
         return None
-    made = PyBytes_FromStringAndSize(NULL, LENGTH_SIZE + size + sentinel_size)
+    made = PyBytes_FromStringAndSize(NULL, LENGTH_SIZE + header_size + size + sentinel_size)
     cdef uint8_t *out = <uint8_t *> PyBytes_AS_STRING(made)
     memset(out, 0, LENGTH_SIZE)
-    memcpy(out + LENGTH_SIZE, data, size)
-    memcpy(out + LENGTH_SIZE + size, _usual_scanner.tables.sentinel, sentinel_size)
+    out[0] = <uint8_t> header_size
+    out += LENGTH_SIZE
+    if header_size:
+        memcpy(out, PyBytes_AS_STRING(header), header_size)
+    memcpy(out + header_size, data, size)
+    memcpy(out + header_size + size, _usual_scanner.tables.sentinel, sentinel_size)
     return made

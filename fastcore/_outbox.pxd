@@ -1,18 +1,19 @@
-cdef enum:
-    # The most pieces that one system call takes.
-    MAX_PIECES = 512
+from fastcore._socket cimport Socket
 
 
 cdef class Outbox:
-    # Of bytes and memoryviews, the first one first.
+    # Of bytes and memoryviews, the first one first. A new list when what it held was given
+    # up, so whoever is in the middle of sending it can tell.
     cdef list pieces
+    # Whether a system call is being made with what comes first.
+    cdef bint is_sending
     # In bytes: what waits, and what has been sent, ever.
     cdef readonly Py_ssize_t unsent
     cdef readonly long long sent
 
     cpdef int put(self, object frame) except -1
-    cdef bint put_rest(self, object frame, Py_ssize_t sent) except -1
+    cdef int send_now(self, object frame, Socket socket) except -1
     cpdef int clear(self) except -1
-    cpdef int flush(self, object send, object sendmsg) except -1
-    cdef int glue(self) except -1
-    cdef int advance(self, Py_ssize_t sent) except -1
+    cpdef int flush(self, Socket socket) except -1
+    cdef int glue(self, list pieces) except -1
+    cdef int advance(self, list pieces, Py_ssize_t sent) except -1

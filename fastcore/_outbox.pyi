@@ -1,9 +1,9 @@
 """Types of the compiled outbox; see ``_outbox.pyx``."""
 
-from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
-from fastcore._encode import Piece
+from fastcore._socket import Socket
+from fastcore._wire import Piece
 
 @final
 class Outbox:
@@ -13,4 +13,4 @@ class Outbox:
     def sent(self) -> int: ...
     def put(self, frame: bytes | list[Piece]) -> None: ...
     def clear(self) -> None: ...
-    def flush(self, send: Callable[[Any], int], sendmsg: Callable[[list[Piece]], int] | None) -> None: ...
+    def flush(self, socket: Socket) -> None: ...

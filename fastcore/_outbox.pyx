@@ -1,10 +1,18 @@
-"""What is on its way out: the pieces of messages that the socket hasn't taken yet."""
+"""What is on its way out: the pieces of messages that the socket hasn't taken yet.
+
+Sending may run anything: a view that is made or given back wakes the garbage collector,
+and that whoever has a ``__del__``; a socket in Python may be interrupted by a signal. All of
+them may write to the same connection, or close it. So what they write is put behind, a
+second one doesn't send while the first is at it, and the list of pieces is looked at anew
+after each step that may have run somebody.
+"""
 
 cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_SIZE
 
-from fastcore._encode cimport size_of
+from fastcore._socket cimport MAX_PIECES, Socket
+from fastcore._wire cimport size_of
 
 cdef enum:
     # Below this size, gluing pieces together costs less than handing them over one by one.
@@ -31,66 +39,77 @@ cdef class Outbox:
     cpdef int put(self, object frame) except -1:
         """Append a frame: bytes, or a list of its pieces."""
         if type(frame) is bytes:
-            self.pieces.append(frame)
             self.unsent += PyBytes_GET_SIZE(frame)
+            self.pieces.append(frame)
         else:
-            self.pieces += <list> frame
             self.unsent += size_of(frame)
+            self.pieces.extend(frame)
         return 0
 
-    cdef bint put_rest(self, object frame, Py_ssize_t sent) except -1:
-        """Count a frame of which so many bytes were sent, and append the rest; True if there is none.
+    cdef int send_now(self, object frame, Socket socket) except -1:
+        """Send a frame while nothing else waits; what the socket doesn't take comes first from now on.
 
-        Only while nothing else waits.
+        The least that it can cost: one that is taken whole never gets into the list.
         """
+        cdef list pieces = self.pieces
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame) if type(frame) is bytes else size_of(frame)
+        cdef Py_ssize_t sent
+        self.is_sending = True
+        try:
+            sent = socket.send(frame)
+        finally:
+            self.is_sending = False
         if sent == size:
             self.sent += sent
-            return True
-        self.put(frame)
-        self.advance(sent)
-        return False
+            return 0
+        if self.pieces is pieces:
+            pieces[:0] = [frame] if type(frame) is bytes else frame
+            self.unsent += size
+            self.advance(pieces, sent)
+        return 0
 
     cpdef int clear(self) except -1:
         """Give up what hasn't been sent."""
-        self.pieces.clear()
         self.unsent = 0
+        self.pieces = []
         return 0
 
-    cpdef int flush(self, object send, object sendmsg) except -1:
+    cpdef int flush(self, Socket socket) except -1:
         """Send until all is sent or the socket takes no more.
-
-        Parameters
-        ----------
-        send, sendmsg : callable
-            The socket's, non-blocking. ``sendmsg`` is None where there is something
-            between these bytes and the socket, such as TLS.
 
         Raises
         ------
         OSError
             As the socket raises it, but for BlockingIOError.
         """
+        cdef list pieces
         cdef Py_ssize_t sent
+        if self.is_sending:
+            return 0
+        self.is_sending = True
         try:
             while self.pieces:
-                if PyList_GET_SIZE(self.pieces) > 1:
-                    self.glue()
-                if PyList_GET_SIZE(self.pieces) > 1 and sendmsg is not None:
-                    sent = sendmsg(self.pieces[:MAX_PIECES])
-                else:
-                    sent = send(self.pieces[0])
+                self.glue(self.pieces)
+                pieces = self.pieces
+                if not pieces:
+                    break
+                frame = pieces[:MAX_PIECES] if PyList_GET_SIZE(pieces) > 1 else pieces[0]
+                if not socket.takes(frame):
+                    frame = pieces[0]
+                sent = socket.send(frame)
                 if not sent:
-                    return 0
-                self.advance(sent)
-        except BlockingIOError:
-            pass
+                    break
+                if self.pieces is pieces:
+                    self.advance(pieces, sent)
+        finally:
+            self.is_sending = False
         return 0
 
-    cdef int glue(self) except -1:
+    cdef int glue(self, list pieces) except -1:
         """Make one piece of the small ones at the front."""
-        cdef list pieces = self.pieces
         cdef Py_ssize_t small = 0
+        if PyList_GET_SIZE(pieces) == 1:
+            return 0
         if self.unsent <= GLUE:
             small = PyList_GET_SIZE(pieces)
         elif PyList_GET_SIZE(pieces) > 3:
@@ -98,18 +117,23 @@ cdef class Outbox:
             while small < PyList_GET_SIZE(pieces) and len(pieces[small]) < GLUE:
                 small += 1
         if small > 1:
-            pieces[:small] = [b"".join(pieces[:small])]
+            glued = b"".join(pieces[:small])
+            if self.pieces is pieces:
+                pieces[:small] = [glued]
         return 0
 
-    cdef int advance(self, Py_ssize_t sent) except -1:
-        cdef list pieces = self.pieces
+    cdef int advance(self, list pieces, Py_ssize_t sent) except -1:
+        """Forget so many bytes that have left."""
         cdef Py_ssize_t gone = 0
         self.sent += sent
         self.unsent -= sent
         while sent:
             piece = pieces[gone]
             if len(piece) > sent:
-                pieces[gone] = memoryview(piece)[sent:]
+                rest = memoryview(piece)[sent:]
+                if self.pieces is not pieces:
+                    return 0
+                pieces[gone] = rest
                 break
             sent -= len(piece)
             gone += 1

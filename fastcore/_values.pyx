@@ -23,25 +23,24 @@ Format: https://github.com/msgpack/msgpack/blob/master/spec.md
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.string cimport memcpy, memmove
 
 from fastcore._memory cimport advise_huge_pages
+
+from fastcore.limits import MAX_DEPTH
 
 #: From this many bytes on, a value is received in place. Below it, a copy within the
 #: processor's caches costs less than the calls that avoid it.
 LARGE = 256 * 1024
 
-cdef Py_ssize_t _LARGE = LARGE
+cdef Py_ssize_t LARGE_SIZE = LARGE
+cdef Py_ssize_t DEEPEST = MAX_DEPTH
 # The first memory of the skeleton: most of them are no larger.
-cdef Py_ssize_t _FIRST = 4096
-
-# msgpack refuses to unpack deeper than this.
-cdef enum:
-    _DEEPEST = 1024
+cdef Py_ssize_t FIRST_SIZE = 4096
 
 # A fixext 1 of type 0x7f: what stands in the skeleton for a large value.
-cdef bytes _PLACEHOLDER = b"\xd4\x7f\x00"
+cdef bytes PLACEHOLDER = b"\xd4\x7f\x00"
 
 
 @cython.final
@@ -59,45 +58,45 @@ cdef class PayloadSink:
     """
     cdef readonly Py_ssize_t length
     cdef readonly list values
-    cdef Py_ssize_t _received
+    cdef Py_ssize_t received
 
-    cdef unsigned char* _skeleton
-    cdef Py_ssize_t _capacity
-    cdef Py_ssize_t _filled
-    # Where the next token's head stands; beyond _filled while a small value arrives.
-    cdef Py_ssize_t _next_token
+    cdef unsigned char* block
+    cdef Py_ssize_t capacity
+    cdef Py_ssize_t filled
+    # Where the next token's head stands; beyond filled while a small value arrives.
+    cdef Py_ssize_t next_token
     # The skeleton's offset of each placeholder, to give the original bytes back.
-    cdef list _offsets
+    cdef list offsets
 
     # The large value that is arriving, and how much of it has.
-    cdef bytes _value
-    cdef Py_ssize_t _value_filled
+    cdef bytes value
+    cdef Py_ssize_t value_filled
 
-    cdef Py_ssize_t _lent
+    cdef Py_ssize_t lent_size
 
     def __cinit__(self, Py_ssize_t length):
         self.length = length
         self.values = []
-        self._offsets = []
+        self.offsets = []
 
     def __dealloc__(self):
-        PyMem_RawFree(self._skeleton)
+        PyMem_RawFree(self.block)
 
     def __getbuffer__(self, Py_buffer* view, int flags):
         # What is lent (the rest of the large value, or the skeleton's free end) to write
         # in; where nothing is, the skeleton to read.
-        if not self._lent:
-            PyBuffer_FillInfo(view, self, self._skeleton, self._filled, True, flags)
-        elif self._value is not None:
-            PyBuffer_FillInfo(view, self, PyBytes_AS_STRING(self._value) + self._value_filled,
-                              self._lent, False, flags)
+        if not self.lent_size:
+            PyBuffer_FillInfo(view, self, self.block, self.filled, True, flags)
+        elif self.value is not None:
+            PyBuffer_FillInfo(view, self, PyBytes_AS_STRING(self.value) + self.value_filled,
+                              self.lent_size, False, flags)
         else:
-            PyBuffer_FillInfo(view, self, self._skeleton + self._filled, self._lent, False, flags)
+            PyBuffer_FillInfo(view, self, self.block + self.filled, self.lent_size, False, flags)
 
     @property
     def skeleton(self):
         """The payload with a placeholder for each large value, as a view in place."""
-        if self._lent:
+        if self.lent_size:
             raise ValueError("memory is lent for receiving")
         return memoryview(self)
 
@@ -114,31 +113,31 @@ cdef class PayloadSink:
         memoryview
             Writable; never longer than what the payload still lacks.
         """
-        cdef Py_ssize_t missing = self.length - self._received
+        cdef Py_ssize_t missing = self.length - self.received
         if missing == 0:
             raise ValueError("the payload is complete")
-        if self._value is not None:
-            self._lent = PyBytes_GET_SIZE(self._value) - self._value_filled
+        if self.value is not None:
+            self.lent_size = PyBytes_GET_SIZE(self.value) - self.value_filled
         else:
             # No more than the skeleton has already, and no more than LARGE, since it must
             # be copied out of the skeleton again when a large value begins in it.
-            self._lent = min(max(size, 1), missing, max(_FIRST, min(self._filled, _LARGE)))
-            self._reserve(self._filled + self._lent)
+            self.lent_size = min(max(size, 1), missing, max(FIRST_SIZE, min(self.filled, LARGE_SIZE)))
+            self.reserve(self.filled + self.lent_size)
         return memoryview(self)
 
     def commit(self, Py_ssize_t size, /):
         """Take the first ``size`` bytes of what was lent."""
-        if not 0 <= size <= self._lent:
-            raise ValueError(f"{size} bytes committed where {self._lent} were prepared")
-        self._lent = 0
-        self._received += size
-        if self._value is not None:
-            self._value_filled += size
-            if self._value_filled == PyBytes_GET_SIZE(self._value):
-                self._value = None
+        if not 0 <= size <= self.lent_size:
+            raise ValueError(f"{size} bytes committed where {self.lent_size} were prepared")
+        self.lent_size = 0
+        self.received += size
+        if self.value is not None:
+            self.value_filled += size
+            if self.value_filled == PyBytes_GET_SIZE(self.value):
+                self.value = None
         else:
-            self._filled += size
-            self._walk()
+            self.filled += size
+            self.walk()
 
     def pieces(self):
         """All bytes that were received, as they came, in pieces.
@@ -149,74 +148,74 @@ cdef class PayloadSink:
         cdef list pieces = []
         cdef Py_ssize_t start = 0, offset
         cdef bytes value
-        skeleton = PyBytes_FromStringAndSize(<char*> self._skeleton, self._filled)
+        skeleton = PyBytes_FromStringAndSize(<char*> self.block, self.filled)
         values = [value for value in self.values if value is not None]
-        for offset, value in zip(self._offsets, values):
+        for offset, value in zip(self.offsets, values):
             pieces.append(skeleton[start:offset])
             pieces.append(b"\xc6" + PyBytes_GET_SIZE(value).to_bytes(4, "big"))
-            pieces.append(value if value is not self._value else value[:self._value_filled])
-            start = offset + PyBytes_GET_SIZE(_PLACEHOLDER)
+            pieces.append(value if value is not self.value else value[:self.value_filled])
+            start = offset + PyBytes_GET_SIZE(PLACEHOLDER)
         pieces.append(skeleton[start:])
         return pieces
 
-    cdef int _reserve(self, Py_ssize_t needed) except -1:
+    cdef int reserve(self, Py_ssize_t needed) except -1:
         cdef Py_ssize_t capacity
         cdef unsigned char* block
-        if needed <= self._capacity:
+        if needed <= self.capacity:
             return 0
-        capacity = min(max(needed, 2 * self._capacity), self.length)
-        block = <unsigned char*> PyMem_RawRealloc(self._skeleton, capacity)
+        capacity = min(max(needed, 2 * self.capacity), self.length)
+        block = <unsigned char*> PyMem_RawRealloc(self.block, capacity)
         if block == NULL:
             raise MemoryError(f"no memory for a payload of {self.length:,} bytes")
-        self._skeleton = block
-        self._capacity = capacity
+        self.block = block
+        self.capacity = capacity
         return 0
 
-    cdef int _walk(self) except -1:
+    cdef int walk(self) except -1:
         """Go from token to token until a large value begins or the bytes end."""
         cdef Py_ssize_t head, body
         cdef unsigned char* token
-        while self._next_token < self._filled:
-            token = self._skeleton + self._next_token
-            if self._filled - self._next_token < _head_size(token[0]):
+        while self.next_token < self.filled:
+            token = self.block + self.next_token
+            if self.filled - self.next_token < head_size(token[0]):
                 return 0
-            head = _head_size(token[0])
-            body = _body_size(token)
-            if token[0] == 0xc6 and body >= _LARGE and self._begin_value(head, body):
-                if self._value is not None:
+            head = head_size(token[0])
+            body = body_size(token)
+            if token[0] == 0xc6 and body >= LARGE_SIZE and self.begin_value(head, body):
+                if self.value is not None:
                     return 0
                 continue
-            if _is_extension(token):
+            if is_extension(token):
                 self.values.append(None)
-            self._next_token += head + body
+            self.next_token += head + body
         return 0
 
-    cdef bint _begin_value(self, Py_ssize_t head, Py_ssize_t size) except -1:
+    cdef bint begin_value(self, Py_ssize_t head, Py_ssize_t size) except -1:
         """Give the large value at the next token memory of its own; False if it can't be true."""
-        cdef Py_ssize_t start = self._next_token + head
-        cdef Py_ssize_t here = self._filled - start
-        cdef Py_ssize_t placeholder = PyBytes_GET_SIZE(_PLACEHOLDER)
-        if size > self.length - self._received + here:
+        cdef Py_ssize_t start = self.next_token + head
+        cdef Py_ssize_t here = self.filled - start
+        cdef Py_ssize_t placeholder = PyBytes_GET_SIZE(PLACEHOLDER)
+        if size > self.length - self.received + here:
             return False
         value = PyBytes_FromStringAndSize(NULL, size)
         advise_huge_pages(PyBytes_AS_STRING(value), size)
         here = min(here, size)
-        memcpy(PyBytes_AS_STRING(value), self._skeleton + start, here)
+        memcpy(PyBytes_AS_STRING(value), self.block + start, here)
         self.values.append(value)
-        self._offsets.append(self._next_token)
-        memcpy(self._skeleton + self._next_token, PyBytes_AS_STRING(_PLACEHOLDER), placeholder)
-        self._next_token += placeholder
-        memmove(self._skeleton + self._next_token, self._skeleton + start + here,
-                self._filled - start - here)
-        self._filled -= head - placeholder + here
+        self.offsets.append(self.next_token)
+        memcpy(self.block + self.next_token, PyBytes_AS_STRING(PLACEHOLDER), placeholder)
+        self.next_token += placeholder
+        memmove(self.block + self.next_token, self.block + start + here,
+                self.filled - start - here)
+        self.filled -= head - placeholder + here
         if here < size:
-            self._value = value
-            self._value_filled = here
+            self.value = value
+            self.value_filled = here
         return True
 
 
 def is_deeper(payload, Py_ssize_t limit, /) -> bool:
-    """Whether a payload nests its arrays and maps deeper than a limit, up to 1,024.
+    """Whether a payload nests its arrays and maps deeper than a limit, below the decoder's own.
 
     Bytes that are no MessagePack are left to the decoder: for them, any answer will do.
 
@@ -225,31 +224,38 @@ def is_deeper(payload, Py_ssize_t limit, /) -> bool:
     >>> is_deeper(b'\\x91\\x91\\x01', 2), is_deeper(b'\\x91\\x91\\x01', 1)
     (False, True)
     """
-    # How many values are still missing in each of the containers that are open.
-    cdef unsigned long long missing[_DEEPEST]
+    cdef const unsigned char[::1] view = payload
+    cdef unsigned long long *missing
+    if limit >= DEEPEST or view.shape[0] <= limit:
+        return False
+    missing = <unsigned long long *> PyMem_RawMalloc(max(limit, 1) * sizeof(unsigned long long))
+    if missing == NULL:
+        raise MemoryError(f"no memory to follow {limit:,} levels of a message")
+    try:
+        return is_deeper_in(&view[0], &view[0] + view.shape[0], limit, missing)
+    finally:
+        PyMem_RawFree(missing)
+
+
+cdef bint is_deeper_in(const unsigned char *token, const unsigned char *end, Py_ssize_t limit,
+                       unsigned long long *missing) noexcept:
+    """As `is_deeper`; `missing` has room for how many values each open container still lacks."""
     cdef unsigned long long count
     cdef Py_ssize_t depth = 0
-    cdef const unsigned char* token
-    cdef const unsigned char* end
-    cdef const unsigned char[::1] view = payload
-    if limit >= _DEEPEST or view.shape[0] <= limit:
-        return False
-    token = &view[0]
-    end = token + view.shape[0]
-    while token < end and end - token >= _head_size(token[0]):
-        if _is_container(token[0]):
+    while token < end and end - token >= head_size(token[0]):
+        if is_container(token[0]):
             if depth == limit:
                 return True
-            count = _items(token)
-            token += _head_size(token[0])
+            count = items(token)
+            token += head_size(token[0])
             if count:
                 missing[depth] = count
                 depth += 1
                 continue
-        elif end - token < _head_size(token[0]) + _body_size(token):
+        elif end - token < head_size(token[0]) + body_size(token):
             return False
         else:
-            token += _head_size(token[0]) + _body_size(token)
+            token += head_size(token[0]) + body_size(token)
         while depth:
             missing[depth - 1] -= 1
             if missing[depth - 1]:
@@ -258,11 +264,11 @@ def is_deeper(payload, Py_ssize_t limit, /) -> bool:
     return False
 
 
-cdef inline bint _is_container(unsigned char first) noexcept:
+cdef inline bint is_container(unsigned char first) noexcept:
     return 0x80 <= first < 0xa0 or 0xdc <= first < 0xe0
 
 
-cdef inline unsigned long long _items(const unsigned char* token) noexcept:
+cdef inline unsigned long long items(const unsigned char* token) noexcept:
     """How many values an array or map holds; a key is one too."""
     cdef unsigned char first = token[0]
     cdef unsigned long long count
@@ -277,7 +283,7 @@ cdef inline unsigned long long _items(const unsigned char* token) noexcept:
     return 2 * count if first >= 0xde else count
 
 
-cdef inline Py_ssize_t _head_size(unsigned char first) noexcept:
+cdef inline Py_ssize_t head_size(unsigned char first) noexcept:
     """Bytes of a token before its body: the type, and the size where it has one."""
     if first < 0xc4 or first >= 0xe0:
         return 1
@@ -294,7 +300,7 @@ cdef inline Py_ssize_t _head_size(unsigned char first) noexcept:
     return 3 if first == 0xdc or first == 0xde else 5   # array, map 16, 32
 
 
-cdef inline Py_ssize_t _body_size(const unsigned char* token) noexcept:
+cdef inline Py_ssize_t body_size(const unsigned char* token) noexcept:
     """Bytes after a token's head that hold no tokens."""
     cdef unsigned char first = token[0]
     if 0xa0 <= first < 0xc0:              # fixstr
@@ -318,11 +324,11 @@ cdef inline Py_ssize_t _body_size(const unsigned char* token) noexcept:
     return 0                              # fixint, fixmap, fixarray, nil, bool, array, map
 
 
-cdef inline bint _is_extension(const unsigned char* token) noexcept:
+cdef inline bint is_extension(const unsigned char* token) noexcept:
     """Whether msgpack will ask for this extension; it keeps timestamps (-1) to itself."""
     cdef unsigned char first = token[0]
     if 0xd4 <= first < 0xd9:
         return token[1] != 0xff
     if 0xc7 <= first < 0xca:
-        return token[_head_size(first) - 1] != 0xff
+        return token[head_size(first) - 1] != 0xff
     return False

@@ -33,7 +33,8 @@ from fastcore.errors import (
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, get_total_physical_memory
 from fastcore.remote_errors import register_error
 from fastcore.server.server import Server
-from fastcore.transport.streams import connect, messages, read, write
+from fastcore.transport.connecting import connect
+from fastcore.transport.streams import messages, read, write
 
 __all__ = [
     "MAX_BUFFER_SIZE",

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections import defaultdict, deque
+import threading
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 from tornado.iostream import IOStream
 
+from fastcore._channel import Channel
 from fastcore._futures import unobserved
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
 from fastcore.client.calls import RemoteCall
-from fastcore.errors import RPCClosed
-from fastcore.transport.loops import current_loop, ignore_io_loop, run_in_thread_of
-from fastcore.transport.streams import open_stream
-from fastcore.transport.tornado import Channel, channel_of
+from fastcore.client.connection import ClientConnection
+from fastcore.client.connections import Connections
+from fastcore.transport.loops import current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
+from fastcore.transport.tornado import StreamTransport, channel_of
 
 __all__ = ["ConnectionPool", "RPCCall", "RemoteServer"]
 
@@ -69,10 +71,17 @@ class ConnectionPool:
     Parameters
     ----------
     limit : int, optional
-        Most connections that are open at a time; without end if None. A call for which
-        there is none closes a free one to another server, or waits until one is free.
+        Most connections that are open at a time in one event loop; without end if None. A
+        call for which there is none closes a free one to another server, or waits until one
+        is free. Who waits is served in the order of coming.
     timeout : float
-        Seconds to wait for a connection.
+        Seconds to wait for a connection: until it is made, or while no call that came
+        earlier gets one.
+    share : int
+        Most connections that calls to one server share, if that numbers its answers. With 0
+        each call that is under way has a connection of its own, as with a classic server.
+    call_timeout : float, optional
+        Seconds for each call that isn't given a ``timeout`` of its own.
     **options
         As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``, limits.
 
@@ -86,50 +95,77 @@ class ConnectionPool:
     ...     pool = ConnectionPool(limit=2)
     ...     remote = pool(ip='127.0.0.1', port=server.port)
     ...     print(await asyncio.gather(*[remote.add(x=n, y=1) for n in range(5)]))
-    ...     print(pool)
+    ...     print(pool.active, pool.open <= 2)
     ...     pool.close()
     ...     server.stop()
     >>> asyncio.run(main())
     [1, 2, 3, 4, 5]
-    <ConnectionPool: open=2, active=0>
+    0 True
     """
 
-    def __init__(self, limit: int | None = 512, timeout: float = 3, **options: Any) -> None:
+    def __init__(
+        self,
+        limit: int | None = 512,
+        timeout: float = 3,
+        *,
+        share: int = 4,
+        call_timeout: float | None = None,
+        **options: Any,
+    ) -> None:
         ignore_io_loop(options)
         self.limit = limit
         self.timeout = timeout
+        self.share = share
+        self.call_timeout = call_timeout
+        self.options = options
         self.closed = False
-        self._free: defaultdict[Address, list[Channel]] = defaultdict(list)
-        self._taken: dict[Channel, Address] = {}
-        self._options = options
-        self._connecting = 0
-        # Whether a connection is kept for the next call when one has ended.
-        self._reuses = True
-        # Who waits for a connection, first come first served.
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        #: Whether a connection is kept for the next call when one has ended.
+        self.reuses = True
+        self._in_loops: dict[asyncio.AbstractEventLoop, Connections] = {}
+        # The connection that the last call to a server has shared.
+        self._current: dict[Address, ClientConnection] = {}
+        self._thread = threading.get_ident()
 
     @property
     def open(self) -> int:
         """Connections that are open or being made."""
-        return self._connecting + self.active + sum(map(len, self._free.values()))
+        return sum(connections.open for connections in self._living())
 
     @property
     def active(self) -> int:
         """Connections that are in use."""
-        return len(self._taken)
+        return sum(bool(connection.calls) or connection.is_taken for _, connection in self._all())
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a connection."""
+        return sum(connections.waiting for connections in self._living())
 
     @property
     def available(self) -> dict[Address, set[IOStream]]:
         """The open connections that are free, by address."""
-        return {address: {channel.stream for channel in free} for address, free in self._free.items()}
+        return self._streams(in_use=False)
 
     @property
     def occupied(self) -> dict[Address, set[IOStream]]:
         """The connections that are in use, by address."""
-        occupied: defaultdict[Address, set[IOStream]] = defaultdict(set)
-        for channel, address in list(self._taken.items()):
-            occupied[address].add(channel.stream)
-        return occupied
+        return self._streams(in_use=True)
+
+    def _streams(self, in_use: bool) -> dict[Address, set[IOStream]]:
+        streams: defaultdict[Address, set[IOStream]] = defaultdict(set)
+        for address, connection in self._all():
+            if in_use is (bool(connection.calls) or connection.is_taken):
+                streams[address].add(stream_of(connection.channel))
+        return streams
+
+    def _living(self) -> list[Connections]:
+        """Give the connections by loop; those of loops that have ended went with them."""
+        for loop in [loop for loop in [*self._in_loops] if loop.is_closed()]:
+            self._in_loops.pop(loop).close_all()
+        return [*self._in_loops.values()]
+
+    def _all(self) -> list[tuple[Address, ClientConnection]]:
+        return [pair for connections in self._living() for pair in connections]
 
     def __repr__(self) -> str:
         return f"<ConnectionPool: open={self.open}, active={self.active}>"
@@ -166,14 +202,20 @@ class ConnectionPool:
             The reply. Holds the error where there is one.
         """
         message["op"] = op
-        channel = self.take(address)
-        if channel is not None:
-            call = RemoteCall(loop=channel.loop)
-            call.start(channel, self, message)
+        connection = self._current.get(address)
+        if (
+            connection is not None
+            and connection.channel.is_clear
+            and not connection.is_last
+            and "close" not in message
+            and op != "close"
+        ):
+            call = RemoteCall(loop=connection.channel.loop)
+            connection.start(call, message)
         else:
-            loop = current_loop()
-            call = RemoteCall(loop=loop)
-            loop.create_task(self._connect_for(call, address, message))
+            call = self.start(address, message)
+        if timeout is None:
+            timeout = self.call_timeout
         if timeout is not None:
             peer = format_address(address)
             error = TimeoutError(f"no answer to {op!r} from {peer} within {timeout:g} s")
@@ -181,16 +223,33 @@ class ConnectionPool:
             call.add_done_callback(lambda _: timer.cancel())
         return call
 
-    async def _connect_for(self, call: RemoteCall, address: Address, message: dict[str, Any]) -> None:
+    def start(self, address: Address, message: dict[str, Any]) -> RemoteCall:
+        """Do what :meth:`call` does, with the whole request and the rules of waiting."""
+        connections = self._here()
+        call = RemoteCall(loop=connections.loop)
+        call.begin(message.get("op"), None)
+        shared = connections.shared(address)
+        if shared is not None:
+            self._current[address] = shared
+        connections.call(call, address, message)
+        return call
+
+    def _here(self) -> Connections:
+        """Give the connections of the loop that runs here, or that will."""
         try:
-            channel = channel_of(await self.acquire(address, self.timeout))
-        except Exception as error:
-            call.fail(error)
-            return
-        if call.done():
-            self.release(channel)
-        else:
-            call.start(channel, self, message)
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            if self._thread != threading.get_ident():
+                raise RuntimeError(
+                    "called from another thread than its own, in which no event loop runs; "
+                    "have its loop do it: loop.call_soon_threadsafe(...)"
+                ) from None
+            loop = current_loop()
+        connections = self._in_loops.get(loop)
+        if connections is None:
+            self._living()
+            connections = self._in_loops[loop] = Connections(self, loop)
+        return connections
 
     def connect(self, ip: str, port: int | None, timeout: float = 3) -> asyncio.Future[IOStream]:
         """Give a connection that nobody else uses until it is released or closed.
@@ -206,122 +265,57 @@ class ConnectionPool:
             In the Future: the pool is closed.
         ConnectionLost
             In the Future: there was no connection until the timeout.
+        TimeoutError
+            In the Future: all that there may be were in use until then.
         """
-        loop = current_loop()
-        task: asyncio.Task[IOStream] = loop.create_task(self.acquire((ip, port), timeout))
+        connections = self._here()
+        task = connections.loop.create_task(self._connect(connections, (ip, port), timeout))
         task.add_done_callback(unobserved)
         return task
 
-    async def acquire(self, address: Address, timeout: float) -> IOStream:
-        """Do what :meth:`connect` does, as a coroutine."""
-        if self._waiting:
-            await self._wait()
-        while (channel := self.take(address, out_of_turn=False)) is None and not self._make_room():
-            await self._wait()
-        if channel is not None:
-            return channel.stream
-        self._check_open(address)
-        self._connecting += 1
-        try:
-            stream = await open_stream(*address, timeout, **self._options)
-        except BaseException:
-            self._wake_one()
-            raise
-        finally:
-            self._connecting -= 1
-        channel = self.add(address, stream)
-        if self.closed:
-            channel.close()
-            self._check_open(address)
-        return stream
+    async def _connect(self, connections: Connections, address: Address, timeout: float) -> IOStream:
+        return stream_of((await connections.stream(address, timeout)).channel)
 
-    def _check_open(self, address: Address) -> None:
-        if self.closed:
-            raise RPCClosed(f"no connection to {format_address(address)}: whoever made them is closed")
+    def release(self, stream: IOStream) -> None:
+        """Take a connection back that :meth:`connect` gave, for the calls to come.
 
-    async def _wait(self) -> None:
-        """Wait for a connection to become free, or for room to make one."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-            elif not turn.cancelled():
-                self._wake_one()
-            raise
-
-    def _wake_one(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-
-    def _make_room(self) -> bool:
-        """Whether a connection may be made, if need be after closing a free one."""
-        if self.limit is None or self.open < self.limit:
-            return True
-        for free in self._free.values():
-            if free:
-                free[0].close()
-                return True
-        return self.closed
-
-    def add(self, address: Address, stream: IOStream) -> Channel:
-        """Count an open stream among the pool's, as one in use."""
+        Raises
+        ------
+        ValueError
+            If it isn't one of this pool's.
+        """
         channel = channel_of(stream)
-        self._taken[channel] = address
-        channel.on_lost = functools.partial(self._forget, address, channel)
-        channel.is_idle = lambda: channel not in self._taken
-        return channel
-
-    def take(self, address: Address, out_of_turn: bool = True) -> Channel | None:
-        """Take a free connection if there is one at once, and nobody else waits for it."""
-        if out_of_turn and self._waiting:
-            return None
-        free = self._free[address]
-        while free:
-            channel = free[-1]
-            if channel.in_step and not channel.loop.is_closed():
-                self._taken[channel] = address
-                return free.pop()
-            # The server said something that nobody asked for, or the loop has ended.
-            channel.close()
-        return None
-
-    def release(self, channel: Channel, in_step: bool = True) -> None:
-        """Take a connection back, for reuse if it is in step."""
-        if channel.lost is not None or channel.closing:
+        if channel.is_lost:
             return
-        if not in_step or not self._reuses:
-            channel.close()
-            return
-        self._free[self._taken.pop(channel)].append(channel)
-        if self._waiting:
-            self._wake_one()
+        for connections in self._living():
+            if isinstance(channel.owner, ClientConnection) and channel.owner.keeper is connections:
+                connections.release(channel.owner)
+                return
+        raise ValueError(f"{stream!r} is no connection of {self!r}")
+
+    def add(self, address: Address, stream: IOStream) -> None:
+        """Take in an open stream, to be used first."""
+        channel = channel_of(stream)
+        connections = self._in_loops.get(channel.loop)
+        if connections is None:
+            connections = self._in_loops[channel.loop] = Connections(self, channel.loop)
+        connections.add(address, stream)
 
     def collect(self) -> None:
         """Close the connections that are free."""
-        for free in self._free.values():
-            for channel in list(free):
-                channel.close()
+        for connections in self._living():
+            connections.close_free()
 
     def close(self) -> None:
         """Close all connections, and make no further ones."""
         self.closed = True
-        self._reuses = False
-        self.close_streams()
-        while self._waiting:
-            self._wake_one()
+        self.reuses = False
+        self._in_each_loop(Connections.end)
 
     def retire(self) -> None:
         """Keep no connection; calls under way have theirs until they have ended."""
-        self._reuses = False
-        for free in self._free.values():
-            for channel in list(free):
-                channel.close_from_any_thread()
+        self.reuses = False
+        self._in_each_loop(Connections.close_free, wait=False)
 
     def close_streams(self) -> None:
         """Close all connections; a later call makes a new one.
@@ -329,19 +323,20 @@ class ConnectionPool:
         May be called from any thread. Outside the loop's it returns when the sockets are
         closed, or after a second if the loop is busy for so long.
         """
-        for loop in {channel.loop for channel in self._channels()}:
-            run_in_thread_of(loop, functools.partial(self._close_those_of, loop))
+        self._in_each_loop(Connections.close_all)
 
-    def _close_those_of(self, loop: asyncio.AbstractEventLoop) -> None:
-        for channel in self._channels():
-            if channel.loop is loop:
-                channel.close()
+    def _in_each_loop(self, action: Callable[[Connections], None], wait: bool = True) -> None:
+        self._current.clear()
+        for connections in self._living():
+            act = functools.partial(action, connections)
+            if wait or in_thread_of(connections.loop):
+                run_in_thread_of(connections.loop, act)
+            else:
+                connections.loop.call_soon_threadsafe(act)
 
-    def _channels(self) -> list[Channel]:
-        return [channel for group in [*self._free.values(), self._taken] for channel in list(group)]
 
-    def _forget(self, address: Address, channel: Channel) -> None:
-        """Run when a connection has ended, whoever ended it."""
-        if self._taken.pop(channel, None) is None:
-            self._free[address].remove(channel)
-        self._wake_one()
+def stream_of(channel: Channel) -> IOStream:
+    """Give the stream that carries a connection of a pool."""
+    transport = channel.transport
+    assert isinstance(transport, StreamTransport)
+    return transport.stream

@@ -6,12 +6,12 @@ from typing import Any
 
 from tornado.iostream import IOStream
 
-from fastcore.addressing import Address, AddressLike, parse_address
+from fastcore.addressing import AddressLike, parse_address
 from fastcore.client.calls import RemoteCall
+from fastcore.client.connection import connection_of
 from fastcore.client.pool import ConnectionPool, RemoteServer
-from fastcore.transport.loops import current_loop, ignore_io_loop
-from fastcore.transport.streams import open_stream
-from fastcore.transport.tornado import Channel, channel_of
+from fastcore.transport.loops import ignore_io_loop
+from fastcore.transport.tornado import channel_of
 
 __all__ = ["rpc", "send_recv"]
 
@@ -20,10 +20,13 @@ class rpc(RemoteServer):
     """A remote server, whose operations are called like methods.
 
     ``await remote.add(x=1, y=2)`` sends ``{'op': 'add', 'x': 1, 'y': 2}`` and gives the
-    reply. Calls may overlap: each takes a connection of its own, and leaves it for reuse.
-    ``timeout=`` is for the call itself, in seconds: after it the call raises TimeoutError,
-    and its connection, which is out of step then, is closed. Any name without a leading
-    underscore is a remote operation, but for the few that are documented here.
+    reply. Calls may overlap: those to a server that numbers its answers share a few
+    connections, to a classic one each takes one of its own and leaves it for reuse.
+    ``timeout=`` is for the call itself, in seconds: after it the call raises TimeoutError, and
+    the handler is cancelled, or the connection closed where the server knows no numbers.
+    ``async for value in remote.op()`` gives the answers of a handler that yields them. Any
+    name without a leading underscore is a remote operation, but for the few that are
+    documented here.
 
     Parameters
     ----------
@@ -35,6 +38,8 @@ class rpc(RemoteServer):
         Where the server is, in two parts.
     timeout : float
         Seconds to wait for a connection.
+    limit, share, call_timeout : optional
+        As :class:`fastcore.ConnectionPool` takes them.
     **options
         As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``, limits.
 
@@ -70,15 +75,21 @@ class rpc(RemoteServer):
         port: int | None = None,
         addr: AddressLike | None = None,
         timeout: float = 3,
+        *,
+        limit: int | None = 512,
+        share: int = 4,
+        call_timeout: float | None = None,
         **options: Any,
     ) -> None:
         ignore_io_loop(options)
         if stream is not None and (arg, ip, addr) == (None, None, None):
             addr = channel_of(stream).peer
         address = parse_address(arg, addr=addr, ip=ip, port=port)
-        super().__init__(address, ConnectionPool(None, timeout, **options))
+        super().__init__(
+            address, ConnectionPool(limit, timeout, share=share, call_timeout=call_timeout, **options)
+        )
         if stream is not None:
-            self._pool.release(self._pool.add(address, stream))
+            self._pool.add(address, stream)
         self.status = "running"
 
     @property
@@ -180,46 +191,16 @@ def send_recv(
     if stream is not None:
         channel = channel_of(stream)
         call = RemoteCall(loop=channel.loop)
-        if channel.is_read:
-            call.fail(channel.busy_error())
-        else:
-            call.start(channel, _StaysOpen(), message)
-            if channel.unread:
-                # What came before anybody asked is the next message all the same.
-                channel.loop.call_soon(channel.look)
+        call.begin(message.get("op"), None)
+        try:
+            connection = connection_of(channel)
+            if connection.calls and not connection.numbers:
+                raise channel.busy_error()
+            connection.start(call, message)
+        except Exception as error:
+            call.fail(error)
         return call
     address = parse_address(arg, addr=addr, ip=ip, port=port)
-    loop = current_loop()
-    call = RemoteCall(loop=loop)
-    loop.create_task(_connect_and_start(call, address, message))
-    return call
-
-
-async def _connect_and_start(call: RemoteCall, address: Address, message: dict[str, Any]) -> None:
-    try:
-        stream = await open_stream(*address, 3)
-    except Exception as error:
-        call.fail(error)
-        return
-    if call.done():
-        stream.close()
-    else:
-        call.start(channel_of(stream), _UsedOnce(), message)
-
-
-class _StaysOpen:
-    """The stream is the caller's."""
-
-    def release(self, channel: Channel, in_step: bool) -> None:
-        if not in_step:
-            channel.close()
-
-
-class _UsedOnce:
-    """The stream was made for one call."""
-
-    def release(self, channel: Channel, in_step: bool) -> None:
-        if in_step:
-            channel.close_when_sent()
-        else:
-            channel.close()
+    pool = ConnectionPool(1, share=0)
+    pool.reuses = False
+    return pool.start(address, message)

@@ -26,7 +26,8 @@ from fastcore.command import demo, ping
 from fastcore.errors import FastcoreError
 from fastcore.remote_errors import is_error_reply, remote_exception
 from fastcore.server.server import Server
-from fastcore.transport.streams import connect, read, write
+from fastcore.transport.connecting import connect
+from fastcore.transport.streams import read, write
 
 __all__ = ["main"]
 

@@ -17,7 +17,8 @@ from tornado.iostream import IOStream
 
 from fastcore.client.rpc import rpc
 from fastcore.errors import FastcoreError
-from fastcore.transport.streams import connect, read, write
+from fastcore.transport.connecting import connect
+from fastcore.transport.streams import read, write
 
 __all__ = ["handlers", "show"]
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 
 from fastcore.addressing import Address, format_address
-from fastcore.transport.streams import connect, read, write
+from fastcore.transport.connecting import connect
+from fastcore.transport.streams import read, write
 
 __all__ = ["show", "summary"]
 

@@ -1,8 +1,12 @@
-"""One connection of a server: the natural loop of request, handler, reply.
+"""One connection of a server: requests, handlers, answers.
 
-A handler that returns a plain value costs no coroutine and no Future; one that returns
-something to await holds the loop until that is done, because it may read from the
-stream and write to it in the meantime.
+A handler that returns a plain value costs no coroutine and no Future. Of those that return
+something to wait for, the ones whose request has a number run side by side, and each
+answer says whose it is. Requests without a number are handled one after the other: while
+such a handler runs the stream is its own, to read from and to write to.
+
+All that happens between a request and its answer is inside of one frame, so whatever the
+handler is, returns or raises, the request gets one answer.
 """
 
 from __future__ import annotations
@@ -10,37 +14,96 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextvars import Context, copy_context
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 from tornado.gen import convert_yielded
+from tornado.iostream import IOStream
 
+from fastcore._channel import Channel, Owner
+from fastcore._wire import ERROR_FLAG, PART_FLAG, CallHeader, call_fields
 from fastcore.errors import ConnectionLost, FrameTooLarge, LimitReached, TooDeep
 from fastcore.logs import get_logger
 from fastcore.remote_errors import error_reply
 from fastcore.server.figures import OpStats
+from fastcore.server.service import Handler, Service
 from fastcore.server.slow_steps import Timed
-from fastcore.transport.refusal import refuse
 from fastcore.transport.tls import starts_like_tls
-from fastcore.transport.tornado import Channel
-
-if TYPE_CHECKING:
-    from fastcore.server.server import Server
 
 __all__ = ["Connection"]
 
 logger = get_logger("fastcore.server")
 
+#: A request counts once more for each so many bytes among those that run.
+_BYTES_OF_ONE: Final = 1024 * 1024
+#: Parts that a generator gives before others have their turn.
+_PARTS_PER_TURN: Final = 64
 
-class Connection:
+
+class _Request:
+    """One request, from its arrival to its last answer."""
+
+    __slots__ = (
+        "begun",
+        "call",
+        "closes",
+        "figures",
+        "given_up",
+        "is_over",
+        "left",
+        "op",
+        "reply",
+        "task",
+        "waiting",
+        "weight",
+    )
+
+    def __init__(self, op: Any, call: int | None, reply: Any, closes: Any) -> None:
+        self.op = op
+        self.call = call
+        self.reply = reply
+        self.closes = closes
+        self.weight = 1
+        self.given_up = self.is_over = False
+        self.task: asyncio.Task[None] | None = None
+        #: How many parts may still be sent; None where nobody counts.
+        self.left: int | None = None
+        self.waiting: asyncio.Future[None] | None = None
+        self.begun = 0
+        self.figures: OpStats | None = None
+
+    def fields(self, flags: int = 0) -> bytes | None:
+        """Say whose the answer is, in its header."""
+        return None if self.call is None else call_fields(self.call, flags)
+
+    def go_on(self) -> None:
+        """Let it look again whether parts may be sent."""
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.set_result(None)
+
+
+class _Refused(Exception):
+    """A request for which no handler is called."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Connection(Owner):
     """One connection of a server, served until it ends.
 
     Parameters
     ----------
-    server : Server
-        Its handlers are called.
+    service : Service
+        The server's.
+    stream : tornado.iostream.IOStream
+        What handlers are given.
     channel : Channel
-        Where the requests come from.
+        Its messages.
 
     Attributes
     ----------
@@ -48,122 +111,350 @@ class Connection:
         Done when there will be no further replies.
     """
 
-    def __init__(self, server: Server, channel: Channel) -> None:
-        self.server = server
+    __slots__ = (
+        "_closes",
+        "_has_numbers",
+        "_held",
+        "_held_bytes",
+        "_in_order",
+        "_numbered",
+        "_weight",
+        "channel",
+        "ended",
+        "service",
+        "stream",
+    )
+
+    def __init__(self, service: Service, stream: IOStream, channel: Channel) -> None:
+        self.service = service
+        self.stream = stream
         self.channel = channel
         self.ended: asyncio.Future[None] = channel.loop.create_future()
-        self._stats = server._figures
-        self._slow = server._slow_handler_ns
-        channel.on_limit = self._over_limit
-        channel.is_idle = self._is_idle
+        #: The numbered requests that are being handled.
+        self._numbered: dict[int, _Request] = {}
+        #: The one without a number.
+        self._in_order: _Request | None = None
+        #: Requests that have come, and are too many for now.
+        self._held: deque[tuple[Any, CallHeader | None]] = deque()
+        self._held_bytes = 0
+        self._weight = 0
+        #: Whether the client numbers its requests.
+        self._has_numbers = False
+        #: Whether it ends when nothing runs any more.
+        self._closes = False
+        channel.own(self)
+
+    def __repr__(self) -> str:
+        return f"<connection of a server with {self.channel.peer}>"
 
     def serve(self) -> None:
-        """Become the reader of the connection, and answer what is here already."""
+        """Answer what is here already, and what comes."""
         channel = self.channel
-        if self.server._ending:
+        if self.service.is_ending and not self._is_busy:
             self._end()
-        elif channel.full:
-            channel.on_drained = self.serve
-        else:
-            channel.claim(self)
-            channel.look()
+        elif self._may_read():
+            channel.listen()
 
-    def on_message(self, message: Any) -> bool:
-        """Call the handler and reply; False if no further message is to be answered now."""
-        try:
-            op = message.pop("op")
-        except (AttributeError, TypeError, KeyError):
-            return self._refuse(TypeError(f"a message is a dict with an 'op', not {_short(message)}"))
-        if type(op) is bytes:  # as Python 2 sends it
-            op = op.decode(errors="replace")
-        close = message.pop("close", False)
-        reply = message.pop("reply", True)
-        if op == "close":
-            return self._done("OK", reply, close=True)
-        try:
-            handler = self.server.handlers[op]
-        except (KeyError, TypeError):
-            return self._refuse(ValueError(self._no_handler(op)), reply, close)
-        figures = self._stats.ops.get(op) or self._stats.new_op(op)
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._numbered) or self._in_order is not None or bool(self._held)
+
+    def _may_read(self) -> bool:
+        """Whether a further request is to be begun now."""
+        return (
+            self._in_order is None
+            and not self._closes
+            and not self.channel.is_full
+            and not self.service.is_ending
+            and not self._is_held_back()
+        )
+
+    # ---- requests
+
+    def on_message(self, message: Any, header: CallHeader | None) -> bool:
+        """Handle a request; False if no further one is to be begun now."""
+        call = None
+        if header is not None:
+            call = header.call
+            if call is None or header.grant is not None:
+                if header.cancel is not None or call is not None:
+                    self._hear(header)
+                    return self._may_read()
+            elif not self._has_numbers:
+                self._has_numbers = True
+                self.channel.mark_as_nobodys()
+        service = self.service
+        if self._held or (service.running and self._is_held_back()):
+            return self._hold(message, header)
+        # From here on this is the way of a plain function's answer, in as few steps as there can be.
+        op = None
+        reply = True
+        closes = False
+        figures = None
+        begun = 0
         channel = self.channel
-        begun = perf_counter_ns()
         try:
-            result = handler(channel.stream, **message)
+            try:
+                op = message.pop("op")
+                reply = message.pop("reply", True)
+                closes = message.pop("close", False)
+            except (AttributeError, TypeError, KeyError):
+                raise _Refused(
+                    TypeError(f"a message is a dict with an 'op', not {_short(message)}")
+                ) from None
+            if call is not None and call in self._numbered:
+                raise _Refused(ValueError(f"call {call} is under way already"))
+            try:
+                handler: Handler = service.host.handlers[op] if op != "close" else _close
+            except (KeyError, TypeError):
+                op, handler = self._find(op)
+            figures = service.figures.ops.get(op) or service.figures.new_op(op)
+            # What a handler sets in it is gone with the request.
+            context = copy_context()
+            begun = perf_counter_ns()
+            result = context.run(handler, self.stream, **message)
+            took = perf_counter_ns() - begun
+            if took > service.slow_ns:
+                self._blocked(op, took)
+            if not isinstance(result, _PLAIN) and _is_to_wait_for(result):
+                request = _Request(op, call, reply, closes)
+                request.figures, request.begun = figures, begun
+                request.left = None if header is None else header.window
+                return self._begin(request, result, context)
+            figures.record(took)
+            if reply:
+                goes_on = channel.send(result, None if call is None else call_fields(call))
+                if not closes and op != "close":
+                    return goes_on
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            result = self._failed(op, error)
-        took = perf_counter_ns() - begun
-        if took > self._slow:
-            self._blocked(op, took)
-        if not isinstance(result, _PLAIN) and _is_awaitable(result):
-            waiting = self._wait(op, result, reply, close, figures, begun)
-            task = channel.loop.create_task(waiting)
-            self.server._running.add(task)
-            task.add_done_callback(self.server._running.discard)
-            return False
-        figures.record(took)
-        return self._done(result, reply, close)
+            request = _Request(op, call, reply, closes)
+            if isinstance(error, _Refused):
+                return self._refuse(error.reason, request)
+            if figures is not None and begun:
+                figures.record(perf_counter_ns() - begun)
+            return self._failed(request, error)
+        return self._replied(closes or op == "close", True)
 
-    def on_error(self, error: Exception) -> bool:
-        """Answer a message that is none, or end with the connection."""
-        if isinstance(error, ConnectionLost):
-            self._end()
-            return False
-        return self._refuse(error)
-
-    async def _wait(
-        self, op: str, result: Any, reply: bool, close: bool, figures: OpStats, begun: int
-    ) -> None:
-        if inspect.iscoroutine(result):
-            result = Timed(result, self._slow, functools.partial(self._blocked, op))
-        elif not inspect.isawaitable(result):
-            result = convert_yielded(result)
+    def _find(self, op: Any) -> tuple[Any, Handler]:
+        """Give the handler of an op that isn't found as it came, or refuse it."""
+        if type(op) is bytes:  # as Python 2 sends it
+            op = op.decode(errors="replace")
         try:
-            result = await result
+            return op, self.service.host.handlers[op] if op != "close" else _close
+        except (KeyError, TypeError):
+            raise _Refused(ValueError(self._no_handler(op))) from None
+
+    def _begin(self, request: _Request, result: Any, context: Context) -> bool:
+        """Have a task wait for the handler; False if no further request is to be begun until then."""
+        channel = self.channel
+        if request.call is not None:
+            self._numbered[request.call] = request
+        else:
+            self._in_order = request
+        request.weight = 1 + channel.last_size // _BYTES_OF_ONE
+        self._weight += request.weight
+        self.service.running += request.weight
+        channel.is_lent = True
+        # Not by its keyword, which task factories needn't know.
+        task = context.run(channel.loop.create_task, self._run(request, result))
+        if not request.is_over:
+            request.task = task
+            self.service.tasks.add(task)
+            task.add_done_callback(functools.partial(self._task_done, request, result))
+        return self._may_read()
+
+    def _task_done(self, request: _Request, result: Any, task: asyncio.Task[None]) -> None:
+        self.service.tasks.discard(task)
+        if not request.is_over:
+            # It was cancelled before its first step, in which nothing of it runs.
+            if hasattr(result, "close"):
+                result.close()
+            self._over(request)
+            if request.given_up:
+                self._done(request, None)
+            self.serve()
+
+    async def _run(self, request: _Request, result: Any) -> None:
+        """Wait for the handler, and reply."""
+        try:
+            try:
+                if inspect.isgenerator(result) or inspect.isasyncgen(result):
+                    result = await self._send_parts(request, result)
+                else:
+                    if inspect.iscoroutine(result):
+                        slow_ns = self.service.slow_ns
+                        result = Timed(result, slow_ns, functools.partial(self._blocked, request.op))
+                    elif not inspect.isawaitable(result):
+                        result = convert_yielded(result)
+                    result = await result
+                    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+                        result = await self._send_parts(request, result)
+            finally:
+                assert request.figures is not None
+                request.figures.record(perf_counter_ns() - request.begun)
+                self._over(request)
         except (KeyboardInterrupt, SystemExit):
             raise
         except GeneratorExit as error:
             if asyncio.current_task(self.channel.loop) is None:
                 # The loop has ended, and what waited in it is being collected.
                 raise
-            result = self._failed(op, error)
+            self._failed(request, error)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                # The loop is being ended, with everything that runs in it.
+            if request.given_up:
+                # Nobody waits; this is the last that is heard of it.
+                request.closes = False
+                self._done(request, None)
+            elif task is not None and task.cancelling():
+                # The loop or the server is being ended, with everything that runs in it.
                 self._end()
                 raise
-            result = self._failed(op, error)
+            else:
+                self._failed(request, error)
         except BaseException as error:
-            result = self._failed(op, error)
-        figures.record(perf_counter_ns() - begun)
-        if self._done(result, reply, close):
-            self.serve()
+            self._failed(request, error)
+        else:
+            self._done(request, result)
+        self.serve()
 
-    def _done(self, result: Any, reply: bool, close: bool) -> bool:
-        """Reply to one request; False if no further one is to be answered now."""
+    def _over(self, request: _Request) -> None:
+        """Make room for further requests."""
+        request.is_over = True
+        if request.call is not None:
+            self._numbered.pop(request.call, None)
+        else:
+            self._in_order = None
+        if not self._numbered and self._in_order is None:
+            self.channel.take_back()
+        self._weight -= request.weight
+        self.service.done(request.weight)
+        self._begin_held()
+
+    # ---- too many of them
+
+    def _is_held_back(self) -> bool:
+        """Whether so much runs that no further request may be begun."""
+        most = self.service.max_running_per_connection
+        if most is not None and self._weight >= most:
+            return True
+        if self.service.is_full:
+            if self._go_on not in self.service.held_back:
+                self.service.held_back.append(self._go_on)
+            return True
+        return False
+
+    def _hold(self, message: Any, header: CallHeader | None) -> bool:
+        """Keep a request for later, so that what is said of others can still be read."""
+        self._held.append((message, header))
+        self._held_bytes += self.channel.last_size
+        return header is not None and self._held_bytes < self.channel.limits.max_waiting and self._may_hold()
+
+    def _may_hold(self) -> bool:
+        return self._in_order is None and not self._closes and not self.channel.is_full
+
+    def _begin_held(self) -> None:
+        while self._held and self._may_hold() and not self._is_held_back():
+            message, header = self._held.popleft()
+            held, self._held = self._held, deque()
+            if not held:
+                self._held_bytes = 0
+            self.on_message(message, header)
+            self._held = held
+
+    def _go_on(self) -> None:
+        self._begin_held()
+        self.serve()
+
+    # ---- answers
+
+    async def _send_parts(self, request: _Request, result: Iterator[Any] | AsyncIterator[Any]) -> Any:
+        """Send what a generator gives, as it comes; a list of it to those who know no parts."""
+        values: list[Any] = []
+        sent = 0
+        sends = request.call is not None and bool(request.reply)
+        try:
+            if inspect.isasyncgen(result):
+                async for value in result:
+                    if sends:
+                        await self._send_part(request, value)
+                        sent += 1
+                    else:
+                        values.append(value)
+            else:
+                assert inspect.isgenerator(result)
+                for value in result:
+                    if sends:
+                        await self._send_part(request, value)
+                        sent += 1
+                        if sent % _PARTS_PER_TURN == 0:
+                            await asyncio.sleep(0)
+                    else:
+                        values.append(value)
+                        if len(values) % _PARTS_PER_TURN == 0:
+                            await asyncio.sleep(0)
+        finally:
+            if inspect.isasyncgen(result):
+                await result.aclose()
+            elif inspect.isgenerator(result):
+                result.close()
+        return None if sent else values
+
+    async def _send_part(self, request: _Request, value: Any) -> None:
         channel = self.channel
-        goes_on = True
-        if reply:
-            try:
-                goes_on = channel.send(result)
-            except ConnectionLost:
-                close = True
-            except Exception as error:
-                goes_on = channel.send(self._failed("reply", error))
-        if close:
-            self._end()
-            return False
-        if not goes_on:
-            # The peer doesn't read its replies: it gets no further ones made.
-            channel.on_drained = self.serve
-        return goes_on
+        while request.left == 0 or channel.is_full:
+            request.waiting = channel.loop.create_future()
+            await request.waiting
+        if request.left is not None:
+            request.left -= 1
+        channel.send(value, request.fields(PART_FLAG))
 
-    def _refuse(self, error: Exception, reply: bool = True, close: bool = False) -> bool:
+    def _done(self, request: _Request, result: Any, flags: int = 0) -> bool:
+        """Reply to a request; False if no further one is to be begun now."""
+        goes_on = True
+        if request.reply:
+            try:
+                goes_on = self.channel.send(result, request.fields(flags))
+            except ConnectionLost:
+                self._closes = True
+            except Exception as error:
+                goes_on = self._not_packed(request, error)
+        return self._replied(request.closes, goes_on)
+
+    def _replied(self, closes: Any, goes_on: bool) -> bool:
+        """End the connection if that was its last request; else say whether to go on."""
+        if closes:
+            self._closes = True
+        if self._closes:
+            if not self._is_busy:
+                self._end()
+            return False
+        return goes_on and self._in_order is None
+
+    def _not_packed(self, request: _Request, error: Exception) -> bool:
+        self.service.figures.failed(request.op)
+        logger.warning(
+            "the answer of %r, called from %s, can't be sent: %s", request.op, self.channel.peer, error
+        )
+        reply = error_reply(error, self.service.error_detail)
+        return self.channel.send(reply, request.fields(ERROR_FLAG))
+
+    def _failed(self, request: _Request, error: BaseException) -> bool:
+        """Reply that a handler raised; False if no further request is to be begun now."""
+        if isinstance(error, ConnectionLost) and self.channel.is_lost:
+            # How every stream of answers ends: the client has left.
+            logger.debug("%r: %s", request.op, error)
+            return self._replied(True, False)
+        self.service.figures.failed(request.op)
+        logger.warning("%r, called from %s, raised", request.op, self.channel.peer, exc_info=error)
+        return self._done(request, error_reply(error, self.service.error_detail), ERROR_FLAG)
+
+    def _refuse(self, error: Exception, request: _Request) -> bool:
         """Reply that no handler is called; False if there can be no further message."""
         peer = self.channel.peer
-        self._stats.errors[type(error).__name__] += 1
+        self.service.figures.errors[type(error).__name__] += 1
         if isinstance(error, FrameTooLarge) and error.what == "header" and starts_like_tls(error.size):
             logger.warning("%s speaks TLS, this port doesn't", peer)
         elif isinstance(error, FrameTooLarge | TooDeep):
@@ -172,40 +463,85 @@ class Connection:
             logger.info("refused a message from %s: %s", peer, error)
         answer = error_reply(error, "message")
         if self.channel.failure is not None:
-            refuse(self.channel, answer)
+            self.channel.farewell(answer)
             self._ended()
             return False
-        return self._done(answer, reply, close)
+        return self._done(request, answer, ERROR_FLAG)
 
-    def _over_limit(self, error: Exception) -> None:
+    # ---- what callers say of their calls
+
+    def _hear(self, header: CallHeader) -> None:
+        """Let more parts of a call go, or end its handler."""
+        if header.cancel is not None:
+            request = self._numbered.get(header.cancel)
+            if request is None:
+                self._cancel_held(header.cancel)
+            else:
+                request.given_up = True
+                if request.task is not None:
+                    request.task.cancel()
+            return
+        assert header.call is not None
+        assert header.grant is not None
+        request = self._numbered.get(header.call)
+        if request is not None and request.left is not None:
+            request.left += header.grant
+            request.go_on()
+
+    def _cancel_held(self, call: int) -> None:
+        for held in self._held:
+            if held[1] is not None and held[1].call == call:
+                self._held.remove(held)
+                self._done(_Request(None, call, True, False), None)
+                return
+
+    # ---- what the channel tells
+
+    def on_error(self, error: Exception, header: CallHeader | None) -> bool:
+        """Answer a message that is none, or end with the connection."""
+        if isinstance(error, ConnectionLost):
+            self._end()
+            return False
+        call = None if header is None else header.call
+        return self._refuse(error, _Request(None, call, True, False))
+
+    def writable(self) -> None:
+        """Go on, after the peer has read its answers."""
+        for request in [*self._numbered.values()]:
+            request.go_on()
+        self.serve()
+
+    def connection_lost(self) -> None:
+        """End the handlers of numbered requests: nobody will hear their answers."""
+        self._held.clear()
+        for request in [*self._numbered.values()]:
+            request.go_on()
+            if self.service.cancels and request.task is not None:
+                request.given_up = True
+                request.task.cancel()
+
+    def over_limit(self, error: Exception) -> None:
         """Say goodbye to a peer that takes longer than it may."""
         channel = self.channel
         assert isinstance(error, LimitReached)
-        self._stats.errors[error.keyword] += 1
+        self.service.figures.errors[error.keyword] += 1
         logger.warning("closed the connection to %s: %s", channel.peer, error)
         if error.keyword in ("write_timeout", "handshake_timeout"):
             channel.close(error)
         else:
-            refuse(channel, error_reply(error, "message"))
+            channel.farewell(error_reply(error, "message"))
         self._ended()
 
-    def _is_idle(self) -> bool:
-        """Whether no handler runs, or one that waits for the peer."""
-        return self.channel.is_read
+    def is_idle(self) -> bool:
+        """Tell whether no handler runs, or one that waits for the peer."""
+        return not self._is_busy or self.channel.is_read_by_hand
 
     def finish(self) -> None:
         """End the connection as soon as no handler works for it."""
-        if self.channel.reader is self:
+        if not self._is_busy:
             self._end()
 
-    def _failed(self, op: object, error: BaseException) -> dict[str, Any]:
-        if isinstance(error, ConnectionLost) and self.channel.lost is not None:
-            # How every stream of answers ends: the client has left.
-            logger.debug("%r: %s", op, error)
-            return error_reply(error)
-        self._stats.failed(op)
-        logger.warning("%r, called from %s, raised", op, self.channel.peer, exc_info=error)
-        return error_reply(error, self.server._error_detail)
+    # ---- words
 
     def _blocked(self, op: object, nanoseconds: int) -> None:
         logger.warning(
@@ -217,10 +553,11 @@ class Connection:
 
     def _no_handler(self, op: object) -> str:
         text = f"no handler found for {_short(op)}"
-        if self.server._error_detail == "type":
+        if self.service.error_detail == "type":
             return text
-        known = ", ".join(sorted(map(str, self.server.handlers)))
-        return f"{text}; this {type(self.server).__name__} has {known}"
+        host = self.service.host
+        known = ", ".join(sorted(map(str, host.handlers)))
+        return f"{text}; this {type(host).__name__} has {known}"
 
     def _end(self) -> None:
         self.channel.close_when_sent()
@@ -231,12 +568,17 @@ class Connection:
             self.ended.set_result(None)
 
 
+def _close(stream: IOStream, **message: Any) -> str:
+    """Answer the op that every server has; the connection is closed afterwards."""
+    return "OK"
+
+
 #: What handlers mostly return: needn't be asked whether it can be awaited.
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
 
 
-def _is_awaitable(result: object) -> bool:
-    return inspect.isawaitable(result) or inspect.isgenerator(result)
+def _is_to_wait_for(result: object) -> bool:
+    return inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result)
 
 
 def _short(value: object) -> str:

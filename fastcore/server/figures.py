@@ -13,7 +13,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastcore.transport.tornado import Channel
+    from fastcore._channel import Channel
 
 __all__ = ["OpStats", "ServerStats"]
 
@@ -130,13 +130,15 @@ class ServerStats:
         self.errors["handler"] += 1
         self.new_op(op).errors += 1
 
-    def as_dict(self, channels: Collection[Channel]) -> dict[str, Any]:
+    def as_dict(self, channels: Collection[Channel], running: int) -> dict[str, Any]:
         """Tell all figures as plain values, that a message can carry.
 
         Parameters
         ----------
         channels : collection of Channel
             The connections that are open.
+        running : int
+            Handlers that wait for something.
 
         Returns
         -------
@@ -148,6 +150,7 @@ class ServerStats:
             "connections": {"open": len(channels), "ever": self._ever},
             "messages": {"in": messages_in, "out": messages_out},
             "bytes": {"in": bytes_in, "out": bytes_out},
+            "running": running,
             "buffers": sum(channel.held for channel in channels),
             "errors": dict(self.errors),
             "ops": {str(name): op.as_dict() for name, op in self.ops.items()},

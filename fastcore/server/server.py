@@ -11,13 +11,15 @@ import functools
 import os
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, get_args
 
+from tornado.gen import convert_yielded
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
+from fastcore._channel import Channel
 from fastcore.addressing import UNIX_SCHEME
 from fastcore.errors import LimitReached
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_limit
@@ -25,11 +27,10 @@ from fastcore.logs import get_logger
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.accepting import Acceptor, bind_unix
 from fastcore.server.connection import Connection
-from fastcore.server.figures import ServerStats
+from fastcore.server.service import Handler, Service
 from fastcore.transport.loops import ignore_io_loop
-from fastcore.transport.refusal import refuse
 from fastcore.transport.tls import explain
-from fastcore.transport.tornado import Channel, channel_of
+from fastcore.transport.tornado import accept_stream, add_listener, channel_of, listening_sockets
 
 __all__ = ["Server"]
 
@@ -37,8 +38,6 @@ logger = get_logger("fastcore.server")
 
 #: Connections too many that are told so at a time; those beyond are closed at once.
 _TURNED_AWAY = 100
-
-Handler = Callable[..., Any]
 
 
 class Server(TCPServer):
@@ -64,6 +63,12 @@ class Server(TCPServer):
         ``'type'``. The log has all of it in any case.
     slow_handler : float, optional
         Seconds after which a handler that blocks the loop is named in the log.
+    max_running, max_running_per_connection : int, optional
+        Most requests whose handlers wait for something at a time, of all connections and of
+        one; a request counts once more for each MiB that it has. Those beyond wait unread.
+    cancel_handlers : bool
+        Whether the handlers of a client that is gone are cancelled. Those that were called
+        without a number, as classic clients do, run on in any case.
     **kwargs
         The other fields of :class:`fastcore.limits.Limits`, and what
         ``tornado.tcpserver.TCPServer`` takes, such as ``ssl_options``.
@@ -111,6 +116,9 @@ class Server(TCPServer):
         max_connections: int | None = 65_536,
         error_detail: Detail = "traceback",
         slow_handler: float | None = 1.0,
+        max_running: int | None = 10_000,
+        max_running_per_connection: int | None = 256,
+        cancel_handlers: bool = True,
         **kwargs: Any,
     ) -> None:
         ignore_io_loop(kwargs)
@@ -118,20 +126,23 @@ class Server(TCPServer):
             raise ValueError(f"error_detail is one of {get_args(Detail)}, not {error_detail!r}")
         check_limit("max_connections", max_connections)
         check_limit("slow_handler", slow_handler)
+        check_limit("max_running", max_running)
+        check_limit("max_running_per_connection", max_running_per_connection)
         kwargs["max_buffer_size"] = max_buffer_size
         # Private, but for what the classic Server had: subclasses have names of their own.
         self._limits = Limits.taken_from(kwargs)
         self._max_connections = max_connections
-        self._error_detail = error_detail
-        self._slow_handler_ns = float("inf") if slow_handler is None else slow_handler * 1e9
         self._compression = compression
         self.handlers = {"identity": self.identity, **handlers}
         self.id = str(uuid.uuid1())
-        self._figures = ServerStats()
-        #: The handlers that wait for something. (A task that nobody refers to can be collected.)
-        self._running: set[asyncio.Task[None]] = set()
-        #: Whether connections end as soon as no handler works for them.
-        self._ending = False
+        self._service = Service(
+            self,
+            error_detail,
+            float("inf") if slow_handler is None else slow_handler * 1e9,
+            max_running,
+            max_running_per_connection,
+            cancel_handlers,
+        )
         self._connections: dict[Channel, Connection] = {}
         self._turned_away: set[Channel] = set()
         self._all_closed: asyncio.Future[None] | None = None
@@ -177,18 +188,33 @@ class Server(TCPServer):
         # Windows' own loop watches no sockets; Tornado has one beside it that does.
         loop: Any = getattr(io_loop, "selector_loop", None) or io_loop.asyncio_loop  # type: ignore[attr-defined]
         for sock in sockets:
-            self._sockets[sock.fileno()] = sock
-            self._handlers[sock.fileno()] = Acceptor(sock, loop, self._handle_connection, self._lacks)
+            add_listener(self, sock, Acceptor(sock, loop, self._accepted, self._lacks))
             if self._first_port is None and sock.family != getattr(socket, "AF_UNIX", None):
                 self._first_port = sock.getsockname()[1]
 
+    def _accepted(self, sock: socket.socket, address: Any) -> None:
+        try:
+            stream = accept_stream(self, sock)
+        except OSError as error:
+            # It has gone already, as port scanners do.
+            self._service.figures.errors["tls"] += 1
+            logger.info("no TLS with %s: %s", address, error)
+            return
+        try:
+            served = self.handle_stream(stream, address)
+            if served is not None:
+                IOLoop.current().add_future(convert_yielded(served), lambda served: served.result())
+        except Exception:
+            logger.exception("could not serve %s", address)
+            stream.close()
+
     def _lacks(self, error: OSError) -> None:
-        self._figures.errors["accept"] += 1
+        self._service.figures.errors["accept"] += 1
         logger.error("can't accept connections to port %s for now: %s", self._first_port, error)
 
     def stop(self) -> None:
         """Accept no further connections; those that are open stay so."""
-        for sock in () if self._stopped else self._sockets.values():
+        for sock in listening_sockets(self):
             if sock.family == getattr(socket, "AF_UNIX", None):
                 os.unlink(sock.getsockname())
         super().stop()
@@ -222,7 +248,7 @@ class Server(TCPServer):
         done
         """
         self.stop()
-        self._ending = True
+        self._service.is_ending = True
         for connection in [*self._connections.values()]:
             connection.finish()
         if self._connections:
@@ -231,11 +257,11 @@ class Server(TCPServer):
         if self._connections:
             logger.warning(
                 "ended with %d handlers running and %d connections open, after %g s",
-                len(self._running),
+                len(self._service.tasks),
                 len(self._connections),
                 deadline,
             )
-        cancelled = [*self._running]
+        cancelled = [*self._service.tasks]
         for task in cancelled:
             task.cancel()
         if cancelled:
@@ -251,16 +277,17 @@ class Server(TCPServer):
         -------
         dict
             Plain values, that a message can carry: ``uptime`` (seconds), ``connections``
-            (``open``, ``ever``), ``messages`` and ``bytes`` (``in``, ``out``), ``buffers``
-            (bytes of memory that hold messages), ``errors`` (how many, by kind), ``ops``
-            (by op: ``count``, ``errors``, ``p50`` and ``p99`` in seconds, to within 13 %).
+            (``open``, ``ever``), ``messages`` and ``bytes`` (``in``, ``out``), ``running``
+            (handlers that wait for something), ``buffers`` (bytes of memory that hold
+            messages), ``errors`` (how many, by kind), ``ops`` (by op: ``count``, ``errors``,
+            ``p50`` and ``p99`` in seconds, to within 13 %).
 
         Examples
         --------
         >>> Server({}).stats()['connections']
         {'open': 0, 'ever': 0}
         """
-        return self._figures.as_dict(self._connections)
+        return self._service.figures.as_dict(self._connections, len(self._service.tasks))
 
     def handle_stream(self, stream: IOStream, address: Any) -> Awaitable[None]:
         """Serve one connection until it ends. Called by Tornado for each."""
@@ -268,9 +295,9 @@ class Server(TCPServer):
         channel = channel_of(stream, self._limits, self._compression)
         if self._max_connections is not None and len(self._connections) >= self._max_connections:
             return self._turn_away(channel)
-        connection = self._connections[channel] = Connection(self, channel)
-        self._figures.opened()
-        channel.on_lost = functools.partial(self._lost, channel)
+        connection = self._connections[channel] = Connection(self._service, stream, channel)
+        self._service.figures.opened()
+        channel.add_end_callback(functools.partial(self._lost, channel))
         logger.debug("connection from %s to %s", channel.peer, type(self).__name__)
         connection.serve()
         return connection.ended
@@ -278,23 +305,23 @@ class Server(TCPServer):
     def _lost(self, channel: Channel) -> None:
         """Keep the figures of a connection that has ended, whoever ended it."""
         del self._connections[channel]
-        self._figures.closed(channel)
-        why = explain(channel.stream.error, server_side=True)
+        self._service.figures.closed(channel)
+        why = explain(channel.end_error, server_side=True)
         if why is not None:
-            self._figures.errors["tls"] += 1
-            logger.warning("no TLS with %s: %s (%s)", channel.peer, why, channel.stream.error)
+            self._service.figures.errors["tls"] += 1
+            logger.warning("no TLS with %s: %s (%s)", channel.peer, why, channel.end_error)
         if self._all_closed is not None and not self._connections and not self._all_closed.done():
             self._all_closed.set_result(None)
 
     def _turn_away(self, channel: Channel) -> Awaitable[None]:
         limit = f"the server has {self._max_connections:,} connections, and takes no more"
         error = LimitReached("max_connections", limit)
-        self._figures.errors["max_connections"] += 1
+        self._service.figures.errors["max_connections"] += 1
         logger.warning("turned %s away: %s", channel.peer, error)
         if len(self._turned_away) < _TURNED_AWAY:
             self._turned_away.add(channel)
-            channel.on_lost = functools.partial(self._turned_away.discard, channel)
-            refuse(channel, error_reply(ConnectionRefusedError(str(error)), "message"))
+            channel.add_end_callback(functools.partial(self._turned_away.discard, channel))
+            channel.farewell(error_reply(ConnectionRefusedError(str(error)), "message"))
         else:
             channel.close()
         done: asyncio.Future[None] = channel.loop.create_future()

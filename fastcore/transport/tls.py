@@ -7,7 +7,7 @@ import ssl
 from contextlib import suppress
 from typing import Final
 
-from fastcore.protocol import encode
+from fastcore._wire import encode
 from fastcore.remote_errors import error_reply
 
 __all__ = ["answer_plainly", "explain", "starts_like_tls"]

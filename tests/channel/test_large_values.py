@@ -5,7 +5,7 @@ import socket
 from tornado.iostream import IOStream
 
 from fastcore import connect, read, rpc, write
-from fastcore._encode import IN_PLACE
+from fastcore._wire import IN_PLACE
 from helpers.wire import served
 
 

@@ -6,6 +6,7 @@ import tracemalloc
 from collections import Counter
 
 from fastcore import connect, read, rpc, write
+from fastcore._socket import Socket
 from fastcore.transport.tornado import channel_of
 from helpers.wire import served
 
@@ -18,7 +19,7 @@ class Counted:
     def __init__(self, channel):
         self.calls = Counter()
         names = ("recv_into", "send_bytes", "sendmsg")
-        channel.use(*[self.counting(name, getattr(channel, name)) for name in names])
+        channel.opened(Socket(*[self.counting(name, getattr(channel.socket, name)) for name in names]))
 
     def counting(self, name, function):
         def counted(*arguments):

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastcore._outbox import Outbox
+from fastcore._socket import Socket
 
 
-class Socket:
+class Taker:
     """Takes so many bytes at each call; None is 'would block'."""
 
     def __init__(self, *takes):
@@ -33,19 +34,19 @@ class Socket:
     st.booleans(),
 )
 def test_bytes_leave_whole_and_in_order(pieces, takes, has_sendmsg):
-    sock, outbox = Socket(*takes), Outbox()
+    sock, outbox = Taker(*takes), Outbox()
     pieces = [piece for piece in pieces if piece]
     outbox.put(pieces)
     while outbox.unsent:
-        outbox.flush(sock.send, sock.sendmsg if has_sendmsg else None)
+        outbox.flush(Socket(None, sock.send, sock.sendmsg if has_sendmsg else None))
     assert sock.taken == b"".join(pieces)
     assert outbox.sent == len(sock.taken)
 
 
 def test_many_small_messages_leave_in_one_call():
-    sock, outbox = Socket(), Outbox()
+    sock, outbox = Taker(), Outbox()
     outbox.put([b"message"] * 1000)
-    outbox.flush(sock.send, sock.sendmsg)
+    outbox.flush(Socket(None, sock.send, sock.sendmsg))
     assert sock.calls == 1
 
 
@@ -54,16 +55,16 @@ def test_a_large_piece_is_handed_over_as_it_is():
     handed = []
     outbox = Outbox()
     outbox.put([b"header", large, b"sentinel"])
-    outbox.flush(None, lambda pieces: handed.extend(pieces) or sum(map(len, pieces)))
+    outbox.flush(Socket(None, None, lambda pieces: handed.extend(pieces) or sum(map(len, pieces))))
     assert handed[1] is large
 
 
 def test_what_the_socket_refuses_waits():
-    sock, outbox = Socket(5, None), Outbox()
+    sock, outbox = Taker(5, None), Outbox()
     outbox.put([b"0123456789"])
-    outbox.flush(sock.send, sock.sendmsg)
+    outbox.flush(Socket(None, sock.send, sock.sendmsg))
     assert (outbox.sent, outbox.unsent) == (5, 5)
-    outbox.flush(sock.send, sock.sendmsg)
+    outbox.flush(Socket(None, sock.send, sock.sendmsg))
     assert sock.taken == b"0123456789"
 
 
@@ -74,4 +75,4 @@ def test_a_broken_socket_is_told_of():
     outbox = Outbox()
     outbox.put([b"0123456789"])
     with pytest.raises(ConnectionResetError):
-        outbox.flush(broken, None)
+        outbox.flush(Socket(None, broken))

@@ -150,7 +150,7 @@ async def test_memory_comes_back_after_a_flood():
         await write(stream, {"op": "flood", "reply": False})
         await flood.stuck.wait()
         stream.close()
-        while server._running:
+        while server.stats()["running"]:
             await asyncio.sleep(0.001)
         gc.collect()
         assert server.stats()["buffers"] == 0

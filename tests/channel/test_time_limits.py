@@ -45,13 +45,13 @@ async def test_nobody_looks_at_the_time_when_a_message_is_finished():
         message = frame({"op": "hello"})
         stranger.say(message)
         assert await stranger.hears() is None
-        assert not channels[0].watched
+        assert not channels[0].is_watched()
         stranger.say(message[:20])
-        while not channels[0].watched:
+        while not channels[0].is_watched():
             await asyncio.sleep(0.001)
         stranger.say(message[20:])
         assert await stranger.hears() is None
-        assert not channels[0].watched
+        assert not channels[0].is_watched()
 
 
 async def test_silence_between_messages_is_no_message_that_takes_long():
@@ -85,9 +85,9 @@ async def test_nobody_looks_at_the_time_when_the_client_has_caught_up():
     async with served({"big": big}) as server:
         stream = await connect("127.0.0.1", server.port)
         await write(stream, {"op": "big"})
-        while not (channels and channels[0].full):
+        while not (channels and channels[0].is_full):
             await asyncio.sleep(0.001)
-        assert channels[0].watched
+        assert channels[0].is_watched()
         await read(stream)
-        assert not channels[0].watched
+        assert not channels[0].is_watched()
         stream.close()

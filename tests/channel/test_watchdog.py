@@ -2,10 +2,8 @@
 
 from types import SimpleNamespace
 
-import pytest
-
+from fastcore._watchdog import Watchdog
 from fastcore.limits import Limits
-from fastcore.watchdog import Watchdog
 
 
 class Clock:
@@ -34,50 +32,52 @@ class Clock:
         self.now = end
 
 
-@pytest.fixture
-def channel():
-    """A channel to which nothing happens; the errors of its limits are in ``struck``."""
-    struck = []
-    figures = dict.fromkeys(("bytes_in", "bytes_out", "messages_in", "unread"), 0)
-    states = {"is_read": True, "full": False, "watched": False, "is_idle": None}
-    return SimpleNamespace(loop=Clock(), struck=struck, on_limit=struck.append, **figures, **states)
+class Watched:
+    """A connection to which nothing happens; the errors of its limits are in ``struck``."""
+
+    def __init__(self, **limits):
+        self.clock = Clock()
+        self.begun = self.unsent = None
+        self.struck = []
+        figures = lambda: (self.begun, self.unsent, 0)  # noqa: E731
+        self.dog = Watchdog(self.clock, Limits(**limits), figures, self.struck.append)
 
 
-def test_a_message_that_is_begun_and_not_finished_strikes_up_to_a_quarter_late(channel):
-    dog = Watchdog(channel, Limits(message_timeout=100))
-    channel.unread = 10
-    dog.wake()
-    channel.loop.advance(99)
-    assert not channel.struck
-    channel.loop.advance(26)
-    assert "message_timeout" in str(channel.struck)
-    assert not channel.loop.timers
+def test_a_message_that_is_begun_and_not_finished_strikes_up_to_a_quarter_late():
+    watched = Watched(message_timeout=100)
+    watched.begun = 7
+    watched.dog.wake()
+    watched.clock.advance(99)
+    assert not watched.struck
+    watched.clock.advance(26)
+    assert "message_timeout" in str(watched.struck)
+    assert not watched.clock.timers
 
 
-def test_the_timer_goes_when_nothing_is_left_to_wait_for(channel):
-    dog = Watchdog(channel, Limits())
-    channel.unread, channel.full = 10, True
-    dog.wake()
-    channel.unread = 0
-    dog.rest()
-    assert channel.watched
-    assert channel.loop.timers
-    channel.full = False
-    dog.rest()
-    assert not channel.watched
-    assert not channel.loop.timers
+def test_the_timer_goes_when_nothing_is_left_to_wait_for():
+    watched = Watched()
+    watched.begun, watched.unsent = 7, 10
+    watched.dog.wake()
+    watched.begun = None
+    watched.dog.doze()
+    assert watched.dog.is_awake
+    assert watched.clock.timers
+    watched.unsent = None
+    watched.dog.doze()
+    assert not watched.dog.is_awake
+    assert not watched.clock.timers
 
 
-def test_time_in_which_nobody_wanted_the_rest_does_not_count(channel):
-    dog = Watchdog(channel, Limits(message_timeout=100))
-    channel.unread = 10
-    dog.wake()
-    channel.is_read = False
-    dog.rest()
-    channel.loop.advance(1000)
-    channel.is_read = True
-    dog.wake()
-    channel.loop.advance(99)
-    assert not channel.struck
-    channel.loop.advance(26)
-    assert channel.struck
+def test_time_in_which_nobody_wanted_the_rest_does_not_count():
+    watched = Watched(message_timeout=100)
+    watched.begun = 7
+    watched.dog.wake()
+    watched.begun = None
+    watched.dog.doze()
+    watched.clock.advance(1000)
+    watched.begun = 7
+    watched.dog.wake()
+    watched.clock.advance(99)
+    assert not watched.struck
+    watched.clock.advance(26)
+    assert watched.struck

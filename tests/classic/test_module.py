@@ -12,6 +12,7 @@ from tornado.ioloop import IOLoop
 
 import fastcore
 from fastcore import RemoteError, Server, rpc
+from helpers.classic_server import classic_server
 from helpers.support import Program
 from helpers.surface import HANDLERS, serving
 
@@ -131,10 +132,12 @@ async def test_a_pickle_that_a_peer_sent_as_its_error_is_never_loaded(monkeypatc
     monkeypatch.setattr(pickle, "loads", loaded.append)
     pickled = pickle.dumps(Exploit())
     message = {"status": "uncaught-error", "exception": pickled, "traceback": pickled}
-    with serving(Server({"old": lambda stream: message})) as server:
-        async with rpc(ip="127.0.0.1", port=server.port) as remote:
-            with pytest.raises(RemoteError, match="pickle"):
-                await remote.old()
+    async with (
+        classic_server(old=lambda: message) as server,
+        rpc(ip="127.0.0.1", port=server.port) as remote,
+    ):
+        with pytest.raises(RemoteError, match="pickle"):
+            await remote.old()
     assert isinstance(fastcore.clean_exception(**message)[1], RemoteError)
     assert loaded == []
 

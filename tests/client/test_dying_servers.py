@@ -36,12 +36,13 @@ def server_process(port: int = 0) -> Iterator[tuple[Program, int]]:
         yield program, int(program.line())
 
 
-async def test_every_waiting_call_ends_when_the_server_is_killed():
+@pytest.mark.parametrize(("share", "connections"), [(0, 50), (4, 1)])
+async def test_every_waiting_call_ends_when_the_server_is_killed(share, connections):
     with server_process() as (program, port):
-        async with rpc(ip="127.0.0.1", port=port) as remote:
+        async with rpc(ip="127.0.0.1", port=port, share=share) as remote:
             await remote.add(x=1, y=2)
             calls = [remote.never() for _ in range(50)]
-            await until(lambda: sum(not free for free in remote.streams.values()) == 50)
+            await until(lambda: sum(not free for free in remote.streams.values()) == connections)
             program.send(signal.SIGKILL)
             for end in await asyncio.gather(*calls, return_exceptions=True):
                 assert isinstance(end, ConnectionLost)

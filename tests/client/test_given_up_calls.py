@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fastcore import ConnectionLost, rpc
 from helpers.answers import DELAYS, Answers
+from helpers.classic_server import classic_server
 from helpers.support import run, until
 from helpers.wire import served
 
@@ -52,15 +53,16 @@ calls = st.lists(
 )
 
 
-async def make_all(plan):
+async def make_all(plan, share):
     before = open_descriptors()
     async with served(Answers().handlers) as server:
-        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+        async with rpc(ip="127.0.0.1", port=server.port, share=share) as remote:
             answered = await asyncio.gather(
                 *(one_call(remote, question, *call) for question, call in enumerate(plan))
             )
             undisturbed = [fate == "answered" for fate, *_ in plan]
-            if not any("hung up on by the client" in call for call in plan):
+            ends_others = ["hung up on by the client"] + ["hung up on by the server"] * (share > 0)
+            if not any(call[0] in ends_others for call in plan):
                 assert all(got for got, sure in zip(answered, undisturbed, strict=True) if sure)
             assert await remote.at_once(question="last", delay=0, padding=b"") == ["last", 0]
             assert all(remote.streams.values()), "a connection is taken, and nobody calls"
@@ -75,7 +77,7 @@ def open_descriptors() -> int:
 
 
 def server_is_at_rest(server) -> bool:
-    return not server._running
+    return not server.stats()["running"]
 
 
 def no_future_pends() -> bool:
@@ -84,13 +86,14 @@ def no_future_pends() -> bool:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(calls)
-def test_every_answer_belongs_to_its_question_whatever_happens_to_the_others(plan):
-    run(make_all(plan))
+@given(calls, st.sampled_from([0, 1, 4]))
+def test_every_answer_belongs_to_its_question_whatever_happens_to_the_others(plan, share):
+    run(make_all(plan, share))
 
 
 @pytest.mark.deadline(60)
-async def test_thousands_of_calls_given_up_at_random():
+@pytest.mark.parametrize("share", [0, 4])
+async def test_thousands_of_calls_given_up_at_random(share):
     chance = random.Random(20160401)
     plan = [
         (
@@ -103,15 +106,29 @@ async def test_thousands_of_calls_given_up_at_random():
         for _ in range(4000)
     ]
     for start in range(0, len(plan), 200):
-        await make_all(plan[start : start + 200])
+        await make_all(plan[start : start + 200], share)
 
 
-async def test_a_call_given_up_closes_its_connection_and_the_next_takes_another():
+async def test_a_call_that_timed_out_closes_its_connection_to_a_classic_server():
+    async with (
+        classic_server(later=asyncio.sleep, add=lambda x, y: x + y) as server,
+        rpc(ip="127.0.0.1", port=server.port) as remote,
+    ):
+        assert await remote.add(x=1, y=2) == 3
+        (first,) = remote.streams
+        with pytest.raises(TimeoutError, match=f"'later' from 127.0.0.1:{server.port} within 0.01 s"):
+            await remote.later(delay=3600, timeout=0.01)
+        assert first.closed()
+        assert await remote.add(x=2, y=2) == 4
+        assert first not in remote.streams
+
+
+async def test_a_call_that_timed_out_leaves_its_connection_to_the_next_where_calls_have_numbers():
     async with served(Answers().handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
         await remote.at_once(question=0, delay=0, padding=b"")
         (first,) = remote.streams
         with pytest.raises(TimeoutError, match=f"'later' from 127.0.0.1:{server.port} within 0.01 s"):
             await remote.later(question=1, delay=3600, padding=b"", timeout=0.01)
-        assert first.closed()
         assert await remote.at_once(question=2, delay=0, padding=b"") == [2, 0]
-        assert first not in remote.streams
+        assert remote.streams == {first: True}
+        await until(lambda: server_is_at_rest(server))

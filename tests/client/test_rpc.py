@@ -7,6 +7,8 @@ import pytest
 
 import fastcore
 from fastcore import ConnectionLost, RPCClosed, Server, connect, rpc
+from helpers.classic_server import classic_server
+from helpers.support import until
 from helpers.surface import serving
 
 
@@ -82,9 +84,9 @@ async def test_streams_tells_which_are_free():
         remote.close_rpc()
 
 
-async def test_overlapping_calls_take_a_stream_each_and_leave_it_for_reuse():
+async def test_overlapping_calls_take_a_stream_each_where_they_do_not_share_and_leave_it_for_reuse():
     with serving() as server:
-        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+        async with rpc(ip="127.0.0.1", port=server.port, share=0) as remote:
             await asyncio.gather(*[remote.later() for _ in range(5)])
             streams = set(remote.streams)
             assert len(streams) == 5
@@ -104,16 +106,30 @@ async def test_a_stream_comes_back_after_an_error_of_the_handler():
             assert all(remote.streams.values())
 
 
-async def test_a_call_given_up_half_way_closes_its_stream():
+async def test_a_call_given_up_half_way_closes_its_stream_to_a_classic_server():
+    async with (
+        classic_server(later=asyncio.sleep, echo=lambda x: x) as server,
+        rpc(ip="127.0.0.1", port=server.port) as remote,
+    ):
+        assert await remote.echo(x=1) == 1
+        [stream] = remote.streams
+        call = remote.later(delay=30)
+        call.cancel()
+        assert stream.closed()
+        assert await remote.echo(x="mine") == "mine"
+        assert stream not in remote.streams
+
+
+async def test_a_call_given_up_half_way_leaves_its_stream_to_the_others_where_calls_have_numbers():
     with serving() as server:
         async with rpc(ip="127.0.0.1", port=server.port) as remote:
             await remote.ping()
             [stream] = remote.streams
             call = remote.later(seconds=30)
             call.cancel()
-            assert stream.closed()
             assert await remote.echo(x="mine") == "mine"
-            assert stream not in remote.streams
+            assert remote.streams == {stream: True}
+            await until(lambda: server.stats()["running"] == 0)
 
 
 async def test_a_call_lives_on_when_its_rpc_is_dropped():

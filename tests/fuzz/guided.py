@@ -25,8 +25,8 @@ def cut(data: bytes, size: int) -> list[bytes]:
 
 def make_target() -> Callable[[bytes], None]:
     from fastcore._framing import SENTINEL, MessageBuffer
+    from fastcore._wire import decode, read_header
     from fastcore.errors import BadFrame, BadMessage
-    from fastcore.protocol import decode, read_header
     from helpers.differential import compare_frames, compare_messages
 
     def decoded(chunks: list[bytes]) -> list[str]:
@@ -66,7 +66,7 @@ def make_target() -> Callable[[bytes], None]:
 def write_seeds(folder: Path) -> None:
     """Good messages of every kind to start from; chance alone writes few headers."""
     from fastcore._framing import SENTINEL
-    from fastcore.protocol import encode
+    from fastcore._wire import encode
 
     messages = [None, b"pong", {"op": "add", "x": [1, 2.5, "three"]}, {"data": SENTINEL * 2}, "x" * 3000]
     for number, message in enumerate(messages):

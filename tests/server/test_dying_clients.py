@@ -70,7 +70,7 @@ async def test_an_answer_after_the_client_is_gone_troubles_nobody(caplog):
             stranger.say(frame({"op": "slow"}))
             await asked.wait()
         may_answer.set()
-        await until(lambda: not server._running)
+        await until(lambda: not server.stats()["running"])
         async with rpc(ip="127.0.0.1", port=server.port) as remote:
             assert await remote.add(x=1, y=2) == 3
     assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []

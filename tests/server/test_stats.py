@@ -14,6 +14,7 @@ async def test_figures_of_a_server_that_did_nothing_are_zero():
         stats = server.stats()
         assert stats.pop("uptime") >= 0
         assert stats == {
+            "running": 0,
             "connections": {"open": 0, "ever": 0},
             "messages": {"in": 0, "out": 0},
             "bytes": {"in": 0, "out": 0},

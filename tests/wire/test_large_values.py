@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastcore import BadFrame, BadMessage
-from fastcore._encode import IN_PLACE
 from fastcore._framing import MessageBuffer
 from fastcore._values import LARGE
-from fastcore.protocol import decode, encode, read_header
+from fastcore._wire import IN_PLACE, decode, encode, read_header
 from helpers.values import BIG, messages
 from helpers.wire import SENTINEL, frame, raw_frame
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fastcore import BadMessage, FrameTooLarge
 from fastcore._framing import MessageBuffer
-from fastcore.protocol import compressions, decode, encode, read_header
+from fastcore._wire import decode, encode, read_header
+from fastcore.compressions import compressions
 from helpers.wire import SENTINEL, frame, raw_frame
 
 MIB = 2**20

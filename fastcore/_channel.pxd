@@ -1,0 +1,121 @@
+"""The channel; see the module."""
+
+from fastcore._framing cimport MessageBuffer
+from fastcore._outbox cimport Outbox
+from fastcore._socket cimport Socket
+from fastcore._watchdog cimport Watchdog
+from fastcore._wire cimport CallHeader
+
+
+cdef enum State:
+    OPENING
+    OPEN
+    CLOSING
+    LEAVING
+    LOST
+
+
+cdef class Channel:
+    cdef readonly object loop
+    cdef readonly object limits
+    cdef readonly object compression
+    # Who the peer is, for people.
+    cdef public str peer
+    cdef State state
+    # None once the connection has ended.
+    cdef readonly object transport
+    # None while it may not be used: not open yet, or over.
+    cdef readonly Socket socket
+    cdef readonly MessageBuffer buffer
+    cdef readonly Outbox outbox
+    cdef Watchdog watchdog
+    # Why the connection has ended, in words, and the error where there was one.
+    cdef readonly str end_reason
+    cdef readonly object end_error
+    cdef object __weakref__
+
+    # Where it was made: only there it may be used.
+    cdef int forks
+    cdef unsigned long thread
+
+    # Who is given the messages, and who lent the channel to that one.
+    cdef readonly object owner
+    cdef object lender
+    # Whether the owner lets others read, or become the owner for a while.
+    cdef public bint is_lent
+    # Whether the owner takes messages as they come.
+    cdef readonly bint is_listening
+    # Called once when the connection has ended.
+    cdef list end_callbacks
+
+    # What a new Future is told; kept because there is one for each read and write.
+    cdef dict future_options
+    # Whether the socket takes no more for now.
+    cdef readonly bint is_full
+    # Whether too much has arrived; it goes on when `take` finds no more.
+    cdef readonly bint is_paused
+    # Messages sent, ever.
+    cdef readonly long long messages_out
+    # Whether the peer has said in a header whose a message is.
+    cdef readonly bint has_numbers
+    # What the header of a message says of calls unless its sender does.
+    cdef bytes usual_fields
+
+    cdef bint checks_depth
+    cdef Py_ssize_t max_decompressed_size
+    cdef Py_ssize_t max_waiting
+    # Messages that nobody has taken yet, decoded already; the next one is the last here.
+    # What MessagePack never gives stands for itself: the parts of a large one, an error.
+    cdef list ahead
+    # What the headers of those say of calls, in the same order.
+    cdef list headers_ahead
+    # How many bytes those were, at first.
+    cdef readonly Py_ssize_t size_ahead
+    # What the header of the message taken last says of calls.
+    cdef CallHeader call_header
+    # And about how many bytes its payload had.
+    cdef readonly Py_ssize_t last_size
+    # Whether a message is being taken, in which anything may run and come back here.
+    cdef bint is_taking
+    cdef bint is_delivering
+    # The Future of the read that waits.
+    cdef object waiting
+    # Pairs: how many bytes must have been sent in all, and the Future that waits for that.
+    cdef list writers
+    # What writes are answered with as long as nobody has to wait.
+    cdef object written
+    # What was done in this turn of the loop.
+    cdef int read_in_turn
+    cdef int written_in_turn
+    cdef bint sent_in_turn
+    cdef double sent_at
+    # Whether `end_turn` will be called.
+    cdef bint turn_ends
+    # Whether `look` will be called, for messages that are here already.
+    cdef bint looks_later
+
+    cpdef bint is_here(self)
+    cdef int check_here(self) except -1
+    cdef int check_loop(self) except -1
+    cpdef bint is_watched(self)
+    cdef int watch(self) except -1
+    cdef int look_later(self) except -1
+    cdef int deliver(self) except -1
+    cdef object take(self)
+    cdef object take_next(self)
+    cdef int decode_ahead(self) except -1
+    cdef tuple next_parts(self)
+    cdef object next_in_buffer(self)
+    cdef object message_of(self, tuple parts)
+    cdef int resolve(self) except -1
+    cdef object new_future(self)
+    cdef int fail(self, object future, object error) except -1
+    cdef bint is_waited_for(self) except -1
+    cdef object failed_future(self, object error)
+    cdef object done_future(self)
+    cdef int put(self, object message, bytes fields) except -1
+    cdef bint has_sent_in_turn(self)
+    cdef int send_later(self) except -1
+    cdef int send_waiting(self) except -1
+    cdef int answer_writers(self) except -1
+    cdef int set_full(self, bint full) except -1

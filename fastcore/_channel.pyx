@@ -1,0 +1,1035 @@
+"""A channel: messages over a transport.
+
+in     socket, receive, MessageBuffer, take: the Future of a read, or the owner
+out    write or send, encode: the socket at once, or the Outbox until the turn ends
+
+It is complete: whatever fulfils `Transport` carries messages. All of it is compiled because a
+small message costs hardly more than the steps between its socket and its handler.
+
+The states, all of whose changes are in this file:
+
+    OPENING   the transport connects or shakes hands; messages to send wait
+       |      opened()
+    OPEN      messages come and go
+       |      close_when_sent()                    farewell()
+    CLOSING   it ends when all has left            LEAVING   what still comes is dropped
+       |      ending(), ended(), from any of these, whoever closes it
+    LOST      what arrived before can still be read; then every use raises ConnectionLost
+
+Beside that it may be full (the socket takes no more), paused (too much arrived that nobody
+reads), owned, lent, and listening (its owner is given the messages as they come).
+"""
+
+cimport cython
+from cpython.list cimport PyList_GET_SIZE
+from cpython.object cimport PyObject, PyObject_Call
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.time cimport monotonic
+
+import asyncio
+import sys
+
+import msgpack
+
+from fastcore._framing cimport MessageBuffer
+from fastcore._outbox cimport Outbox
+from fastcore._socket cimport Socket
+from fastcore._watchdog cimport Watchdog
+from fastcore._wire cimport CallHeader, call_fields, call_header, compression_of, decode, encode
+
+from fastcore._futures import given_up, is_busy, set_result_now, unobserved
+from fastcore._values import PayloadSink
+from fastcore._wire import bad_payload, read_header
+from fastcore.engine_errors import BadMessage
+from fastcore.errors import ConnectionLost
+from fastcore.limits import MAX_DEPTH
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *)
+    bint PyExceptionInstance_Check(object)
+
+cdef extern from "_process.h":
+    const int forks_so_far
+    void count_forks()
+
+cdef enum:
+    # Small writes of one turn leave together, at the latest when there are this many bytes.
+    ENOUGH_TO_SEND = 65_536
+    # Messages that may be read, or written, without giving other connections a turn.
+    MESSAGES_PER_TURN = 256
+    # Bytes of further small messages that are decoded together with the first one.
+    AHEAD = 4_096
+    # A message of which so much is still to come holds others up.
+    HOLDS_UP = 65_536
+
+# Seconds that are longer than most turns of a loop.
+cdef double A_TURN = 0.001
+
+# What `take` gives while no message is complete; None is a message.
+cdef object NOTHING = object()
+cdef type Future = asyncio.Future
+# Looked up once, and not for each message.
+cdef object set_result = Future.set_result
+cdef object unpack = msgpack.unpackb
+cdef bytes NOBODYS = call_fields(None)
+
+count_forks()
+
+
+cdef int fulfils(object kind, object declared) except -1:
+    """Raise, while a class is being made, if it lacks what a channel will call."""
+    for name, method in vars(declared).items():
+        if not name.startswith("_") and callable(method) and getattr(kind, name) is getattr(declared, name):
+            raise TypeError(f"{kind.__name__} lacks {name}(), which a channel calls: see {declared.__name__}")
+    return 0
+
+
+class Transport:
+    """What carries the bytes of a channel.
+
+    A transport makes its channel, and tells it: ``opened`` when bytes can be exchanged,
+    ``receive`` when some are there, ``writable`` when it takes more of them, ``ending`` just
+    before it closes and ``ended`` when it has. A subclass that lacks one of these methods
+    can't be made.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        fulfils(cls, Transport)
+
+    def pause(self):
+        """Call ``receive`` no more."""
+        raise NotImplementedError
+
+    def resume(self):
+        """Call ``receive`` again when there are bytes, and once in any case."""
+        raise NotImplementedError
+
+    def want_write(self):
+        """Look whether the channel is full: if so, call ``writable`` when more is taken."""
+        raise NotImplementedError
+
+    def close(self, error):
+        """Close the connection: with the error that ended it, or None."""
+        raise NotImplementedError
+
+    def linger(self):
+        """Send no more, drop what comes, and close when the peer has, or soon."""
+        raise NotImplementedError
+
+
+class Owner:
+    """Who has a channel: it is given the messages, and told what happens to it.
+
+    A subclass that lacks one of these methods can't be made.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        fulfils(cls, Owner)
+
+    def on_message(self, message, header):
+        """Take a message; True to be given the next one.
+
+        ``header`` is what it says of calls: a CallHeader, or None.
+        """
+        raise NotImplementedError
+
+    def on_error(self, error, header):
+        """Hear of a message that is none, or that there will be no more; True to go on.
+
+        ``header`` is as for a message, where it could be read.
+        """
+        raise NotImplementedError
+
+    def writable(self):
+        """Hear that the socket takes bytes again, after it was full."""
+        raise NotImplementedError
+
+    def connection_lost(self):
+        """Hear that the connection has ended, or isn't this owner's any more.
+
+        It may be given messages that had arrived, and is told the error, only after that.
+        """
+        raise NotImplementedError
+
+    def over_limit(self, error):
+        """Decide what becomes of a peer that takes longer than it may."""
+        raise NotImplementedError
+
+    def is_idle(self):
+        """Tell whether nobody here works for the peer, so that silence is idleness."""
+        raise NotImplementedError
+
+
+@cython.final
+cdef class Channel:
+    """The messages of one connection.
+
+    It belongs to the process, the loop and the thread that made it; used elsewhere it says
+    so before anything is sent. Only closing may be asked for from anywhere, by way of the
+    transport.
+
+    Parameters
+    ----------
+    transport : Transport
+        Carries its bytes.
+    loop : asyncio.AbstractEventLoop
+        Where it is used.
+    limits : Limits
+        What the peer may cost.
+    compression : str, optional
+        The compression of outgoing messages.
+    peer : str
+        Who is at the other end, for people.
+    """
+
+    def __init__(self, transport, loop, limits, compression, str peer):
+        self.transport = transport
+        self.loop = loop
+        self.limits = limits
+        self.compression = compression
+        self.peer = peer
+        self.state = OPENING
+        self.forks = forks_so_far
+        self.thread = PyThread_get_thread_ident()
+        self.future_options = {"loop": loop}
+        self.buffer = MessageBuffer(
+            read_header,
+            max_frame_size=limits.max_buffer_size,
+            max_header_size=limits.max_header_size,
+            limit_name="max_buffer_size",
+        )
+        self.outbox = Outbox()
+        self.checks_depth = limits.max_depth < MAX_DEPTH
+        self.max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
+        self.max_waiting = limits.max_waiting
+        self.ahead = []
+        self.headers_ahead = []
+        self.writers = []
+        self.end_callbacks = []
+
+    def __repr__(self):
+        state = ("opening", "open", "closing", "leaving", "lost")[self.state]
+        return f"<Channel to {self.peer}: {state}, {self.outbox.unsent} bytes unsent>"
+
+    # ---- figures
+
+    @property
+    def is_lost(self):
+        """Whether the connection has ended."""
+        return self.state == LOST
+
+    @property
+    def failure(self):
+        """The error after which no further message can be read, if there was one."""
+        return self.buffer.failure
+
+    @property
+    def unread(self):
+        """Bytes that have arrived, of messages that nobody took."""
+        return self.buffer.pending + self.size_ahead
+
+    @property
+    def unsent(self):
+        """Bytes that wait to be sent."""
+        return self.outbox.unsent
+
+    @property
+    def held(self):
+        """Bytes of memory that hold what has arrived and what waits to be sent."""
+        return (sys.getsizeof(self.buffer) if self.buffer else 0) + self.size_ahead + self.outbox.unsent
+
+    @property
+    def messages_in(self):
+        """Messages that were taken, or decoded ahead, ever."""
+        return self.buffer.taken
+
+    @property
+    def bytes_in(self):
+        """Bytes received, ever."""
+        return self.buffer.received
+
+    @property
+    def bytes_out(self):
+        """Bytes sent, ever."""
+        return self.outbox.sent
+
+    @property
+    def is_read(self):
+        """Whether somebody reads, or waits for the next message."""
+        return self.is_listening or self.waiting is not None
+
+    @property
+    def is_read_by_hand(self):
+        """Whether a read waits for the next message."""
+        return self.waiting is not None
+
+    @property
+    def is_open(self):
+        """Whether it is neither lost nor about to be closed."""
+        return self.state <= OPEN
+
+    @property
+    def is_clear(self):
+        """Whether a message can be sent from here at once, and no large one is in its way."""
+        return (
+            self.state == OPEN and not self.is_full and len(self.buffer) < HOLDS_UP
+            and self.buffer.sink_missing < HOLDS_UP and self.is_here()
+        )
+
+    @property
+    def in_step(self):
+        """Whether nothing has arrived that nobody asked for."""
+        return self.state <= OPEN and not self.ahead and not len(self.buffer)
+
+    # ---- where it may be used
+
+    @property
+    def is_foreign(self):
+        """Whether it was made before a fork, by another process, and is that one's."""
+        return self.forks != forks_so_far
+
+    cpdef bint is_here(self):
+        """Whether this is the process, the loop and the thread that it belongs to."""
+        try:
+            self.check_here()
+        except RuntimeError:
+            return False
+        return not self.loop.is_closed()
+
+    cdef int check_here(self) except -1:
+        """Raise if this isn't the process, the loop or the thread that it belongs to.
+
+        Costs no system call. A loop that isn't running yet may be used; it goes on later.
+        """
+        if self.forks != forks_so_far:
+            raise RuntimeError(
+                f"the connection to {self.peer} was made in another process, before a fork; "
+                "connect anew in this one"
+            )
+        if self.thread != PyThread_get_thread_ident():
+            self.check_loop()
+            self.thread = PyThread_get_thread_ident()
+        elif not self.turn_ends and not self.loop.is_running():
+            self.check_loop()
+        return 0
+
+    cdef int check_loop(self) except -1:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            if not self.loop.is_running():
+                # Tornado's programs make streams before they start the loop.
+                return 0
+            raise RuntimeError(
+                f"the connection to {self.peer} is used from another thread than its loop's; "
+                "have the loop do it: loop.call_soon_threadsafe(...)"
+            ) from None
+        if running is not self.loop:
+            raise RuntimeError(
+                f"the connection to {self.peer} belongs to another event loop than the one that runs here; "
+                "connect anew in this one"
+            )
+        return 0
+
+    # ---- who has it
+
+    def own(self, owner):
+        """Become the one who is given the messages.
+
+        A channel that has an owner can only be had while that one lends it; then it falls
+        back when the borrower disowns it.
+
+        Raises
+        ------
+        RuntimeError
+            If it has another owner, or somebody reads from it.
+        ConnectionLost
+            If the connection has ended.
+        """
+        if not isinstance(owner, Owner):
+            raise TypeError(f"a channel is owned by an Owner, not by {owner!r}")
+        self.check_here()
+        if self.state == LOST:
+            raise self.lost_error()
+        if self.owner is not None and not self.is_lent:
+            raise RuntimeError(
+                f"the stream to {self.peer} belongs to {self.owner!r}: use that, or a connection of your own"
+            )
+        if self.is_waited_for():
+            raise self.busy_error()
+        self.lender = self.owner
+        self.owner = owner
+        self.is_lent = self.is_listening = False
+
+    def disown(self, owner):
+        """Give up what `own` gave."""
+        if self.owner is owner:
+            self.owner, self.lender = self.lender, None
+            self.is_lent = self.owner is not None
+            self.is_listening = False
+        elif self.lender is owner:
+            self.lender = None
+
+    def take_back(self):
+        """End a loan: who has borrowed the channel hears that it is lost to him."""
+        cdef object borrower = self.owner
+        self.is_lent = False
+        if self.lender is not None:
+            self.owner, self.lender = self.lender, None
+            self.is_listening = False
+            borrower.connection_lost()
+
+    def listen(self):
+        """Have the owner given the messages that are here, and those that come."""
+        if self.is_waited_for() and not self.is_lent:
+            self.close(self.busy_error())
+            return
+        self.is_listening = True
+        self.deliver()
+
+    def listen_soon(self):
+        """As `listen`, for those that come, and in the next turn those that are here."""
+        self.is_listening = True
+        if self.ahead or len(self.buffer) or self.state == LOST:
+            self.look_later()
+
+    def stop_listening(self):
+        """Have the owner given no messages; others may read then."""
+        self.is_listening = False
+
+    def add_end_callback(self, callback):
+        """Have a callable called, without arguments, when the connection has ended."""
+        self.end_callbacks.append(callback)
+
+    def remove_end_callback(self, callback):
+        """Have it called no more."""
+        if callback in self.end_callbacks:
+            self.end_callbacks.remove(callback)
+
+    def mark_as_nobodys(self):
+        """Say in the header of each message to come that it answers no call, unless it does."""
+        self.usual_fields = NOBODYS
+
+    # ---- what the transport tells
+
+    def opened(self, Socket socket not None, str peer=None):
+        """Exchange bytes from now on.
+
+        Parameters
+        ----------
+        socket : Socket
+            Receives and sends.
+        peer : str, optional
+            Who it is, if that is known better now.
+        """
+        if self.state == LOST:
+            return
+        self.socket = socket
+        if peer is not None:
+            self.peer = peer
+        if self.state == OPENING:
+            self.state = OPEN
+        if self.limits.idle_timeout is not None:
+            self.watch()
+        if self.outbox.unsent:
+            self.send_waiting()
+
+    def receive(self):
+        """Receive what one system call gives, and have it read; False if there was nothing."""
+        cdef Py_ssize_t size
+        if self.socket is None or self.state >= LEAVING:
+            return False
+        # What waits for the end of its turn goes first: uvloop receives before that.
+        self.sent_in_turn = self.turn_ends
+        self.read_in_turn = self.written_in_turn = 0
+        try:
+            size = self.socket.receive(self.buffer)
+        except (OSError, MemoryError) as error:
+            self.close(error)
+            return False
+        if size <= 0:
+            if size == 0:
+                self.close()
+            return False
+        if self.is_listening:
+            if not self.looks_later:
+                self.deliver()
+        elif self.waiting is not None:
+            if self.socket.is_at_end():
+                # The end came with the last bytes, and who reads by hand looks for it then.
+                self.close()
+            if is_busy(self.loop):
+                # Taken by then only, so that a read given up until then loses nothing.
+                self.look_later()
+            else:
+                self.resolve()
+        elif len(self.buffer) >= self.max_waiting:
+            self.is_paused = True
+            self.transport.pause()
+        return True
+
+    def writable(self):
+        """Send what waits, as far as the socket takes it."""
+        if self.socket is not None:
+            self.send_waiting()
+
+    def ending(self, error):
+        """The transport is about to close: send what its writers were told is on its way.
+
+        Parameters
+        ----------
+        error : BaseException or None
+            Why, where there is a reason to send no more.
+
+        Returns
+        -------
+        int
+            How many bytes could not be sent.
+        """
+        cdef Socket socket = self.socket
+        if socket is None:
+            return 0
+        if error is None and self.outbox.unsent and not self.is_foreign:
+            try:
+                self.outbox.flush(socket)
+            except OSError:
+                pass
+        self.socket = None
+        return self.outbox.unsent
+
+    def ended(self, str reason, error):
+        """The transport has closed: tell everybody who waits.
+
+        Parameters
+        ----------
+        reason : str
+            Why, in words; empty where there is nothing to say.
+        error : BaseException or None
+            The error that ended it.
+        """
+        if self.state == LOST:
+            return
+        self.state = LOST
+        self.socket = None
+        # What holds each other would be freed by the collector alone.
+        self.transport = None
+        self.end_reason = f"the connection to {self.peer} was closed{': ' if reason else ''}{reason}"
+        self.end_error = error
+        if self.watchdog is not None:
+            self.watchdog.stop()
+        self.outbox.clear()
+        self.is_full = False
+        writers, self.writers = self.writers, []
+        for owner in (self.owner, self.lender):
+            if owner is not None:
+                owner.connection_lost()
+        callbacks, self.end_callbacks = self.end_callbacks, []
+        for callback in callbacks:
+            callback()
+        if self.loop.is_closed() or self.forks != forks_so_far:
+            return
+        for _, future in writers:
+            if not future.done():
+                future.set_exception(self.lost_error())
+                unobserved(future)
+        self.look_later()
+        if self.owner is not None:
+            self.loop.call_soon(self.owner.writable)
+
+    # ---- its end, asked for by those who use it
+
+    def close(self, error=None):
+        """Close the connection: because of an error, or because nobody needs it any more."""
+        if self.transport is not None:
+            self.transport.close(error)
+
+    def close_when_sent(self):
+        """Close the connection as soon as all messages have left."""
+        if self.state <= OPEN:
+            self.state = CLOSING
+        if not self.outbox.unsent:
+            self.close()
+
+    def farewell(self, message):
+        """Send a last message, and close when the peer has read it, or after a moment.
+
+        To close a socket while its peer still sends resets the connection, and the last
+        message could be lost with it: so what still comes is received and dropped.
+        """
+        if self.state == LOST:
+            return
+        try:
+            self.put(message, self.usual_fields)
+        except ConnectionLost:
+            return
+        if self.state < LEAVING:
+            self.state = LEAVING
+            self.is_listening = False
+            if not self.outbox.unsent:
+                self.transport.linger()
+
+    def lost_error(self, when=""):
+        """Make the error for somebody who needed the connection after it ended."""
+        return ConnectionLost(f"{self.end_reason}{when}", self.end_error)
+
+    def busy_error(self):
+        """Make the error for somebody who would read beside the one reader."""
+        return RuntimeError(f"two readers at once: messages from {self.peer} are being read")
+
+    # ---- time
+
+    cpdef bint is_watched(self):
+        """Whether somebody has an eye on the time that the peer takes."""
+        return self.watchdog is not None and self.watchdog.is_awake
+
+    cdef int watch(self) except -1:
+        """Have an eye on the time: the peer has begun what it must not leave unfinished."""
+        if self.watchdog is None:
+            self.watchdog = Watchdog(self.loop, self.limits, self.figures, self.over_limit)
+        return self.watchdog.wake()
+
+    def figures(self):
+        """Give what should move while it isn't finished; see Watchdog."""
+        return (
+            self.buffer.taken if self.unread and self.is_read else None,
+            self.outbox.sent if self.is_full else None,
+            (self.buffer.received, self.outbox.sent) if self.owner is None or self.owner.is_idle() else None,
+        )
+
+    def over_limit(self, error):
+        """Have the owner decide; without one, close."""
+        if self.owner is not None:
+            self.owner.over_limit(error)
+        else:
+            self.close(error)
+
+    # ---- in
+
+    def look(self):
+        """Give the one who reads what is here: messages, or the end."""
+        self.looks_later = False
+        if self.is_listening:
+            self.deliver()
+        elif self.waiting is not None:
+            self.resolve()
+
+    cdef int look_later(self) except -1:
+        if not self.looks_later:
+            self.looks_later = True
+            self.loop.call_soon(self.look)
+        return 0
+
+    cdef int deliver(self) except -1:
+        """Give the owner its messages, as long as it listens and they are here.
+
+        An owner that comes back in here changes who listens; the one loop goes on with that.
+        """
+        cdef int _
+        cdef object owner
+        cdef CallHeader header
+        if self.is_delivering:
+            return 0
+        self.is_delivering = True
+        try:
+            for _ in range(MESSAGES_PER_TURN):
+                owner = self.owner
+                if not self.is_listening or owner is None:
+                    return 0
+                try:
+                    message = self.take()
+                except Exception as error:
+                    if self.is_lent and self.is_waited_for() and (
+                        self.call_header is None or isinstance(error, ConnectionLost)
+                    ):
+                        future, self.waiting = self.waiting, None
+                        self.fail(future, error)
+                        if not isinstance(error, ConnectionLost):
+                            continue
+                    self.is_listening = False
+                    goes_on = owner.on_error(error, self.call_header)
+                else:
+                    if message is NOTHING:
+                        return 0
+                    header = self.call_header
+                    if header is None and self.is_lent and self.is_waited_for():
+                        # A handler reads by hand what comes without a number.
+                        future, self.waiting = self.waiting, None
+                        set_result(future, message)
+                        continue
+                    # It may have the messages read otherwise in the meantime.
+                    self.is_listening = False
+                    goes_on = owner.on_message(message, header)
+                if self.owner is not owner:
+                    continue
+                if goes_on:
+                    self.is_listening = True
+                if self.is_listening and not self.is_lent and self.is_waited_for():
+                    # It has left a read of its own, which would take what comes next.
+                    self.close(self.busy_error())
+                    return 0
+                if not self.ahead and not len(self.buffer) and not self.is_paused:
+                    return 0
+        finally:
+            self.is_delivering = False
+        self.look_later()
+        return 0
+
+    cdef object take(self):
+        """The next message, or NOTHING.
+
+        Raises
+        ------
+        BadFrame, BadMessage
+            Its bytes are no message. The next call gives the next message, unless the
+            buffer has failed: then there will be none.
+        ConnectionLost
+            The connection has ended and all its messages were taken.
+        """
+        if self.is_taking:
+            # Decoding makes objects, which may wake the collector, and that anybody.
+            self.look_later()
+            return NOTHING
+        self.is_taking = True
+        try:
+            return self.take_next()
+        finally:
+            self.is_taking = False
+
+    cdef object take_next(self):
+        if not self.ahead:
+            self.call_header = None
+            parts = self.next_parts()
+            if parts is None:
+                return NOTHING
+            self.last_size = size_of_payload(parts)
+            message = self.message_of(parts)
+            if len(self.buffer):
+                self.decode_ahead()
+            return message
+        self.last_size = self.size_ahead // PyList_GET_SIZE(self.ahead)
+        message = self.ahead.pop()
+        self.call_header = self.headers_ahead.pop()
+        if not self.ahead:
+            self.size_ahead = 0
+        if type(message) is tuple:
+            return self.message_of(message)
+        if PyExceptionInstance_Check(message):
+            raise message
+        return message
+
+    cdef int decode_ahead(self) except -1:
+        """Decode some of the small messages that are here.
+
+        One after the other, without what their readers do in between, each takes a
+        quarter less: the processor has at hand what decoding needs. A large one waits for
+        its turn, as it may become much larger yet.
+        """
+        cdef Py_ssize_t held = len(self.buffer)
+        cdef CallHeader header = self.call_header
+        cdef list ahead = []
+        cdef list headers = []
+        if held > self.buffer.max_frame_size:
+            # The buffer could fail, and what is ahead of that would be lost.
+            return 0
+        while len(self.buffer) > max(held - AHEAD, 0) and self.buffer.is_simple():
+            self.call_header = None
+            try:
+                message = self.next_in_buffer()
+                if message is None:
+                    break
+                if type((<tuple> message)[1]) is bytes and compression_of((<tuple> message)[0]) is None:
+                    message = self.message_of(message)
+            except Exception as error:
+                message = error
+            ahead.append(message)
+            headers.append(self.call_header)
+        self.call_header = header
+        if ahead:
+            ahead.reverse()
+            headers.reverse()
+            self.ahead = ahead
+            self.headers_ahead = headers
+            self.size_ahead = held - len(self.buffer)
+        return 0
+
+    cdef tuple next_parts(self):
+        """Header and payload of the next message, or None while it isn't complete."""
+        parts = self.next_in_buffer()
+        if parts is not None:
+            if not len(self.buffer) and self.is_watched():
+                self.watchdog.doze()
+            return parts
+        if self.state == LOST:
+            raise self.lost_error(", in the middle of a message" if self.buffer.pending else "")
+        if self.is_paused:
+            self.is_paused = False
+            self.transport.resume()
+        if self.buffer.pending and not self.is_watched():
+            self.watch()
+        return None
+
+    cdef object next_in_buffer(self):
+        """As the buffer's `next_message`; of a wrong one, keep what its header says of calls."""
+        try:
+            return self.buffer.next_message()
+        except Exception:
+            if self.buffer.bad_header:
+                try:
+                    self.call_header = call_header(self.buffer.bad_header)
+                except BadMessage:
+                    pass
+            raise
+
+    cdef object message_of(self, tuple parts):
+        header, payload = parts
+        if header:
+            self.call_header = call_header(header)
+            if self.call_header is not None:
+                self.has_numbers = True
+            if type(payload) is PayloadSink or compression_of(header) is not None:
+                return decode(header, payload, self.max_decompressed_size, self.limits.max_depth)
+        if self.checks_depth:
+            return decode(header, payload, self.max_decompressed_size, self.limits.max_depth)
+        try:
+            return unpack(payload, strict_map_key=False)
+        except Exception as error:
+            raise bad_payload(error) from error
+
+    def read(self):
+        """Give a Future of the next message."""
+        cdef object future
+        self.check_here()
+        future = self.new_future()
+        try:
+            if self.is_waited_for() or (self.is_listening and not self.is_lent):
+                raise self.busy_error()
+            if self.is_listening:
+                # The owner takes what has a number, so it hands out the rest too.
+                self.look_later()
+            elif self.read_in_turn < MESSAGES_PER_TURN:
+                self.read_in_turn += 1
+                message = self.take()
+                if message is not NOTHING:
+                    set_result(future, message)
+                    return future
+            else:
+                # The message stays where it is for a turn, so a read given up loses nothing.
+                self.read_in_turn = 0
+                self.look_later()
+        except Exception as error:
+            self.fail(future, error)
+            return future
+        self.waiting = future
+        if self.buffer.pending and not self.is_watched():
+            # Only now there is somebody for whom its rest is late.
+            self.watch()
+        return future
+
+    cdef int resolve(self) except -1:
+        """Give the read that waits its message, if there is one."""
+        if not self.is_waited_for():
+            # Nobody reads any more: what comes now counts as waiting.
+            return 0
+        future = self.waiting
+        try:
+            message = self.take()
+        except Exception as error:
+            self.waiting = None
+            self.fail(future, error)
+            return 0
+        if message is not NOTHING:
+            self.waiting = None
+            set_result_now(future, message)
+        return 0
+
+    cdef bint is_waited_for(self) except -1:
+        """Whether a read waits that hasn't been given up."""
+        if self.waiting is not None and given_up(self.waiting):
+            self.waiting = None
+        return self.waiting is not None
+
+    cdef object new_future(self):
+        return PyObject_Call(Future, (), self.future_options)
+
+    cdef object failed_future(self, object error):
+        future = self.new_future()
+        future.set_exception(error)
+        return unobserved(future)
+
+    cdef int fail(self, object future, object error) except -1:
+        future.set_exception(error)
+        unobserved(future)
+        if self.buffer.failure is not None:
+            self.close(error)
+        return 0
+
+    # ---- out
+
+    def write(self, message, bytes fields=None):
+        """Send a message; give a Future that is done when it is safe to go on.
+
+        It is done at once unless the connection is full, or isn't open yet; then it is
+        done when the message has left. It holds the error, where there is one.
+
+        Parameters
+        ----------
+        message : object
+            What is sent.
+        fields : bytes, optional
+            What its header says of calls, as `call_fields` makes it.
+        """
+        cdef object future
+        self.check_here()
+        try:
+            self.put(message, fields if fields is not None else self.usual_fields)
+            if self.state == LOST:
+                raise self.lost_error()
+        except Exception as error:
+            return self.failed_future(error)
+        self.written_in_turn += 1
+        if self.is_full or self.socket is None:
+            future = self.new_future()
+            self.writers.append((self.outbox.sent + self.outbox.unsent, future))
+        elif self.written_in_turn > MESSAGES_PER_TURN:
+            self.written_in_turn = 0
+            future = self.new_future()
+            self.loop.call_soon(set_done, future)
+        else:
+            future = self.done_future()
+        return future
+
+    cdef object done_future(self):
+        """A Future that is done: the same as last time, if nobody has kept it.
+
+        Making one costs more than sending a small message.
+        """
+        if self.written is None or Py_REFCNT(<PyObject *> self.written) > 1:
+            self.written = self.new_future()
+            set_result(self.written, None)
+        return self.written
+
+    def send(self, message, bytes fields=None):
+        """Send a message without waiting until it has left.
+
+        The first one of a turn leaves at once; what follows in the same turn leaves
+        together at its end. True as long as the socket takes more.
+        """
+        self.check_here()
+        self.put(message, fields if fields is not None else self.usual_fields)
+        return not self.is_full
+
+    cdef int put(self, object message, bytes fields) except -1:
+        if self.state >= LEAVING:
+            raise self.lost_error() if self.state == LOST else ConnectionLost(
+                f"the connection to {self.peer} is being closed, after its last message"
+            )
+        frame = encode(message, self.compression, fields)
+        # Encoding may run anything, and that close the connection.
+        if self.state >= LEAVING:
+            return 0
+        self.messages_out += 1
+        if self.outbox.unsent or self.outbox.is_sending or self.socket is None or self.has_sent_in_turn():
+            self.outbox.put(frame)
+            if not self.turn_ends or self.outbox.unsent >= ENOUGH_TO_SEND:
+                self.send_later()
+            return 0
+        self.sent_in_turn = True
+        self.sent_at = monotonic()
+        if not self.socket.takes(frame):
+            self.outbox.put(frame)
+            self.send_waiting()
+            return 0
+        # What costs the least: nothing waits, and the socket takes it all.
+        try:
+            self.outbox.send_now(frame, self.socket)
+        except OSError as error:
+            self.close(error)
+            return 0
+        if self.outbox.unsent and not self.turn_ends:
+            self.set_full(True)
+        return 0
+
+    cdef bint has_sent_in_turn(self):
+        """Whether a message has left in this turn of the loop.
+
+        What ends a turn tells nobody, unless it was asked to. One that sent a while ago
+        counts as over: otherwise its next message would come later than those that
+        other connections send in the same turn.
+        """
+        return self.turn_ends or self.sent_in_turn and monotonic() - self.sent_at < A_TURN
+
+    cdef int send_later(self) except -1:
+        if self.is_full or self.socket is None:
+            return 0
+        if self.outbox.unsent >= ENOUGH_TO_SEND and not self.outbox.is_sending:
+            self.send_waiting()
+        elif not self.turn_ends:
+            self.turn_ends = True
+            self.loop.call_soon(self.end_turn)
+        return 0
+
+    def end_turn(self):
+        """Send what was written in this turn of the loop."""
+        self.turn_ends = False
+        self.sent_in_turn = False
+        self.written_in_turn = 0
+        if self.socket is not None and not self.is_full:
+            self.send_waiting()
+
+    cdef int send_waiting(self) except -1:
+        try:
+            self.outbox.flush(self.socket)
+        except OSError as error:
+            self.close(error)
+            return 0
+        if self.writers:
+            self.answer_writers()
+        self.set_full(self.outbox.unsent > 0)
+        return 0
+
+    cdef int answer_writers(self) except -1:
+        cdef list left = []
+        cdef list done = []
+        for writer in self.writers:
+            (done if (<tuple> writer)[0] <= self.outbox.sent else left).append(writer)
+        self.writers = left
+        for _, future in done:
+            set_done(future)
+        return 0
+
+    cdef int set_full(self, bint full) except -1:
+        if self.state == LOST:
+            return 0
+        cdef bint changed = full is not self.is_full
+        if changed:
+            self.is_full = full
+            self.transport.want_write()
+            if full:
+                self.watch()
+            elif self.is_watched():
+                self.watchdog.doze()
+        if full:
+            return 0
+        if self.state == CLOSING:
+            self.close()
+        elif self.state == LEAVING:
+            self.transport.linger()
+        elif changed and self.owner is not None:
+            self.owner.writable()
+        return 0
+
+
+cdef Py_ssize_t size_of_payload(tuple parts) except -1:
+    payload = parts[1]
+    return payload.length if type(payload) is PayloadSink else len(payload)
+
+
+def set_done(future):
+    if not future.done():
+        future.set_result(None)

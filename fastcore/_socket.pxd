@@ -1,0 +1,23 @@
+"""The bytes of one connection, in and out; see the module."""
+
+from fastcore._framing cimport MessageBuffer
+
+
+cdef enum:
+    WOULD_BLOCK = -2
+    # The most pieces that one system call takes.
+    MAX_PIECES = 512
+
+
+cdef class Socket:
+    cdef object fileno
+    # The functions of the socket, or of what stands before it; sendmsg is None there.
+    cdef readonly object recv_into
+    cdef readonly object send_bytes
+    cdef readonly object sendmsg
+
+    cdef int descriptor(self) except? -1
+    cdef Py_ssize_t receive(self, MessageBuffer buffer) except? -1
+    cdef bint is_at_end(self) except -1
+    cdef Py_ssize_t send(self, object frame) except? -1
+    cdef bint takes(self, object frame)

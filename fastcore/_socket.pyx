@@ -1,0 +1,133 @@
+"""The bytes of one connection: received into a buffer, sent from a frame.
+
+Whether that is done by the descriptor or by the socket object is decided here and nowhere
+else. Directly, where a socket is a file descriptor and nothing stands between it and the
+bytes: the socket object's way there (arguments, a view of the memory, letting the GIL go
+and getting it back) costs about as much as the system call.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_SetFromErrno
+from cpython.list cimport PyList_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+
+from fastcore._framing cimport MessageBuffer
+
+cdef extern from "_socket.h":
+    const bint SOCKETS_ARE_FILES
+    Py_ssize_t socket_recv(int fd, void *data, size_t size)
+    Py_ssize_t socket_send(int fd, const void *data, size_t size)
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    Py_ssize_t socket_send_pieces(int fd, iovec *pieces, int count) nogil
+    bint socket_at_end(int fd)
+
+cdef enum:
+    # Bytes asked for in one receive. What is lent may be more, where a frame's length is known.
+    RECEIVE = 131_072
+    # Pieces of one message that leave without the steps of Python's socket object.
+    FEW_PIECES = 16
+
+
+@cython.final
+cdef class Socket:
+    """Receives and sends; never blocks.
+
+    Parameters
+    ----------
+    recv_into : callable
+        As a non-blocking socket has it; one that gives None says that there is nothing.
+    send_bytes : callable
+        As a socket's ``send``; one that gives 0 says that no more is taken for now.
+    sendmsg : callable, optional
+        As a socket has it; None where there is something between the bytes and the
+        socket, such as TLS.
+    fileno : callable, optional
+        Gives the descriptor, or -1 when it is closed; None where there is something
+        between. Asked each time: whoever has the stream may close its socket, and the
+        number is somebody else's then.
+    """
+
+    def __init__(self, recv_into, send_bytes, sendmsg=None, fileno=None):
+        self.recv_into = recv_into
+        self.send_bytes = send_bytes
+        self.sendmsg = sendmsg
+        self.fileno = fileno if SOCKETS_ARE_FILES else None
+
+    cdef int descriptor(self) except? -1:
+        """The socket's number where it may be used directly, else -1."""
+        return -1 if self.fileno is None else self.fileno()
+
+    cdef Py_ssize_t receive(self, MessageBuffer buffer) except? -1:
+        """What one system call gives: the number of bytes, 0 at the end, or WOULD_BLOCK."""
+        cdef Py_ssize_t size
+        cdef void *memory
+        cdef int fd = self.descriptor()
+        if fd >= 0 and not buffer.sink_missing:
+            memory = buffer.prepare_memory(RECEIVE)
+            size = socket_recv(fd, memory, buffer.lent_size)
+            try:
+                if size == -1:
+                    PyErr_SetFromErrno(OSError)
+            finally:
+                buffer.commit_memory(max(size, 0))
+            return size
+        lent = buffer.prepare(RECEIVE)
+        size = 0
+        try:
+            received = self.recv_into(lent)
+            size = received or 0
+        except BlockingIOError:
+            received = None
+        finally:
+            buffer.commit(size)
+        return WOULD_BLOCK if received is None else size
+
+    cdef bint is_at_end(self) except -1:
+        """Whether the peer has closed its side and all was received, as far as that can be seen."""
+        cdef int fd = self.descriptor()
+        return fd >= 0 and socket_at_end(fd)
+
+    cdef bint takes(self, object frame):
+        """Whether `send` may be given it as it is."""
+        return type(frame) is not list or (
+            self.sendmsg is not None and PyList_GET_SIZE(frame) <= MAX_PIECES
+        )
+
+    cdef Py_ssize_t send(self, object frame) except? -1:
+        """Send what the socket takes at once of bytes, a memoryview or a list of them; how much that was."""
+        cdef int fd = self.descriptor()
+        cdef Py_ssize_t sent
+        if fd >= 0 and type(frame) is bytes:
+            sent = socket_send(fd, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+        elif fd >= 0 and type(frame) is list and PyList_GET_SIZE(frame) <= FEW_PIECES:
+            sent = send_pieces(fd, frame)
+        else:
+            try:
+                return (self.sendmsg(frame) if type(frame) is list else self.send_bytes(frame)) or 0
+            except BlockingIOError:
+                return 0
+        if sent == -1:
+            PyErr_SetFromErrno(OSError)
+        return max(sent, 0)
+
+
+cdef Py_ssize_t send_pieces(int fd, list frame) except? -1:
+    """As `socket_send`, for a frame in few pieces. They are the frame's: nobody changes it meanwhile."""
+    cdef iovec pieces[FEW_PIECES]
+    cdef int count = 0
+    cdef Py_ssize_t sent
+    for piece in frame:
+        if type(piece) is bytes:
+            pieces[count].iov_base = PyBytes_AS_STRING(piece)
+            pieces[count].iov_len = PyBytes_GET_SIZE(piece)
+        else:
+            pieces[count].iov_base = PyMemoryView_GET_BUFFER(piece).buf
+            pieces[count].iov_len = PyMemoryView_GET_BUFFER(piece).len
+        count += 1
+    # These may be many bytes: other threads can run meanwhile.
+    with nogil:
+        sent = socket_send_pieces(fd, pieces, count)
+    return sent

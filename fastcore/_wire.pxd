@@ -1,0 +1,25 @@
+"""Messages and their bytes, for the compiled way of messages."""
+
+cdef enum:
+    # What a header says of `part`, `error`.
+    PART = 1
+    ERROR = 2
+
+
+cdef class CallHeader:
+    # The number; None is the nil of what belongs to no call.
+    cdef readonly object call
+    cdef readonly bint part
+    cdef readonly bint error
+    # None where the header doesn't say.
+    cdef readonly object window
+    cdef readonly object cancel
+    cdef readonly object grant
+
+
+cpdef CallHeader call_header(bytes header)
+cpdef bytes call_fields(object number, int flags=*, long long window=*, long long grant=*, object cancel=*)
+cpdef object encode(object message, object compression=*, bytes fields=*)
+cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_size=*, Py_ssize_t max_depth=*)
+cdef object compression_of(bytes header)
+cdef Py_ssize_t size_of(list pieces) except -1

@@ -1,0 +1,46 @@
+"""Types of the compiled way from messages to bytes and back; see ``_wire.pyx``."""
+
+from typing import Any, TypeAlias, final
+
+from fastcore._framing import Sink
+
+#: What a message consists of on its way out.
+Piece: TypeAlias = bytes | memoryview
+
+IN_PLACE: int
+
+@final
+class CallHeader:
+    @property
+    def call(self) -> int | None: ...
+    @property
+    def part(self) -> bool: ...
+    @property
+    def error(self) -> bool: ...
+    @property
+    def window(self) -> int | None: ...
+    @property
+    def cancel(self) -> int | None: ...
+    @property
+    def grant(self) -> int | None: ...
+
+PART_FLAG: int
+ERROR_FLAG: int
+
+def call_fields(
+    number: int | None, flags: int = 0, window: int = -1, grant: int = -1, cancel: int | None = None
+) -> bytes: ...
+def call_header(header: bytes) -> CallHeader | None: ...
+def length_header(length: int, fields: bytes | None = None) -> bytes: ...
+def read_header(header: bytes) -> int | Sink | None: ...
+def unpack_header(header: bytes) -> dict[str, Any]: ...
+def encode(
+    message: object, compression: str | None = None, fields: bytes | None = None
+) -> bytes | list[Piece]: ...
+def decode(
+    header: bytes,
+    payload: bytes | memoryview | Sink,
+    max_decompressed_size: int = ...,
+    max_depth: int = ...,
+) -> Any: ...
+def bad_payload(error: Exception) -> Exception: ...

@@ -1,0 +1,306 @@
+"""One connection of a caller: a table of the calls that are open on it.
+
+A peer that puts the number of the call into its answers may have many at a time. One that
+doesn't is a classic server, or hasn't answered yet: it has one call at a time, and what it
+says is the answer to that.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from fastcore._channel import Channel, Owner
+from fastcore._wire import CallHeader, call_fields
+from fastcore.client.calls import FIRST_WINDOW, RemoteCall
+from fastcore.errors import ConnectionLost
+from fastcore.logs import get_logger
+from fastcore.remote_errors import is_error_reply
+
+__all__ = ["ClientConnection", "Keeper", "connection_of"]
+
+logger = get_logger("fastcore.client")
+
+
+class Keeper(Protocol):
+    """Who keeps a connection while no call is open on it."""
+
+    def learned(self, connection: ClientConnection, /) -> None:
+        """Hear whether the peer numbers its answers."""
+
+    def idle(self, connection: ClientConnection, /) -> None:
+        """Hear that no call is open any more."""
+
+    def lost(self, connection: ClientConnection, /) -> None:
+        """Hear that the connection has ended."""
+
+
+class ClientConnection(Owner):
+    """The calls of one connection.
+
+    Parameters
+    ----------
+    channel : Channel
+        Nobody else's, unless it is lent.
+    keeper : Keeper, optional
+        Without one, the stream is somebody's own, who may read from it between calls.
+
+    Attributes
+    ----------
+    calls : dict of int to RemoteCall
+        Those that are open.
+    numbers : bool
+        Whether the peer numbers its answers.
+    is_taken : bool
+        Whether somebody has the stream for himself.
+    tells : bool
+        Whether the keeper wants to hear when no call is open any more.
+    is_last : bool
+        Whether the server will close the connection after the call that is open.
+    """
+
+    __slots__ = ("_next", "calls", "channel", "is_last", "is_taken", "keeper", "numbers", "tells")
+
+    def __init__(self, channel: Channel, keeper: Keeper | None = None) -> None:
+        self.channel = channel
+        self.keeper = keeper
+        self.calls: dict[int, RemoteCall] = {}
+        self._next = 0
+        self.numbers = channel.has_numbers
+        self.is_taken = self.is_last = False
+        self.tells = True
+        channel.own(self)
+
+    def __repr__(self) -> str:
+        return f"<calls to {self.channel.peer}: {len(self.calls)} open>"
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes that have come, ever."""
+        return self.channel.bytes_in
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it has no call and nothing stands in the way of the next."""
+        channel = self.channel
+        return (
+            not self.calls
+            and not self.is_taken
+            and not self.is_last
+            and channel.is_open
+            and (self.numbers or channel.in_step)
+            and channel.is_here()
+        )
+
+    def start(self, call: RemoteCall, message: dict[str, Any]) -> None:
+        """Send a request, and have the call wait for its answer.
+
+        Parameters
+        ----------
+        call : RemoteCall
+            Begun.
+        message : dict
+            The request.
+        """
+        number = self._next
+        self._next = number + 1
+        call.number = number
+        call.op = message.get("op")
+        call.where = self
+        call.parts = None
+        channel = self.channel
+        try:
+            if "reply" in message and not message["reply"]:
+                self._send_only(call, message, number)
+                return
+            channel.send(message, call_fields(number, 0, FIRST_WINDOW))
+        except Exception as error:
+            # Nothing was sent.
+            call.fail(self._told(error, call))
+            self._settle()
+            return
+        self.calls[number] = call
+        if not channel.is_listening:
+            channel.listen_soon()
+        if ("close" in message or call.op == "close") and closes(message):
+            self.is_last = self.tells = True
+
+    def _send_only(self, call: RemoteCall, message: dict[str, Any], number: int) -> None:
+        """Send a request that wants no answer: done when it is safe to go on."""
+        sent = self.channel.write(message, call_fields(number))
+        if not sent.done():
+            sent.add_done_callback(lambda sent: self._sent(call, sent))
+        elif (error := sent.exception()) is not None:
+            raise error
+        else:
+            call.where = None
+            call.set_result(None)
+        if closes(message):
+            self.is_last = self.tells = True
+        self._settle()
+
+    def _sent(self, call: RemoteCall, sent: Any) -> None:
+        error = sent.exception()
+        if error is not None:
+            call.fail(self._told(error, call))
+        elif not call.done():
+            call.answer(None)
+
+    # ---- what comes
+
+    def on_message(self, message: Any, header: CallHeader | None) -> bool:
+        """Give an answer to its call."""
+        if header is None:
+            return self._unnumbered(message)
+        number = header.call
+        if number is None:
+            self._nobodys(message)
+            return True
+        if not self.numbers:
+            self._learn(True)
+        if header.part:
+            call = self.calls.get(number)
+            if call is not None:
+                call.add_part(message)
+            return True
+        call = self.calls.pop(number, None)
+        if self.tells and not self.calls:
+            self._settle()
+        # None: given up; this is the last that is heard of it.
+        if call is not None:
+            if header.error:
+                call.answer_error(message, self.channel.peer)
+            else:
+                call.answer(message)
+        return bool(self.calls) if self.keeper is None else not self.is_taken
+
+    def _goes_on(self) -> bool:
+        """Whether to be given the next message: all of them, or those of open calls."""
+        return bool(self.calls) or (self.keeper is not None and not self.is_taken)
+
+    def _unnumbered(self, message: Any) -> bool:
+        """Take what a classic server says: the answer to the one call that is open."""
+        if self.numbers or len(self.calls) != 1:
+            self.channel.close(RuntimeError(f"{self.channel.peer} sent a message that answers no call"))
+            return False
+        _, call = self.calls.popitem()
+        self._learn(False)
+        # An answer to a request that isn't sent whole: the server has read no further.
+        if self.channel.is_full:
+            self.channel.close()
+        self._settle()
+        if is_error_reply(message):
+            call.answer_error(message, self.channel.peer)
+        else:
+            call.answer(message)
+        return bool(self.calls)
+
+    def _learn(self, numbers: bool) -> None:
+        self.numbers = numbers
+        if self.keeper is not None:
+            self.keeper.learned(self)
+
+    def _nobodys(self, message: Any) -> None:
+        logger.warning(
+            "dropped what %s said beside its answers: %.200r; to get such messages use connect, write "
+            "and read, or let the handler yield them",
+            self.channel.peer,
+            message,
+        )
+
+    def on_error(self, error: Exception, header: CallHeader | None) -> bool:
+        """End the call whose answer can't be read; all of them, where there will be none."""
+        call = None
+        if isinstance(error, ConnectionLost) or self.channel.failure is not None:
+            self._fail_all(error)
+            return False
+        if header is not None and header.call is not None:
+            call = self.calls.pop(header.call, None)
+        elif not self.numbers and len(self.calls) == 1:
+            _, call = self.calls.popitem()
+        if call is not None:
+            call.fail(error)
+        if not self.calls:
+            self._settle()
+        return self._goes_on()
+
+    def _fail_all(self, error: Exception) -> None:
+        calls, self.calls = self.calls, {}
+        self.channel.close()
+        for call in calls.values():
+            call.fail(self._told(error, call))
+
+    def _told(self, error: Exception, call: RemoteCall) -> Exception:
+        """Name the op in the error of a connection that was lost."""
+        if isinstance(error, ConnectionLost):
+            return ConnectionLost(f"{error.args[0]} during the call of {call.op!r}", error.real_error)
+        return error
+
+    def writable(self) -> None:
+        """Do nothing: calls don't wait for that."""
+
+    def connection_lost(self) -> None:
+        """Leave the keeper; the calls hear of it when what had arrived has been read."""
+        if self.keeper is not None:
+            self.keeper.lost(self)
+        if not self.channel.is_lost:
+            # It was borrowed from a server's connection, and that wants it back.
+            self._fail_all(ConnectionLost(f"the handler that lent the stream to {self.channel.peer} is over"))
+
+    def over_limit(self, error: Exception) -> None:
+        """Close: nothing is owed to a server that takes too long."""
+        self.channel.close(error)
+
+    def is_idle(self) -> bool:
+        """Tell whether no call is open."""
+        return not self.calls and not self.is_taken
+
+    # ---- given up
+
+    def give_up(self, call: RemoteCall) -> None:
+        """Forget a call. A peer that numbers its answers is told; from another nothing can follow."""
+        if self.calls.pop(call.number, None) is None:
+            return
+        if not self.numbers:
+            self.channel.close()
+            return
+        try:
+            self.channel.send(None, call_fields(None, 0, -1, -1, call.number))
+        except Exception:
+            self.channel.close()
+        if self.tells and not self.calls:
+            self._settle()
+
+    def grant(self, call: RemoteCall, parts: int) -> None:
+        """Let so many more parts come."""
+        self.channel.send(None, call_fields(call.number, 0, -1, parts))
+
+    def _settle(self) -> None:
+        """Leave the connection to its keeper, or its stream to whom it belongs."""
+        if self.calls:
+            return
+        if self.is_last:
+            self.channel.close_when_sent()
+        elif self.keeper is not None:
+            self.keeper.idle(self)
+        else:
+            self.channel.disown(self)
+
+
+def closes(message: dict[str, Any]) -> bool:
+    """Whether the server closes the connection after its answer to a request."""
+    # The cheap half first. The op of this name has the server close it.
+    return bool("close" in message and message["close"]) or message.get("op") == "close"  # noqa: RUF019
+
+
+def connection_of(channel: Channel) -> ClientConnection:
+    """Give the calls of somebody's own stream: those that are open, or a new table.
+
+    Raises
+    ------
+    RuntimeError
+        If the stream belongs to a server, or somebody reads from it.
+    """
+    owner = channel.owner
+    if isinstance(owner, ClientConnection):
+        return owner
+    return ClientConnection(channel)

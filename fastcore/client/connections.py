@@ -1,0 +1,487 @@
+"""The connections of a pool in one event loop, and who waits for one.
+
+Calls to a server that numbers its answers share a few connections. To another server, each
+call that is under way has one of its own. Whether a server numbers its answers shows with the
+first one, so until then it is treated as one that doesn't, but is given a moment before more
+than a few connections are made.
+
+Who waits is served in the order of coming, and by being handed a connection: nobody who comes
+later can take it in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final, Protocol
+
+from tornado.iostream import IOStream
+
+from fastcore.addressing import Address, format_address
+from fastcore.client.calls import RemoteCall
+from fastcore.client.connection import ClientConnection, closes
+from fastcore.errors import RPCClosed
+from fastcore.transport.connecting import open_stream
+from fastcore.transport.tornado import channel_of
+
+__all__ = ["Connections", "Rules"]
+
+#: Seconds in which a server may show by its first answer that it numbers them.
+_A_MOMENT: Final = 0.05
+#: The machine has no descriptor left for one more connection.
+_SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+class Rules(Protocol):
+    """What holds for all connections of a pool."""
+
+    limit: int | None
+    share: int
+    timeout: float
+    closed: bool
+    reuses: bool
+    options: dict[str, Any]
+
+
+class _WaitingCall:
+    """A call that waits for a connection."""
+
+    __slots__ = ("call", "message", "since")
+
+    #: Nothing has come for a call that isn't under way.
+    bytes_in = 0
+
+    def __init__(self, call: RemoteCall, message: dict[str, Any], since: float) -> None:
+        self.call = call
+        self.message = message
+        self.since = since
+
+    @property
+    def is_over(self) -> bool:
+        return self.call.done()
+
+    @property
+    def wants_all(self) -> bool:
+        """Whether it can't share a connection: the server closes it afterwards."""
+        return closes(self.message)
+
+    def get(self, connection: ClientConnection) -> None:
+        connection.start(self.call, self.message)
+
+    def fail(self, error: Exception) -> None:
+        self.call.fail(error)
+
+
+class _WaitingStream:
+    """Somebody who waits for a connection of his own."""
+
+    __slots__ = ("future", "since")
+
+    wants_all = True
+
+    def __init__(self, future: asyncio.Future[ClientConnection], since: float) -> None:
+        self.future = future
+        self.since = since
+
+    @property
+    def is_over(self) -> bool:
+        return self.future.done()
+
+    def get(self, connection: ClientConnection) -> None:
+        connection.is_taken = True
+        connection.channel.stop_listening()
+        self.future.set_result(connection)
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class _Server:
+    """One server: its connections, and who waits for one."""
+
+    def __init__(self, address: Address, share: int) -> None:
+        self.address = address
+        #: All that are open.
+        self.connections: dict[ClientConnection, None] = {}
+        #: Those that nobody uses; the one used last is the last.
+        self.free: list[ClientConnection] = []
+        #: Those that calls may share.
+        self.shared: list[ClientConnection] = []
+        self.waiting: deque[_WaitingCall | _WaitingStream] = deque()
+        self.connecting = 0
+        #: Whether it numbers its answers; None until the first one.
+        self.numbers: bool | None = None
+        #: How many connections it may have before that.
+        self.allowed = max(share, 1)
+
+
+class Connections:
+    """The connections of a pool in one event loop.
+
+    Parameters
+    ----------
+    rules : Rules
+        The pool's.
+    loop : asyncio.AbstractEventLoop
+        Where they are used.
+    """
+
+    def __init__(self, rules: Rules, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._rules = rules
+        self._servers: dict[Address, _Server] = {}
+        self._of: dict[ClientConnection, _Server] = {}
+        #: When somebody was given a connection last, while others wait.
+        self._progress = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+        self._scarce = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ---- what there is
+
+    def __iter__(self) -> Iterator[tuple[Address, ClientConnection]]:
+        """Give the open connections, with the address of each."""
+        return ((server.address, connection) for connection, server in [*self._of.items()])
+
+    @property
+    def open(self) -> int:
+        """Connections that are open or being made."""
+        return len(self._of) + sum(server.connecting for server in self._servers.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a connection."""
+        return sum(len(server.waiting) for server in self._servers.values())
+
+    # ---- calls
+
+    def shared(self, address: Address) -> ClientConnection | None:
+        """Give a connection that further calls may share at once, if there is one."""
+        server = self._servers.get(address)
+        if server is None:
+            return None
+        for connection in server.shared:
+            if connection.channel.is_clear and not connection.is_last:
+                return connection
+        return None
+
+    def call(self, call: RemoteCall, address: Address, message: dict[str, Any]) -> None:
+        """Start a call over a connection that is free, or have it wait for one."""
+        waiting = _WaitingCall(call, message, self.loop.time())
+        call.where = self
+        self._enter(address, waiting)
+
+    async def stream(self, address: Address, timeout: float) -> ClientConnection:
+        """Give a connection that nobody else uses."""
+        waiting = _WaitingStream(self.loop.create_future(), self.loop.time())
+        try:
+            async with asyncio.timeout(timeout):
+                self._enter(address, waiting)
+                return await waiting.future
+        except TimeoutError:
+            raise self._no_turn(address, timeout) from None
+        except asyncio.CancelledError:
+            if waiting.future.done() and not waiting.future.cancelled():
+                self.release(waiting.future.result())
+            raise
+        finally:
+            waiting.future.cancel()
+
+    def give_up(self, call: RemoteCall) -> None:
+        """Forget a call that waits: it leaves its place when that is looked at."""
+        self._serve_all()
+
+    def grant(self, call: RemoteCall, parts: int) -> None:
+        """Do nothing: no part can come yet."""
+
+    @property
+    def bytes_in(self) -> int:
+        """Give 0: nothing has come for those that wait."""
+        return 0
+
+    # ---- the rules
+
+    def _enter(self, address: Address, waiting: _WaitingCall | _WaitingStream) -> None:
+        server = self._servers.get(address)
+        if server is None:
+            server = self._servers[address] = _Server(address, self._rules.share)
+        if self._rules.closed:
+            waiting.fail(_closed(address))
+            return
+        if not self._waits_elsewhere(server):
+            self._progress = waiting.since
+        server.waiting.append(waiting)
+        self._serve(server)
+        if server.waiting:
+            self._look_after_a_while()
+
+    def _waits_elsewhere(self, server: _Server) -> bool:
+        return bool(server.waiting) or self._watch is not None
+
+    def _serve(self, server: _Server) -> None:
+        """Hand out what is there to those who wait, and have made what is lacking."""
+        waiting = server.waiting
+        while waiting:
+            first = waiting[0]
+            if first.is_over:
+                waiting.popleft()
+                continue
+            connection = self._place_for(server, first)
+            if connection is None:
+                break
+            waiting.popleft()
+            self._progress = self.loop.time()
+            first.get(connection)
+        while (lacking := self._first_that_lacks_one()) is not None and self._make_room(lacking):
+            lacking.connecting += 1
+            task = self.loop.create_task(self._connect(lacking))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _serve_all(self) -> None:
+        for server in [*self._servers.values()]:
+            if server.waiting:
+                self._serve(server)
+
+    def _place_for(self, server: _Server, waiting: _WaitingCall | _WaitingStream) -> ClientConnection | None:
+        if self._rules.share and not waiting.wants_all:
+            if (connection := self.shared(server.address)) is not None:
+                return connection
+            if len(server.shared) >= self._rules.share or self._is_full(server):
+                # Large messages are in the way of all of them: it waits behind the least.
+                usable = [each for each in server.shared if each.channel.is_open and not each.is_last]
+                if usable:
+                    return min(usable, key=lambda each: len(each.calls))
+        if waiting.wants_all:
+            for connection in server.shared:
+                if connection.is_free:
+                    server.shared.remove(connection)
+                    return connection
+        while server.free:
+            connection = server.free.pop()
+            if connection.is_free:
+                return connection
+            if not connection.calls and not connection.is_taken:
+                # The server said something that nobody asked for, or it isn't this process's.
+                connection.channel.close()
+        return None
+
+    def _listen_to_all(self) -> None:
+        """Hear of each connection that comes free, as somebody waits who can't share one."""
+        for connection in self._of:
+            connection.tells = True
+
+    def _is_full(self, server: _Server) -> bool:
+        limit = self._rules.limit
+        return limit is not None and self.open >= limit
+
+    def _first_that_lacks_one(self) -> _Server | None:
+        lacking = [server for server in self._servers.values() if server.waiting and self._lacks_one(server)]
+        return min(lacking, key=lambda server: server.waiting[0].since, default=None)
+
+    def _lacks_one(self, server: _Server) -> bool:
+        """Whether one more connection should be made for those who wait."""
+        if self._scarce and server.connections:
+            return False
+        wanted = len(server.waiting) - server.connecting
+        if server.numbers and self._rules.share:
+            streams = sum(waiting.wants_all for waiting in server.waiting)
+            shared = min(self._rules.share - len(server.shared), 1)
+            wanted = min(wanted, max(streams + shared, shared) - server.connecting)
+        elif server.numbers is None and self._rules.share:
+            wanted = min(wanted, server.allowed - len(server.connections) - server.connecting)
+        return wanted > 0
+
+    def _make_room(self, server: _Server) -> bool:
+        """Whether a connection may be made, if need be after closing a free one to another server."""
+        if not self._is_full(server):
+            return True
+        for connection, other in self._of.items():
+            if other is not server and not connection.calls and not connection.is_taken:
+                connection.channel.close()
+                return True
+        self._listen_to_all()
+        return False
+
+    async def _connect(self, server: _Server) -> None:
+        started = self.loop.time()
+        # Those who have waited a while have less patience left.
+        since = server.waiting[0].since if server.waiting else started
+        patience = self._rules.timeout
+        if started - since > patience / 10:
+            patience = max(since + patience - started, patience / 10)
+        try:
+            stream = await open_stream(*server.address, patience, **self._rules.options)
+        except Exception as error:
+            server.connecting -= 1
+            self._not_connected(server, error, started)
+            return
+        except BaseException:
+            server.connecting -= 1
+            self._serve_all()
+            raise
+        server.connecting -= 1
+        self._scarce = False
+        if self._rules.closed:
+            stream.close()
+            return
+        self.add(server.address, stream)
+
+    def _not_connected(self, server: _Server, error: Exception, started: float) -> None:
+        reason = getattr(error, "real_error", None)
+        if isinstance(reason, OSError) and reason.errno in _SCARCE and self._of:
+            # Those that are open will have to do.
+            self._scarce = True
+            return
+        # Those who have come since then are tried for themselves.
+        while server.waiting and server.waiting[0].since <= started:
+            server.waiting.popleft().fail(error)
+        self._serve(server)
+
+    def add(self, address: Address, stream: IOStream) -> None:
+        """Take in an open stream, and give it to who waits first."""
+        server = self._servers.get(address)
+        if server is None:
+            server = self._servers[address] = _Server(address, self._rules.share)
+        connection = ClientConnection(channel_of(stream), self)
+        server.connections[connection] = None
+        self._of[connection] = server
+        if connection.numbers:
+            self._share(server, connection)
+        if connection not in server.shared:
+            server.free.append(connection)
+        self._serve(server)
+        if server.numbers is None and server.waiting:
+            self.loop.call_later(_A_MOMENT, self._allow_more, server)
+
+    def _allow_more(self, server: _Server) -> None:
+        """Do without sharing, as no answer has come so far."""
+        if server.numbers is None and server.waiting:
+            server.allowed *= 2
+            self._serve(server)
+            self.loop.call_later(_A_MOMENT, self._allow_more, server)
+
+    # ---- what connections tell
+
+    def learned(self, connection: ClientConnection) -> None:
+        """Share a connection whose peer numbers its answers."""
+        server = self._of.get(connection)
+        if server is None:
+            return
+        server.numbers = connection.numbers
+        if connection.numbers:
+            self._share(server, connection)
+        if server.waiting:
+            self.loop.call_soon(self._serve, server)
+
+    def _share(self, server: _Server, connection: ClientConnection) -> None:
+        if connection.is_last or connection in server.shared:
+            return
+        if len(server.shared) < self._rules.share:
+            server.shared.append(connection)
+            connection.tells = not self._rules.reuses
+
+    def idle(self, connection: ClientConnection) -> None:
+        """Keep a connection for the next call, or close it."""
+        server = self._of.get(connection)
+        if server is None or not connection.channel.is_open or connection.is_taken:
+            return
+        if not self._rules.reuses:
+            connection.channel.close_when_sent()
+            return
+        if connection in server.shared:
+            connection.tells = self._watch is not None
+        elif connection not in server.free:
+            server.free.append(connection)
+        if self._watch is not None:
+            self._serve_all()
+
+    def release(self, connection: ClientConnection) -> None:
+        """Take back what `stream` gave."""
+        connection.is_taken = False
+        server = self._of.get(connection)
+        if server is not None:
+            if connection.numbers:
+                self._share(server, connection)
+                connection.channel.listen_soon()
+            self.idle(connection)
+
+    def lost(self, connection: ClientConnection) -> None:
+        """Forget a connection that has ended, whoever ended it."""
+        server = self._of.pop(connection, None)
+        if server is None:
+            return
+        self._scarce = False
+        del server.connections[connection]
+        for group in (server.free, server.shared):
+            if connection in group:
+                group.remove(connection)
+        if not server.connections and not server.connecting and not server.waiting:
+            # It may be another one that answers there next.
+            del self._servers[server.address]
+        if not self.loop.is_closed() and self._watch is not None:
+            self.loop.call_soon(self._serve_all)
+
+    # ---- time
+
+    def _look_after_a_while(self) -> None:
+        if self._watch is None:
+            self._watch = self.loop.call_later(self._rules.timeout, self._look)
+
+    def _look(self) -> None:
+        """End the waiting of those for whom nothing has moved for too long."""
+        self._watch = None
+        now = self.loop.time()
+        timeout = self._rules.timeout
+        next_look = None
+        for server in [*self._servers.values()]:
+            while server.waiting:
+                first = server.waiting[0]
+                until = max(first.since, self._progress) + timeout
+                if not first.is_over and (until > now + 1e-3 or server.connecting):
+                    until = max(until, now + timeout / 4)
+                    next_look = until if next_look is None else min(next_look, until)
+                    break
+                server.waiting.popleft()
+                first.fail(self._no_turn(server.address, timeout))
+        if next_look is not None:
+            self._watch = self.loop.call_at(next_look, self._look)
+
+    def _no_turn(self, address: Address, timeout: float) -> TimeoutError:
+        return TimeoutError(
+            f"no connection to {format_address(address)} was free within {timeout:g} s: "
+            f"{len(self._of)} are open, limit={self._rules.limit}"
+        )
+
+    # ---- the end
+
+    def close_free(self) -> None:
+        """Close the connections that nobody uses."""
+        self._listen_to_all()
+        for connection in [*self._of]:
+            if not connection.calls and not connection.is_taken:
+                connection.channel.close()
+
+    def close_all(self) -> None:
+        """Close all connections."""
+        for connection in [*self._of]:
+            connection.channel.close()
+
+    def end(self) -> None:
+        """Close all connections, and turn away who waits."""
+        self.close_all()
+        for server in [*self._servers.values()]:
+            while server.waiting:
+                server.waiting.popleft().fail(_closed(server.address))
+        for task in [*self._tasks]:
+            task.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+
+def _closed(address: Address) -> RPCClosed:
+    return RPCClosed(f"no connection to {format_address(address)}: whoever made them is closed")

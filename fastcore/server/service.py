@@ -1,0 +1,76 @@
+"""What a call needs of its server: one object that the server and its connections share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fastcore.remote_errors import Detail
+from fastcore.server.figures import ServerStats
+
+__all__ = ["Handler", "HasHandlers", "Service"]
+
+Handler = Callable[..., Any]
+
+
+class HasHandlers(Protocol):
+    """Whose handlers are called; a program may change or replace them while it serves."""
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """The handlers by op."""
+
+
+@dataclass(slots=True, eq=False)
+class Service:
+    """What a call needs of its server.
+
+    Attributes
+    ----------
+    host : HasHandlers
+        The server, as far as its connections see it.
+    error_detail : str
+        How much an error reply tells.
+    slow_ns : float
+        Nanoseconds that a handler may block the loop without being named in the log.
+    max_running, max_running_per_connection : int or None
+        How many requests may be handled at a time.
+    cancels : bool
+        Whether a client that is gone ends the handlers of its numbered requests.
+    figures : ServerStats
+        What was done.
+    tasks : set of asyncio.Task
+        The handlers that wait for something. (A task that nobody refers to can be collected.)
+    running : int
+        Requests that are being handled; a large one counts more than once.
+    held_back : deque of callable
+        Connections that read no further until there is room, told in the order of coming.
+    is_ending : bool
+        Whether connections end as soon as no handler works for them.
+    """
+
+    host: HasHandlers
+    error_detail: Detail
+    slow_ns: float
+    max_running: int | None
+    max_running_per_connection: int | None
+    cancels: bool
+    figures: ServerStats = field(default_factory=ServerStats)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    running: int = 0
+    held_back: deque[Callable[[], None]] = field(default_factory=deque)
+    is_ending: bool = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further request may be begun."""
+        return self.max_running is not None and self.running >= self.max_running
+
+    def done(self, weight: int) -> None:
+        """Count a request as over, and let those go on who wait for that."""
+        self.running -= weight
+        while self.held_back and not self.is_full:
+            self.held_back.popleft()()

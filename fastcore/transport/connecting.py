@@ -1,0 +1,163 @@
+"""``connect``: from an address to an open stream."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import Any
+
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+from tornado.netutil import ssl_wrap_socket
+
+from fastcore._futures import unobserved
+from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address
+from fastcore.errors import ConnectionLost
+from fastcore.limits import Limits
+from fastcore.transport.loops import current_loop, ignore_io_loop
+from fastcore.transport.tls import explain
+from fastcore.transport.tornado import channel_of
+
+__all__ = ["connect", "open_stream"]
+
+#: Seconds before a refused connection is tried again.
+_RETRY = 0.02
+
+
+def connect(
+    ip: str | bytes,
+    port: int | None = None,
+    timeout: float = 3,
+    *,
+    ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
+    compression: str | None = None,
+    **limits: Any,
+) -> asyncio.Future[IOStream]:
+    """Connect to a server. Tries again while the port refuses, until the timeout.
+
+    Parameters
+    ----------
+    ip : str
+        Host name or address; ``'unix:/path'`` for a unix socket.
+    port : int, optional
+        The port; not for a unix socket.
+    timeout : float
+        Seconds.
+    ssl_options : ssl.SSLContext or dict, optional
+        Connect with TLS.
+    compression : str, optional
+        Compress what is written to the stream: ``'zlib'``, ``'lz4'`` or ``'snappy'``.
+    **limits
+        The fields of :class:`fastcore.limits.Limits`.
+
+    Returns
+    -------
+    asyncio.Future
+        The open ``IOStream``, with TCP_NODELAY set.
+
+    Raises
+    ------
+    ConnectionLost
+        In the Future: there was no connection until the timeout. It is a
+        ``StreamClosedError`` and so an ``IOError``; its text names ip, port and timeout.
+
+    Examples
+    --------
+    See :func:`read`.
+    """
+    ignore_io_loop(limits)
+    loop = current_loop()
+    connecting = open_stream(ip, port, timeout, ssl_options=ssl_options, compression=compression, **limits)
+    task: asyncio.Task[IOStream] = loop.create_task(connecting)
+    task.add_done_callback(unobserved)
+    return task
+
+
+async def open_stream(
+    ip: str | bytes,
+    port: int | None,
+    timeout: float,
+    *,
+    ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
+    compression: str | None = None,
+    **limits: Any,
+) -> IOStream:
+    """Do what :func:`connect` does, as a coroutine: cancelled, it leaves no socket behind."""
+    address = parse_address(ip=ip, port=port)
+    settings = Limits(**limits)
+    reason: BaseException | None = None
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                try:
+                    stream = await _open(address, ssl_options)
+                except (ConnectionRefusedError, FileNotFoundError) as error:
+                    # The server may be about to listen.
+                    reason = error
+                    await asyncio.sleep(_RETRY)
+                else:
+                    channel_of(stream, settings, compression)
+                    return stream
+    except TimeoutError:
+        raise _not_connected(address, f"not within {timeout:g} s", reason) from reason
+    except (OSError, StreamClosedError) as error:
+        raise _not_connected(address, f"timeout {timeout:g} s", error) from error
+
+
+def _not_connected(address: Address, when: str, reason: BaseException | None) -> ConnectionLost:
+    why = explain(reason)
+    return ConnectionLost(
+        f"could not connect to {format_address(address)}, {when}{': ' + why if why else ''}", reason
+    )
+
+
+async def _open(address: Address, ssl_options: dict[str, Any] | ssl.SSLContext | None) -> IOStream:
+    host, _ = address
+    sock = await _open_socket(address)
+    if ssl_options is None:
+        stream = IOStream(sock)
+        stream.set_nodelay(True)
+        return stream
+    sock = ssl_wrap_socket(
+        sock, ssl_options, server_hostname=host, server_side=False, do_handshake_on_connect=False
+    )
+    secure = SSLIOStream(sock, ssl_options=ssl_options)
+    secure.set_nodelay(True)
+    try:
+        await secure.wait_for_handshake()
+    except BaseException:
+        secure.close()
+        raise
+    return secure
+
+
+async def _open_socket(address: Address) -> socket.socket:
+    """Try the host's addresses one after the other; leave no socket behind, even if cancelled."""
+    loop = asyncio.get_running_loop()
+    reason: OSError | None = None
+    for family, target in await _resolve(address):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, target)
+        except OSError as error:
+            sock.close()
+            reason = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise reason or OSError(f"{address[0]} has no address")
+
+
+async def _resolve(address: Address) -> list[tuple[int, Any]]:
+    host, port = address
+    if port is None:
+        return [(socket.AF_UNIX, host.removeprefix(UNIX_SCHEME))]
+    try:
+        # A numeric address needs no look-up, and so no thread.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, target) for family, _, _, _, target in found]
