@@ -45,6 +45,8 @@ cdef class Channel:
     cdef public bint is_lent
     # Whether the owner takes messages as they come.
     cdef readonly bint is_listening
+    # Whether it said so while it was given one.
+    cdef bint listens_again
     # Called once when the connection has ended.
     cdef list end_callbacks
 
@@ -77,6 +79,8 @@ cdef class Channel:
     cdef readonly Py_ssize_t last_size
     # Whether a message is being taken, in which anything may run and come back here.
     cdef bint is_taking
+    # Whether that is a message whose turn hasn't come yet.
+    cdef bint is_ahead
     cdef bint is_delivering
     # The Future of the read that waits.
     cdef object waiting

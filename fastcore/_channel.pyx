@@ -35,7 +35,7 @@ from fastcore._framing cimport MessageBuffer
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
-from fastcore._wire cimport CallHeader, call_fields, call_header, compression_of, decode, encode
+from fastcore._wire cimport CallHeader, call_fields, call_header, decode, encode, read_call_header
 
 from fastcore._futures import given_up, is_busy, set_result_now, unobserved
 from fastcore._values import PayloadSink
@@ -127,6 +127,9 @@ class Owner:
     """
 
     __slots__ = ("__weakref__",)
+
+    #: Whether somebody else may own the channel while a message without a number is handled.
+    lends = False
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
@@ -265,6 +268,11 @@ cdef class Channel:
         return self.is_listening or self.waiting is not None
 
     @property
+    def is_borrowed(self):
+        """Whether the owner has the channel from another one, whom it falls back to."""
+        return self.lender is not None
+
+    @property
     def is_read_by_hand(self):
         """Whether a read waits for the next message."""
         return self.waiting is not None
@@ -315,7 +323,8 @@ cdef class Channel:
         if self.thread != PyThread_get_thread_ident():
             self.check_loop()
             self.thread = PyThread_get_thread_ident()
-        elif not self.turn_ends and not self.loop.is_running():
+        elif not (self.turn_ends or self.is_delivering or self.loop.is_running()):
+            # Where something of this turn is under way, the loop runs.
             self.check_loop()
         return 0
 
@@ -357,7 +366,9 @@ cdef class Channel:
         self.check_here()
         if self.state == LOST:
             raise self.lost_error()
-        if self.owner is not None and not self.is_lent:
+        if self.owner is not None and (
+            self.is_listening or not (self.is_lent or self.is_delivering and self.owner.lends)
+        ):
             raise RuntimeError(
                 f"the stream to {self.peer} belongs to {self.owner!r}: use that, or a connection of your own"
             )
@@ -390,7 +401,7 @@ cdef class Channel:
         if self.is_waited_for() and not self.is_lent:
             self.close(self.busy_error())
             return
-        self.is_listening = True
+        self.is_listening = self.listens_again = True
         self.deliver()
 
     def listen_soon(self):
@@ -651,7 +662,7 @@ cdef class Channel:
                         self.fail(future, error)
                         if not isinstance(error, ConnectionLost):
                             continue
-                    self.is_listening = False
+                    self.is_listening = self.listens_again = False
                     goes_on = owner.on_error(error, self.call_header)
                 else:
                     if message is NOTHING:
@@ -662,13 +673,18 @@ cdef class Channel:
                         future, self.waiting = self.waiting, None
                         set_result(future, message)
                         continue
-                    # It may have the messages read otherwise in the meantime.
-                    self.is_listening = False
+                    # What has no number may be followed by others that are read by hand.
+                    self.is_listening = header is not None
+                    self.listens_again = False
                     goes_on = owner.on_message(message, header)
+                if goes_on and self.lender is owner:
+                    self.take_back()
                 if self.owner is not owner:
                     continue
                 if goes_on:
                     self.is_listening = True
+                elif not self.listens_again:
+                    self.is_listening = False
                 if self.is_listening and not self.is_lent and self.is_waited_for():
                     # It has left a read of its own, which would take what comes next.
                     self.close(self.busy_error())
@@ -737,18 +753,20 @@ cdef class Channel:
         if held > self.buffer.max_frame_size:
             # The buffer could fail, and what is ahead of that would be lost.
             return 0
+        self.is_ahead = True
         while len(self.buffer) > max(held - AHEAD, 0) and self.buffer.is_simple():
             self.call_header = None
             try:
                 message = self.next_in_buffer()
                 if message is None:
                     break
-                if type((<tuple> message)[1]) is bytes and compression_of((<tuple> message)[0]) is None:
+                if type((<tuple> message)[1]) is bytes:
                     message = self.message_of(message)
             except Exception as error:
                 message = error
             ahead.append(message)
             headers.append(self.call_header)
+        self.is_ahead = False
         self.call_header = header
         if ahead:
             ahead.reverse()
@@ -787,12 +805,16 @@ cdef class Channel:
             raise
 
     cdef object message_of(self, tuple parts):
+        cdef bint is_compressed
         header, payload = parts
         if header:
-            self.call_header = call_header(header)
+            self.call_header = read_call_header(header, &is_compressed)
             if self.call_header is not None:
                 self.has_numbers = True
-            if type(payload) is PayloadSink or compression_of(header) is not None:
+            if is_compressed and self.is_ahead:
+                # It may become much larger: that waits for its turn.
+                return parts
+            if is_compressed or type(payload) is PayloadSink:
                 return decode(header, payload, self.max_decompressed_size, self.limits.max_depth)
         if self.checks_depth:
             return decode(header, payload, self.max_decompressed_size, self.limits.max_depth)
@@ -804,7 +826,8 @@ cdef class Channel:
     def read(self):
         """Give a Future of the next message."""
         cdef object future
-        self.check_here()
+        if self.read_in_turn == 0 or self.forks != forks_so_far or self.thread != PyThread_get_thread_ident():
+            self.check_here()
         future = self.new_future()
         try:
             if self.is_waited_for() or (self.is_listening and not self.is_lent):

@@ -368,10 +368,19 @@ cpdef CallHeader call_header(bytes header):
     >>> call_header(call_fields(7))
     <CallHeader call=7 part=False error=False window=None cancel=None grant=None>
     """
+    cdef bint is_compressed
+    return read_call_header(header, &is_compressed)
+
+
+cdef CallHeader read_call_header(bytes header, bint *is_compressed):
+    """As `call_header`; and whether the payload is compressed, in whichever way."""
     cdef Fields fields
     cdef CallHeader made
+    is_compressed[0] = False
     if not read_fields(header, &fields):
-        return uncommon_call_header(unpack_header(header))
+        keys = unpack_header(header)
+        is_compressed[0] = keys.get("compression") is not None
+        return uncommon_call_header(keys)
     if fields.call == -1 and fields.cancel == -1:
         return None
     made = CallHeader.__new__(CallHeader)

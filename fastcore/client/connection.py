@@ -7,6 +7,8 @@ says is the answer to that.
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from typing import Any, Protocol
 
 from fastcore._channel import Channel, Owner
@@ -91,59 +93,60 @@ class ClientConnection(Owner):
             and channel.is_here()
         )
 
-    def start(self, call: RemoteCall, message: dict[str, Any]) -> None:
+    def start(self, call: RemoteCall, op: object, message: dict[str, Any]) -> None:
         """Send a request, and have the call wait for its answer.
 
         Parameters
         ----------
         call : RemoteCall
-            Begun.
+            A new one.
+        op : object
+            What is called.
         message : dict
             The request.
         """
         number = self._next
         self._next = number + 1
         call.number = number
-        call.op = message.get("op")
+        call.op = op
         call.where = self
         call.parts = None
-        channel = self.channel
+        if "reply" in message and not message["reply"]:
+            self._send_only(call, message)
+            return
         try:
-            if "reply" in message and not message["reply"]:
-                self._send_only(call, message, number)
-                return
-            channel.send(message, call_fields(number, 0, FIRST_WINDOW))
+            self.channel.send(message, call_fields(number, 0, FIRST_WINDOW))
         except Exception as error:
-            # Nothing was sent.
-            call.fail(self._told(error, call))
-            self._settle()
+            self._not_sent(call, error)
             return
         self.calls[number] = call
-        if not channel.is_listening:
-            channel.listen_soon()
-        if ("close" in message or call.op == "close") and closes(message):
-            self.is_last = self.tells = True
+        if not self.channel.is_listening:
+            self.channel.listen_soon()
 
-    def _send_only(self, call: RemoteCall, message: dict[str, Any], number: int) -> None:
+    def start_last(self, call: RemoteCall, op: object, message: dict[str, Any]) -> None:
+        """As `start`, for a request after whose answer the server closes the connection."""
+        self.is_last = self.tells = True
+        self.start(call, op, message)
+
+    def _send_only(self, call: RemoteCall, message: dict[str, Any]) -> None:
         """Send a request that wants no answer: done when it is safe to go on."""
-        sent = self.channel.write(message, call_fields(number))
+        sent = self.channel.write(message, call_fields(call.number))
         if not sent.done():
-            sent.add_done_callback(lambda sent: self._sent(call, sent))
-        elif (error := sent.exception()) is not None:
-            raise error
+            sent.add_done_callback(functools.partial(self._sent, call))
         else:
-            call.where = None
-            call.set_result(None)
-        if closes(message):
-            self.is_last = self.tells = True
-        self._settle()
+            self._sent(call, sent)
 
-    def _sent(self, call: RemoteCall, sent: Any) -> None:
+    def _sent(self, call: RemoteCall, sent: asyncio.Future[None]) -> None:
         error = sent.exception()
         if error is not None:
-            call.fail(self._told(error, call))
-        elif not call.done():
+            self._not_sent(call, error)
+        else:
             call.answer(None)
+            self._settle()
+
+    def _not_sent(self, call: RemoteCall, error: BaseException) -> None:
+        call.fail(self._told(error, call))
+        self._settle()
 
     # ---- what comes
 
@@ -229,7 +232,7 @@ class ClientConnection(Owner):
         for call in calls.values():
             call.fail(self._told(error, call))
 
-    def _told(self, error: Exception, call: RemoteCall) -> Exception:
+    def _told(self, error: BaseException, call: RemoteCall) -> BaseException:
         """Name the op in the error of a connection that was lost."""
         if isinstance(error, ConnectionLost):
             return ConnectionLost(f"{error.args[0]} during the call of {call.op!r}", error.real_error)
@@ -274,12 +277,21 @@ class ClientConnection(Owner):
         """Let so many more parts come."""
         self.channel.send(None, call_fields(call.number, 0, -1, parts))
 
+    def leave(self) -> None:
+        """Close the connection; give it back if it is only lent."""
+        if self.channel.is_borrowed:
+            self.channel.disown(self)
+            if self.keeper is not None:
+                self.keeper.lost(self)
+        else:
+            self.channel.close_when_sent()
+
     def _settle(self) -> None:
         """Leave the connection to its keeper, or its stream to whom it belongs."""
         if self.calls:
             return
         if self.is_last:
-            self.channel.close_when_sent()
+            self.leave()
         elif self.keeper is not None:
             self.keeper.idle(self)
         else:

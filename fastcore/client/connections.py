@@ -68,7 +68,8 @@ class _WaitingCall:
         return closes(self.message)
 
     def get(self, connection: ClientConnection) -> None:
-        connection.start(self.call, self.message)
+        start = connection.start_last if self.wants_all else connection.start
+        start(self.call, self.message.get("op"), self.message)
 
     def fail(self, error: Exception) -> None:
         self.call.fail(error)
@@ -235,6 +236,10 @@ class Connections:
             waiting.popleft()
             self._progress = self.loop.time()
             first.get(connection)
+        if not self.waiting:
+            # A loop that has a timer needs longer for each of its turns.
+            self._watch_no_more()
+            return
         while (lacking := self._first_that_lacks_one()) is not None and self._make_room(lacking):
             lacking.connecting += 1
             task = self.loop.create_task(self._connect(lacking))
@@ -390,7 +395,7 @@ class Connections:
         if server is None or not connection.channel.is_open or connection.is_taken:
             return
         if not self._rules.reuses:
-            connection.channel.close_when_sent()
+            connection.leave()
             return
         if connection in server.shared:
             connection.tells = self._watch is not None
@@ -431,6 +436,11 @@ class Connections:
         if self._watch is None:
             self._watch = self.loop.call_later(self._rules.timeout, self._look)
 
+    def _watch_no_more(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
     def _look(self) -> None:
         """End the waiting of those for whom nothing has moved for too long."""
         self._watch = None
@@ -463,12 +473,15 @@ class Connections:
         self._listen_to_all()
         for connection in [*self._of]:
             if not connection.calls and not connection.is_taken:
-                connection.channel.close()
+                connection.leave()
 
     def close_all(self) -> None:
         """Close all connections."""
         for connection in [*self._of]:
-            connection.channel.close()
+            if connection.channel.is_borrowed:
+                connection.leave()
+            else:
+                connection.channel.close()
 
     def end(self) -> None:
         """Close all connections, and turn away who waits."""
@@ -478,9 +491,7 @@ class Connections:
                 server.waiting.popleft().fail(_closed(server.address))
         for task in [*self._tasks]:
             task.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        self._watch_no_more()
 
 
 def _closed(address: Address) -> RPCClosed:

@@ -211,7 +211,7 @@ class ConnectionPool:
             and op != "close"
         ):
             call = RemoteCall(loop=connection.channel.loop)
-            connection.start(call, message)
+            connection.start(call, op, message)
         else:
             call = self.start(address, message)
         if timeout is None:

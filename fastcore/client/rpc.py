@@ -8,7 +8,7 @@ from tornado.iostream import IOStream
 
 from fastcore.addressing import AddressLike, parse_address
 from fastcore.client.calls import RemoteCall
-from fastcore.client.connection import connection_of
+from fastcore.client.connection import closes, connection_of
 from fastcore.client.pool import ConnectionPool, RemoteServer
 from fastcore.transport.loops import ignore_io_loop
 from fastcore.transport.tornado import channel_of
@@ -196,7 +196,8 @@ def send_recv(
             connection = connection_of(channel)
             if connection.calls and not connection.numbers:
                 raise channel.busy_error()
-            connection.start(call, message)
+            start = connection.start_last if closes(message) else connection.start
+            start(call, message.get("op"), message)
         except Exception as error:
             call.fail(error)
         return call

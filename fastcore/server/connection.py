@@ -125,6 +125,8 @@ class Connection(Owner):
         "stream",
     )
 
+    lends = True
+
     def __init__(self, service: Service, stream: IOStream, channel: Channel) -> None:
         self.service = service
         self.stream = stream
