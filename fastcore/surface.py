@@ -29,6 +29,7 @@ from fastcore.errors import (
     RemoteError,
     RPCClosed,
     TooDeep,
+    TooManyValues,
 )
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, get_total_physical_memory
 from fastcore.remote_errors import register_error
@@ -55,6 +56,7 @@ __all__ = [
     "RemoteError",
     "Server",
     "TooDeep",
+    "TooManyValues",
     "clean_exception",
     "coerce_to_address",
     "coerce_to_rpc",
