@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import importlib
 import json
 import logging
@@ -260,10 +261,7 @@ def _run_classic(arguments: argparse.Namespace) -> None:
     if not arguments.is_module and not os.path.exists(program):
         raise CommandError(f"there is no file {program!r}")
     install_as_distributed_core()
-    # As it was in 2016 everywhere: what the program starts goes on with the modules that it has.
-    usual, *others = multiprocessing.get_all_start_methods()
-    if usual != "fork" and "fork" in others:
-        multiprocessing.set_start_method("fork")
+    _prefer_fork()
     sys.argv = [program, *arguments.arguments]
     try:
         if arguments.is_module:
@@ -276,3 +274,17 @@ def _run_classic(arguments: argparse.Namespace) -> None:
         # Its author wants to read where, as python itself would tell.
         traceback.print_exception(error)
         raise SystemExit(1) from None
+
+
+def _prefer_fork() -> None:
+    """Start processes as it was in 2016 everywhere: they go on with the modules that the program has.
+
+    Whoever has chosen a start method, or chooses one later, has it.
+    """
+    usual, *others = multiprocessing.get_all_start_methods()
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    if chosen is None and usual != "fork" and "fork" in others:
+        choose = multiprocessing.set_start_method
+        choose("fork")
+        # To the program it is a default: as a choice, it would refuse the program's own.
+        multiprocessing.set_start_method = functools.partial(choose, force=True)

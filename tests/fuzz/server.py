@@ -217,6 +217,8 @@ def main(arguments: list[str] | None = None) -> int:
     here, there = get_context("spawn").Pipe()
     server = get_context("spawn").Process(target=serve, args=(there,))
     server.start()
+    # The server has its own: so a server that ends is told, instead of waited for.
+    there.close()
     fine = False
     try:
         fine = asyncio.run(fuzz(here.recv(), options.inputs, options.seed))
@@ -224,8 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         here.send("end")
         errors = here.recv()
         server.join(20)
-        for end in (here, there):
-            end.close()
+        here.close()
     for error in errors:
         print("the server logged:", error)
     fine = fine and not errors and server.exitcode == 0

@@ -128,13 +128,13 @@ def main(arguments: list[str] | None = None) -> int:
     here, there = get_context("spawn").Pipe()
     server = get_context("spawn").Process(target=serve, args=(there,))
     server.start()
+    # The server has its own: so a server that ends is told, instead of waited for.
+    there.close()
     try:
         fine = asyncio.run(load(here.recv(), options.connections, options.calls, options.largest))
     finally:
-        here.send("end")
+        here.close()
         server.join(20)
-        for end in (here, there):
-            end.close()
     print("all is well" if fine else "SOMETHING IS WRONG")
     return 0 if fine else 1
 
