@@ -16,6 +16,7 @@ import random
 import struct
 import sys
 import time
+import warnings
 import zlib
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -33,6 +34,8 @@ BATCH = 200
 
 def serve(pipe: Connection) -> None:
     """Serve until the pipe ends; then tell what was logged as an error."""
+    # Python 3.15 warns of its own: what it spawns runs the main module without a __spec__.
+    warnings.filterwarnings("ignore", "Module globals is missing", DeprecationWarning)
     errors: list[str] = []
 
     class Errors(logging.Handler):
