@@ -15,6 +15,7 @@ from glob import glob
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import PlatformError
 
 DEBUG = os.environ.get("FASTCORE_DEBUG", "0") not in ("", "0")
@@ -27,6 +28,15 @@ fastcore is compiled while it is installed, and {missing} was not found. Install
   macOS            xcode-select --install
   Windows          "Build Tools for Visual Studio", workload "Desktop development with C++"
 """
+
+
+class BuildPackage(build_py):
+    """Put fastcore-rpc.pth beside the package; what for is said in fastcore/collision.py."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            self.copy_file("fastcore-rpc.pth", self.build_lib)
 
 
 class BuildExtensions(build_ext):
@@ -92,5 +102,5 @@ setup(
             "cdivision": not DEBUG,
         },
     ),
-    cmdclass={"build_ext": BuildExtensions},
+    cmdclass={"build_py": BuildPackage, "build_ext": BuildExtensions},
 )

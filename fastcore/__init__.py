@@ -12,6 +12,7 @@ The interface of the classic ``distributed.core``, on today's Python:
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from fastcore.surface import *  # noqa: F403
 
 __version__ = "0.1.0"
+
+# Of the other package of this name, which in this folder is overwritten and overwrites.
+if os.path.exists(os.path.join(os.path.dirname(__file__), "basics.py")):
+    from fastcore.collision import explain
+
+    raise ImportError(explain(os.path.dirname(__file__)), name=__name__)
 
 # `fastcore.core` is the drop-in under its old name, for `from fastcore.core import rpc` too.
 sys.modules["fastcore.core"] = core
