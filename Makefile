@@ -13,7 +13,7 @@ PATH_TESTS := $(patsubst %,tests/test_%.py,dying_peers futures given_up_calls la
               order other_threads outbox protocol slow_consumers strangers surface_streams tls)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-uvloop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
+.PHONY: help demo test lint test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
         fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers docs package matrix clean
 
 help: ## show what can be made
@@ -39,12 +39,17 @@ $(VENV)/with-%: $(VENV)/made pyproject.toml
 	@$(BIN)/$(PIP) install --group $*
 	@touch $@
 
+$(VENV)/with-loops: $(VENV)/made pyproject.toml
+	@echo "installing other event loops, as far as there are wheels ..."
+	@$(BIN)/$(PIP) install --only-binary :all: --group loops || echo "no wheels of them for this Python"
+	@touch $@
+
 # ---- the two that everybody needs
 
 demo: $(VENV)/built ## start a server, run the example programs against it, show what is said
 	@$(BIN)/python -m fastcore demo
 
-test: lint $(VENV)/with-test ## ruff, mypy, cython-lint, the doctests and the tests
+test: lint $(VENV)/with-test $(VENV)/with-loops ## ruff, mypy, cython-lint, the doctests and the tests
 	$(BIN)/python -m pytest
 
 # ---- more tests
@@ -57,6 +62,9 @@ lint: $(VENV)/built $(VENV)/with-lint ## ruff, mypy and cython-lint alone
 
 test-uvloop: $(VENV)/built $(VENV)/with-test ## the tests on uvloop's event loop
 	$(BIN)/python -m pytest --uvloop
+
+test-loop: $(VENV)/built $(VENV)/with-test $(VENV)/with-loops ## the tests on another loop, such as LOOP=rloop
+	$(BIN)/python -m pytest --loop $(LOOP)
 
 test-dev: $(VENV)/built $(VENV)/with-test ## the tests in Python's dev mode and asyncio's debug mode
 	PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -m pytest
