@@ -39,9 +39,10 @@ $(VENV)/with-%: $(VENV)/made pyproject.toml
 	@$(BIN)/$(PIP) install --group $*
 	@touch $@
 
-$(VENV)/with-loops: $(VENV)/made pyproject.toml
-	@echo "installing other event loops, as far as there are wheels ..."
-	@$(BIN)/$(PIP) install --only-binary :all: --group loops || echo "no wheels of them for this Python"
+# Not every Python and system has them; the tests that need them skip.
+$(VENV)/with-loops $(VENV)/with-frozen: $(VENV)/with-%: $(VENV)/made pyproject.toml
+	@echo "installing what '$*' needs, if there are wheels ..."
+	@$(BIN)/$(PIP) install --only-binary :all: --group $* || echo "there are none"
 	@touch $@
 
 # ---- the two that everybody needs
@@ -49,7 +50,7 @@ $(VENV)/with-loops: $(VENV)/made pyproject.toml
 demo: $(VENV)/built ## start a server, run the example programs against it, show what is said
 	@$(BIN)/python -m fastcore demo
 
-test: lint $(VENV)/with-test $(VENV)/with-loops ## ruff, mypy, cython-lint, the doctests and the tests
+test: lint $(VENV)/with-test $(VENV)/with-loops $(VENV)/with-frozen ## ruff, mypy, cython-lint, the doctests and the tests
 	$(BIN)/python -m pytest
 
 # ---- more tests

@@ -11,7 +11,6 @@ The interface of the classic ``distributed.core``, on today's Python:
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -41,8 +40,9 @@ def __getattr__(name: str) -> Any:
     """
     if name.startswith("__") and name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Not by `from fastcore import`, which would ask here first.
-    surface = importlib.import_module("fastcore.surface")
+    # A statement, so that those who freeze programs read it; not by `from`, which would ask here first.
+    import fastcore.surface as surface
+
     globals().update({public: getattr(surface, public) for public in surface.__all__})
     globals()["__all__"] = [*surface.__all__, "core"]
     try:

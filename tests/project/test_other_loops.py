@@ -18,7 +18,6 @@ Run = Callable[[Any], Any]
 
 @pytest.fixture(
     params=[
-        "asyncio",
         "uvloop",
         # It forgets to close two sockets of its own when a loop ends.
         pytest.param(
@@ -30,7 +29,7 @@ Run = Callable[[Any], Any]
 def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Runs a coroutine to its end on one of the loops, within a deadline."""
     name: str = request.param
-    if (name == "winloop") != (sys.platform == "win32") and name != "asyncio":
+    if (name == "winloop") != (sys.platform == "win32"):
         pytest.skip(f"{name} isn't for {sys.platform}")
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} isn't installed; it has no wheel for every Python and system")
