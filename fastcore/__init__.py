@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_folder = os.path.dirname(__file__)
 # Of the other package of this name, which in this folder is overwritten and overwrites.
-if os.path.exists(os.path.join(os.path.dirname(__file__), "basics.py")):
+if os.path.exists(os.path.join(_folder, "basics.py")):
     from fastcore.collision import explain
 
-    raise ImportError(explain(os.path.dirname(__file__)), name=__name__)
+    raise ImportError(explain(_folder), name=__name__)
+# A checkout, where the compiled modules may be elsewhere.
+if os.path.exists(os.path.join(os.path.dirname(_folder), "pyproject.toml")):
+    from fastcore.checkout import complete
+
+    complete(__path__)  # noqa: F405  # which every package has
 
 # `fastcore.core` is the drop-in under its old name, for `from fastcore.core import rpc` too.
 sys.modules["fastcore.core"] = core

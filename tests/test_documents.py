@@ -14,7 +14,7 @@ import fastcore
 ROOT = Path(__file__).parent.parent
 COMPILED = sorted(
     path.name.split(".")[0]
-    for path in Path(fastcore.__file__).parent.iterdir()
+    for path in Path(fastcore.__path__[-1]).iterdir()
     if path.name.endswith(EXTENSION_SUFFIXES[0])
 )
 
