@@ -143,8 +143,10 @@ docs: $(VENV)/built $(VENV)/with-docs ## the documentation, in docs/_build/html
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 package: $(VENV)/with-package ## sdist and wheel, in dist/
-	rm -rf dist
+	rm -rf dist build/again
 	$(BIN)/python -m build
+	$(BIN)/python -m build --quiet --sdist --outdir build/again
+	cmp dist/*.tar.gz build/again/*.tar.gz  # who builds it again gets the same bytes
 	$(BIN)/python .ci/check_dist.py
 
 clean: ## remove what was made
