@@ -4,6 +4,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+
+pytest.importorskip("fcntl", reason="the network is one of Linux's namespaces")
 from bad_network import BadNetwork, Inside, Troubles, bad_network
 from support import Program
 

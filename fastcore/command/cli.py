@@ -221,7 +221,10 @@ def _stop_signal() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
+        try:
+            loop.add_signal_handler(signal_number, stop.set)
+        except NotImplementedError:  # Windows' loops know no signals
+            signal.signal(signal_number, lambda *_: loop.call_soon_threadsafe(stop.set))
     return stop
 
 

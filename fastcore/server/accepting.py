@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable
 from typing import Any, Final
 
-from fastcore.addressing import UNIX_SCHEME
+from fastcore.addressing import UNIX_SCHEME, unix_family
 
 __all__ = ["Acceptor", "bind_unix"]
 
@@ -111,11 +111,12 @@ def bind_unix(address: str, backlog: int = 128) -> socket.socket:
     OSError
         If somebody listens there, or there is something else than a socket.
     """
+    family = unix_family(address)
     path = address.removeprefix(UNIX_SCHEME)
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode) and not _is_alive(path):
             os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX)
+    sock = socket.socket(family)
     try:
         sock.setblocking(False)
         # Nobody gets in between bind and chmod: until it listens it refuses.

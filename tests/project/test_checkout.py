@@ -36,7 +36,9 @@ def run(folder: Path, program: str, *path: Path) -> subprocess.CompletedProcess[
 def test_it_takes_the_compiled_modules_that_are_installed(checkout: Path, tmp_path: Path) -> None:
     installed = tmp_path / "installed"
     shutil.copytree(BUILT, installed / "fastcore", ignore=shutil.ignore_patterns("__pycache__"))
-    program = "import fastcore, fastcore._framing as f, fastcore.engine_errors as e; print(f.__file__); print(e.__file__)"
+    program = (
+        "import fastcore._framing as f, fastcore.engine_errors as e; print(f.__file__); print(e.__file__)"
+    )
     done = run(checkout, program, installed)
     assert done.stderr == ""
     framing, errors = done.stdout.splitlines()
