@@ -236,7 +236,7 @@ def is_deeper(payload, Py_ssize_t limit, /) -> bool:
         return False
     token = &view[0]
     end = token + view.shape[0]
-    while token < end and end - token >= _head_size(token[0]):
+    while token < end and _distance(token, end) >= _head_size(token[0]):
         if _is_container(token[0]):
             if depth == limit:
                 return True
@@ -246,7 +246,7 @@ def is_deeper(payload, Py_ssize_t limit, /) -> bool:
                 missing[depth] = count
                 depth += 1
                 continue
-        elif end - token < _head_size(token[0]) + _body_size(token):
+        elif _distance(token, end) < _head_size(token[0]) + _body_size(token):
             return False
         else:
             token += _head_size(token[0]) + _body_size(token)
@@ -256,6 +256,11 @@ def is_deeper(payload, Py_ssize_t limit, /) -> bool:
                 break
             depth -= 1
     return False
+
+
+cdef inline Py_ssize_t _distance(const unsigned char* start, const unsigned char* end) noexcept:
+    # As numbers: of pointers, Cython's check for overflow makes C that gcc 14 refuses.
+    return <Py_ssize_t> end - <Py_ssize_t> start
 
 
 cdef inline bint _is_container(unsigned char first) noexcept:
