@@ -13,7 +13,7 @@ PATH_TESTS := $(patsubst %,tests/test_%.py,dying_peers futures given_up_calls la
               order other_threads outbox protocol slow_consumers strangers surface_streams tls)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
+.PHONY: help demo test lint types stubs compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
         fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers docs package matrix clean
 
 help: ## show what can be made
@@ -53,13 +53,23 @@ demo: $(VENV)/built ## start a server, run the example programs against it, show
 test: lint $(VENV)/with-test $(VENV)/with-loops $(VENV)/with-frozen ## ruff, mypy, cython-lint, the doctests and the tests
 	$(BIN)/python -m pytest
 
-# ---- more tests
+# ---- more checks and tests
 
 lint: $(VENV)/built $(VENV)/with-lint ## ruff, mypy and cython-lint alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint fastcore  # which starts pycodestyle
+
+types: $(VENV)/built $(VENV)/with-test $(VENV)/with-types ## pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+stubs: $(VENV)/built $(VENV)/with-types ## the stubs, against the modules that were compiled
+	$(BIN)/python -m mypy.stubtest --allowlist .ci/stubtest.allow \
+	  $(subst /,.,$(basename $(wildcard fastcore/*.pyx)))
+
+compilers: package ## a build by each C compiler of Debian's, without a warning
+	.ci/compilers dist/*.tar.gz
 
 test-uvloop: $(VENV)/built $(VENV)/with-test ## the tests on uvloop's event loop
 	$(BIN)/python -m pytest --uvloop

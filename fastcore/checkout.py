@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from importlib.machinery import EXTENSION_SUFFIXES
 
 __all__ = ["complete"]
 
 
-def complete(path: list[str]) -> None:
+def complete(path: MutableSequence[str]) -> None:
     """Let a checkout have the compiled modules that ``pip install .`` made of it.
 
     Parameters
     ----------
-    path : list of str
+    path : mutable sequence of str
         The ``__path__`` of the package; where compiled modules are is added.
 
     Raises

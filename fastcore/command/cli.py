@@ -17,7 +17,7 @@ import runpy
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from fastcore import __version__
@@ -211,8 +211,9 @@ def _load_server(target: str) -> Server:
     if isinstance(found, Mapping):
         return Server(found)
     if isinstance(found, type) and issubclass(found, Server):
-        make_server: Callable[[], Server] = found  # what it takes is up to the subclass
-        return make_server()
+        make_server: Any = found  # what it takes is up to the subclass
+        server: Server = make_server()
+        return server
     raise CommandError(f"{target!r} is a {type(found).__name__}, not a dict of handlers or a Server subclass")
 
 

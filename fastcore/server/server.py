@@ -122,7 +122,7 @@ class Server(TCPServer):
         # Private, but for what the classic Server had: subclasses have names of their own.
         self._limits = Limits.taken_from(kwargs)
         self._max_connections = max_connections
-        self._error_detail = error_detail
+        self._error_detail: Detail = error_detail
         self._slow_handler_ns = float("inf") if slow_handler is None else slow_handler * 1e9
         self._compression = compression
         self.handlers = {"identity": self.identity, **handlers}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastcore.errors import ConnectionLost
 
@@ -36,7 +36,8 @@ def refuse(channel: Channel, message: object) -> None:
 
     def drop() -> None:
         try:
-            ended = not socket.socket.recv(channel.stream.socket, _RECEIVE)
+            bare: Any = channel.stream.socket
+            ended = not socket.socket.recv(bare, _RECEIVE)
         except BlockingIOError:
             return
         except OSError:
@@ -48,7 +49,8 @@ def refuse(channel: Channel, message: object) -> None:
         if channel.lost is None:
             # Of the bare socket: an SSLSocket would end both ways.
             with suppress(OSError):
-                socket.socket.shutdown(channel.stream.socket, socket.SHUT_WR)
+                bare: Any = channel.stream.socket
+                socket.socket.shutdown(bare, socket.SHUT_WR)
 
     with suppress(ConnectionLost):
         channel.send(message)

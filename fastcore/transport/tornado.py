@@ -198,10 +198,10 @@ class Channel(MessagePath):
 
     def _take_over(self) -> None:
         stream = self.stream
+        sock: Any = stream.socket  # it is open
         self.peer = _peer_name(stream)
         if self.limits.peer_timeout is not None:
-            set_peer_timeout(stream.socket, self.limits.peer_timeout)
-        sock = stream.socket
+            set_peer_timeout(sock, self.limits.peer_timeout)
         if isinstance(stream, SSLIOStream):
             self._on_readable = self._receive_tls
             self.use(stream.read_from_fd, stream.write_to_fd, None)
@@ -217,7 +217,7 @@ class Channel(MessagePath):
             stream._state = None
         # From here on the channel has the socket registered, and not the stream.
         stream._add_io_state = self._stream_wants  # type: ignore[method-assign]
-        self._fd: int = stream.socket.fileno()
+        self._fd: int = sock.fileno()
         self._selector.add_reader(self._fd, self._on_readable)
         if self._handshake_timer is not None:
             self._handshake_timer.cancel()
@@ -349,7 +349,8 @@ def channel_of(stream: IOStream, limits: Limits = DEFAULT_LIMITS, compression: s
 
 def _peer_name(stream: IOStream) -> str:
     try:
-        name = stream.socket.getpeername()
+        sock: Any = stream.socket  # None, where it was closed
+        name = sock.getpeername()
     except (OSError, AttributeError):
         return "a peer that isn't connected"
     if isinstance(name, tuple):
