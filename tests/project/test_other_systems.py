@@ -2,44 +2,34 @@
 
 import asyncio
 import signal
-import socket
+from types import SimpleNamespace
 
 import pytest
 
-from fastcore import Server, connect
+from fastcore import Server, addressing, connect
 from fastcore.command import cli
 
 
-def take_unix_sockets_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Done in the loop, which has made itself a pair of them by then."""
-    monkeypatch.delattr(socket, "AF_UNIX", raising=False)
+@pytest.fixture
+def no_unix_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    # To fastcore alone: loops have some of their own.
+    monkeypatch.setattr(addressing, "socket", SimpleNamespace())
 
 
-def test_without_unix_sockets_listening_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_unix_sockets")
+def test_without_unix_sockets_listening_says_so() -> None:
     async def main() -> None:
-        take_unix_sockets_away(monkeypatch)
         with pytest.raises(OSError, match="this system's Python has no unix sockets: unix:/tmp/s"):
             Server({}).listen("unix:/tmp/s")
 
     asyncio.run(main())
 
 
-def test_without_unix_sockets_connecting_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_unix_sockets")
+def test_without_unix_sockets_connecting_says_so() -> None:
     async def main() -> None:
-        take_unix_sockets_away(monkeypatch)
         with pytest.raises(OSError, match="this system's Python has no unix sockets: unix:/tmp/s"):
             await connect("unix:/tmp/s", None, timeout=0)
-
-    asyncio.run(main())
-
-
-def test_without_unix_sockets_a_server_serves_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        take_unix_sockets_away(monkeypatch)
-        server = Server({})
-        server.listen(0, "127.0.0.1")
-        assert server.port
-        await server.shutdown(1)
 
     asyncio.run(main())
 
