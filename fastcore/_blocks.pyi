@@ -1,4 +1,7 @@
+from typing import final
+
+@final
 class Block: ...
 
-class Window:
-    def __buffer__(self, flags: int, /) -> memoryview: ...
+@final
+class Window: ...
