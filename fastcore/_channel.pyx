@@ -37,7 +37,9 @@ from fastcore._framing cimport MessageBuffer
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
-from fastcore._wire cimport NO_SURVEY, CallHeader, call_fields, call_header, decode, encode, read_call_header, unpack_with_care
+from fastcore._wire cimport (
+    NO_SURVEY, CallHeader, call_fields, call_header, decode, encode, read_call_header, unpack_with_care
+)
 
 from fastcore._futures import given_up, is_busy, set_result_now, unobserved
 from fastcore._values import PayloadSink

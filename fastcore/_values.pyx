@@ -304,14 +304,14 @@ cdef int look_over(object payload, Py_ssize_t max_depth, Py_ssize_t max_values) 
 
 cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssize_t max_depth,
                    Py_ssize_t max_values, Container *open_ones) noexcept:
-    cdef unsigned long long count
+    cdef unsigned long long count, left
     # Values that all open containers together still lack.
     cdef unsigned long long lacking = 0
     cdef Py_ssize_t values = 0
     cdef Py_ssize_t depth = 0
     cdef int found = HARMLESS_FOUND
     cdef unsigned char first
-    while token < end and end - token >= head_size(token[0]):
+    while token < end and distance(token, end) >= head_size(token[0]):
         first = token[0]
         values += 1
         if values > max_values:
@@ -326,7 +326,8 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
                 return DEEPER_FOUND
             count = items(token)
             token += head_size(first)
-            if count > <unsigned long long> (end - token) or lacking + count > <unsigned long long> (end - token):
+            left = <unsigned long long> distance(token, end)
+            if count > left or lacking + count > left:
                 return CLAIMS_TOO_MUCH_FOUND
             if count:
                 open_ones[depth].missing = count
@@ -334,7 +335,7 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
                 lacking += count
                 depth += 1
                 continue
-        elif end - token < head_size(first) + body_size(token):
+        elif distance(token, end) < head_size(first) + body_size(token):
             return found
         else:
             token += head_size(first) + body_size(token)
@@ -384,6 +385,11 @@ def are_chosen(hashes, /) -> bool:
                 return True
         mark[place] = 1
     return False
+
+
+cdef inline Py_ssize_t distance(const unsigned char* start, const unsigned char* end) noexcept:
+    # As numbers: of pointers, Cython's check for overflow makes C that gcc 14 refuses.
+    return <Py_ssize_t> end - <Py_ssize_t> start
 
 
 cdef inline bint is_text_or_bytes(unsigned char first) noexcept:

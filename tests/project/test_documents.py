@@ -14,7 +14,7 @@ from helpers.support import Program
 ROOT = Path(__file__).parents[2]
 COMPILED = sorted(
     path.name.split(".")[0]
-    for path in Path(fastcore.__file__).parent.iterdir()
+    for path in Path(fastcore.__path__[-1]).iterdir()
     if path.name.endswith(EXTENSION_SUFFIXES[0])
 )
 
