@@ -258,6 +258,7 @@ async def _call(arguments: argparse.Namespace) -> None:
     try:
         connection = connection_of(channel_of(stream))
         call = _ShownCall(loop=asyncio.get_running_loop())
+        call.begin(arguments.op, None)
         call.has_parts = call.get_loop().create_future()
         start = connection.start_last if closes(message) else connection.start
         start(call, arguments.op, message)
