@@ -5,6 +5,7 @@ Nothing else in fastcore is built on this room.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.abc
 import importlib.machinery
 import logging
@@ -275,11 +276,24 @@ def send_recv_sync(
     object
         The reply.
 
+    Raises
+    ------
+    RuntimeError
+        If a loop is running.
+
     Examples
     --------
     >>> send_recv_sync(ip='127.0.0.1', port=8786, op='ping')  # doctest: +SKIP
     b'pong'
     """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise RuntimeError(
+            "send_recv_sync would stop the event loop that runs here: use `await send_recv(...)`"
+        )
     loop = IOLoop.current() if stream is None else stream.io_loop
     return loop.run_sync(lambda: send_recv(stream=stream, ip=ip, port=port, reply=reply, **kwargs))
 

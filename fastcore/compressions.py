@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fastcore.engine_errors import FrameTooLarge
 
-__all__ = ["Compression", "compressions"]
+__all__ = ["Compression", "check_compression", "compressions"]
 
 
 class Compression(NamedTuple):
@@ -72,3 +72,19 @@ def _find() -> Iterator[tuple[str, Compression]]:
 
 #: The compressions that can be sent and understood here, by their name on the wire.
 compressions: dict[str, Compression] = dict(_find())
+
+
+def check_compression(name: str | None) -> None:
+    """Raise the error for a compression that isn't there; None is none.
+
+    Examples
+    --------
+    >>> check_compression('zip')  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ValueError: no compression 'zip' here: there are zlib...
+    """
+    if name is not None and name not in compressions:
+        lacking = {"lz4", "snappy"} - compressions.keys()
+        hint = f"; pip install fastcore[{name}]" if name in lacking else ""
+        raise ValueError(f"no compression {name!r} here: there are {', '.join(compressions)}{hint}")

@@ -6,7 +6,14 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["DEFAULT_LIMITS", "MAX_BUFFER_SIZE", "Limits", "check_limit", "get_total_physical_memory"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "MAX_BUFFER_SIZE",
+    "Limits",
+    "check_limit",
+    "get_total_physical_memory",
+    "usable_memory",
+]
 
 
 def get_total_physical_memory() -> int:
@@ -23,8 +30,32 @@ def get_total_physical_memory() -> int:
         return 2_000_000_000
 
 
+def _memory_limit() -> int | None:
+    """Give what the system lets this process have, where it is in a container; None without a limit."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(path) as file:
+                text = file.read().strip()
+        except OSError:
+            continue
+        return int(text) if text.isdecimal() else None
+    return None
+
+
+def usable_memory() -> int:
+    """Give the memory in bytes that this process may have: the machine's, or its container's.
+
+    Examples
+    --------
+    >>> 0 < usable_memory() <= get_total_physical_memory()
+    True
+    """
+    total = get_total_physical_memory()
+    return min(total, _memory_limit() or total)
+
+
 #: The most bytes that a message may have, unless the user says otherwise.
-MAX_BUFFER_SIZE = get_total_physical_memory() // 2
+MAX_BUFFER_SIZE = usable_memory() // 2
 
 #: MessagePack's decoder goes no deeper.
 MAX_DEPTH = 1024

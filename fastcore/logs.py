@@ -1,8 +1,9 @@
 """Loggers that a flood can't drown.
 
 A stranger can make a server say the same line as often as it likes. Of one line (its
-text before the arguments are filled in), a few come through in each interval; how many
-were held back is said with the next that does.
+text before the arguments are filled in, and what it is about where that is said with
+``extra={"about": ...}``), a few come through in each interval; how many were held back is
+said with the next that does.
 """
 
 from __future__ import annotations
@@ -10,8 +11,13 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["HoldBackFloods", "get_logger"]
+__all__ = ["HoldBackFloods", "KeepLines", "escaped", "get_logger", "in_one_line"]
+
+
+#: Kinds of lines that are kept apart; strangers can't make it more.
+_MOST_LINES: Final = 4096
 
 
 @dataclass(slots=True)
@@ -47,8 +53,8 @@ class HoldBackFloods(logging.Filter):
         super().__init__()
         self.burst = burst
         self.interval = interval
-        # One entry for each line that the source has: it can't grow.
-        self._lines: dict[tuple[str, int], _Line] = {}
+        # By text, level, and what the line is about where that is said. The oldest go.
+        self._lines: dict[tuple[str, int, object], _Line] = {}
         self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -56,7 +62,12 @@ class HoldBackFloods(logging.Filter):
         if record.levelno <= logging.DEBUG:
             return True
         with self._lock:
-            line = self._lines.setdefault((str(record.msg), record.levelno), _Line(record.created))
+            key = (str(record.msg), record.levelno, getattr(record, "about", None))
+            line = self._lines.get(key)
+            if line is None:
+                if len(self._lines) >= _MOST_LINES:
+                    del self._lines[next(iter(self._lines))]
+                line = self._lines[key] = _Line(record.created)
             held = 0
             if record.created - line.since >= self.interval:
                 held = line.held
@@ -71,8 +82,60 @@ class HoldBackFloods(logging.Filter):
         return True
 
 
+def escaped(text: str) -> str:
+    r"""Write control characters so that they can be read and do nothing, but for line ends and tabs.
+
+    Examples
+    --------
+    >>> escaped('red \x1b[31m')
+    'red \\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def in_one_line(text: str) -> str:
+    r"""Write a text so that it can't be taken for more than one line.
+
+    Examples
+    --------
+    >>> in_one_line('one\ntwo')
+    'one\\ntwo'
+    """
+    return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+class KeepLines(logging.Filter):
+    """Keep what strangers said from ending a line of the log and beginning another.
+
+    Names, messages and tracebacks may hold their words. A traceback's own lines are
+    indented, so that none of them looks like a line of the log.
+    """
+
+    _formatter = logging.Formatter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Escape what the record says."""
+        try:
+            text = record.getMessage()
+        except Exception:
+            text = f"{record.msg!r:.1000} (and its arguments can't be told)"
+        record.msg, record.args = in_one_line(text), None
+        if record.exc_info and not record.exc_text:
+            try:
+                told = self._formatter.formatException(record.exc_info)
+            except Exception:
+                told = f"(a {record.exc_info[0]} that can't be described)"
+            record.exc_text = "\n".join(f"    {line}" for line in escaped(told).splitlines())
+        return True
+
+
 def get_logger(name: str) -> logging.Logger:
-    """Give a logger whose floods are held back.
+    """Give a logger whose floods are held back, and whose lines are its own.
 
     Parameters
     ----------
@@ -85,4 +148,5 @@ def get_logger(name: str) -> logging.Logger:
     """
     logger = logging.getLogger(name)
     logger.addFilter(HoldBackFloods())
+    logger.addFilter(KeepLines())
     return logger

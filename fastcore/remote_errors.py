@@ -3,11 +3,14 @@
 The reply is a map of plain values; nothing in it is ever unpickled:
 
     {'status': 'uncaught-error',
-     'exception': {'type': 'ZeroDivisionError', 'message': 'division by zero', 'args': [...]},
+     'exception': {'type': 'ZeroDivisionError', 'module': 'builtins',
+                   'message': 'division by zero', 'args': [...]},
      'traceback': 'Traceback (most recent call last): ...'}
 
 A builtin exception is raised as its own type at the caller, one that the caller has
-registered too, and any other as RemoteError.
+registered too, and any other as RemoteError. What a peer calls arguments reaches only
+constructors that can do nothing with them but keep them, or that got what they are made for:
+some builtin ones trust their arguments with memory.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from fastcore.errors import BadFrame, BadMessage, FrameTooLarge, LimitReached, RemoteError, TooDeep
+from fastcore.logs import escaped
 
 __all__ = ["Detail", "error_reply", "is_error_reply", "register_error", "remote_exception"]
 
@@ -34,17 +38,25 @@ Detail: TypeAlias = Literal["traceback", "message", "type"]
 
 E = TypeVar("E", bound=type[Exception])
 
-#: The types that arrive as themselves, by name.
-_types: dict[str, type[Exception]] = {
-    error.__name__: error for error in (BadFrame, BadMessage, FrameTooLarge, LimitReached, TooDeep)
-}
-_types |= {
+#: The types that arrive as themselves, by module and name.
+_types: dict[tuple[str, str], type[Exception]] = {}
+
+
+def _key(error_type: type[BaseException]) -> tuple[str, str]:
+    return error_type.__module__, error_type.__name__
+
+
+#: The builtin ones, by name. No Future can hold a StopIteration: it would end the coroutine
+#: that waits. A group holds exceptions, which no message can express.
+_builtins: dict[str, type[Exception]] = {
     name: value
     for name, value in vars(builtins).items()
     if isinstance(value, type)
     and issubclass(value, Exception)
-    # No Future can hold a StopIteration: it would end the coroutine that waits.
-    and not issubclass(value, StopIteration | StopAsyncIteration)
+    and not issubclass(value, StopIteration | StopAsyncIteration | BaseExceptionGroup)
+}
+_ours: dict[str, type[Exception]] = {
+    error.__name__: error for error in (BadFrame, BadMessage, FrameTooLarge, LimitReached, TooDeep)
 }
 
 
@@ -68,7 +80,7 @@ def register_error(error_type: E) -> E:
     ... class OutOfStock(Exception):
     ...     pass
     """
-    _types[error_type.__name__] = error_type
+    _types[_key(error_type)] = error_type
     return error_type
 
 
@@ -90,14 +102,33 @@ def error_reply(error: BaseException, detail: Detail = "traceback") -> dict[str,
     Examples
     --------
     >>> error_reply(KeyError('x'))['exception']
-    {'type': 'KeyError', 'message': "'x'", 'args': ['x']}
+    {'type': 'KeyError', 'module': 'builtins', 'message': "'x'", 'args': ['x']}
     """
-    described = {"type": type(error).__name__, "message": _KEPT, "args": [_KEPT]}
+    described: dict[str, Any] = {"type": type(error).__name__, "module": type(error).__module__}
+    described |= {"message": _KEPT, "args": [_KEPT]}
     if detail != "type":
         described["message"] = _text(error, str)
-        described["args"] = [arg if _is_plain(arg) else _text(arg, repr) for arg in error.args]
-    text = "".join(traceback.format_exception(error)) if detail == "traceback" else ""
+        described["args"] = _args(error)
+    text = _traceback(error) if detail == "traceback" else ""
     return {"status": STATUS, "exception": described, "traceback": _sendable(text[-_MAX_TEXT:])}
+
+
+def _args(error: BaseException) -> list[Any]:
+    """Give an exception's arguments as far as they can be sent, whatever its author made of them."""
+    try:
+        # Those that it was made with: a subclass may call something else so.
+        args = vars(BaseException)["args"].__get__(error)
+        return [arg if _is_plain(arg) else _text(arg, repr) for arg in args]
+    except Exception:
+        return []
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        # One of those in its chain can't be described.
+        return "".join(traceback.format_tb(error.__traceback__))
 
 
 def is_error_reply(reply: object) -> bool:
@@ -105,13 +136,13 @@ def is_error_reply(reply: object) -> bool:
     return type(reply) is dict and reply.get("status") == STATUS and "exception" in reply
 
 
-def remote_exception(reply: dict[str, Any], peer: str, op: object) -> Exception:
+def remote_exception(reply: Any, peer: str, op: object) -> Exception:
     """Make the exception that an error reply tells of.
 
     Parameters
     ----------
-    reply : dict
-        What :func:`is_error_reply` is true for.
+    reply : object
+        What :func:`is_error_reply` is true for, or what a peer sent in its place.
     peer : str
         Who sent it.
     op : object
@@ -122,36 +153,90 @@ def remote_exception(reply: dict[str, Any], peer: str, op: object) -> Exception:
     Exception
         With a note that names peer and op and holds the remote traceback.
     """
-    described = reply["exception"]
+    if not isinstance(reply, dict):
+        reply = {"exception": reply}
+    described = reply.get("exception")
     if isinstance(described, dict):
         error = _rebuild(described)
     elif isinstance(described, str):
-        error = RemoteError("unknown", described)
+        error = RemoteError("unknown", _words(described))
     elif not isinstance(described, bytes):
         error = RemoteError("unknown", f"the peer described its error by {described!r:.100}")
     else:
         # Releases 1.10 to 1.13 of distributed sent a pickle here.
         error = RemoteError("unknown", "the peer described its error by a pickle, which isn't read")
     remote = reply.get("traceback")
-    note = f"raised by op {op!r} at {peer}"
+    note = f"raised by op {op!r:.200} at {peer}"
     if isinstance(remote, str) and remote:
-        note += f"; its traceback there:\n{remote}"
+        note += f"; its traceback there:\n{escaped(remote[-_MAX_TEXT:])}"
     error.add_note(note)
     return error
 
 
-def _rebuild(described: dict[str, Any]) -> Exception:
-    name = str(described.get("type"))
-    message = str(described.get("message"))
-    args = described.get("args")
-    args = tuple(args) if isinstance(args, list) else (message,)
-    known = _types.get(name)
+def _rebuild(described: dict[Any, Any]) -> Exception:
+    name = _words(described.get("type"))
+    module = described.get("module")
+    message = _words(described.get("message"))
+    given = described.get("args")
+    args = tuple(given) if isinstance(given, list) and all(map(_is_plain, given)) else (message,)
+    known = _types.get((module, name)) if isinstance(module, str) else _registered_by_name(name)
     if known is not None:
         try:
             return known(*args)
         except Exception:  # its constructor takes something else: tell it all the same
-            pass
-    return RemoteError(name, message, args)
+            return RemoteError(name, message, args)
+    # Peers that tell no module are older than that key, and sent builtin ones by their name.
+    ours = _ours.get(name) if module in (None, "fastcore.errors", "fastcore.engine_errors") else None
+    builtin = _builtins.get(name) if module in (None, "builtins") else None
+    made = _make_ours(ours, args) if ours is not None else None
+    if not made and builtin is not None:
+        made = _make_builtin(builtin, args, message)
+    return made or RemoteError(name, message, args)
+
+
+def _registered_by_name(name: str) -> type[Exception] | None:
+    return next((known for (_, known_name), known in _types.items() if known_name == name), None)
+
+
+def _make_ours(error_type: type[Exception], args: tuple[Any, ...]) -> Exception | None:
+    try:
+        made = error_type(*args)
+        str(made)
+    except Exception:
+        return None
+    return made
+
+
+def _make_builtin(error_type: type[Exception], args: tuple[Any, ...], message: str) -> Exception | None:
+    """Make a builtin exception of arguments that a peer sent, if it is safe with them."""
+    if issubclass(error_type, UnicodeError) and error_type is not UnicodeError:
+        # They read memory at the places that they are told.
+        return _make_unicode_error(error_type, args)
+    if issubclass(error_type, OSError):
+        numbered = 2 <= len(args) <= 3 and type(args[0]) is int and abs(args[0]) < 2**31
+        named = all(isinstance(arg, str | None) for arg in args[1:])
+        return error_type(*args) if numbered and named else error_type(message)
+    if issubclass(error_type, SyntaxError | ImportError):
+        # They look into their arguments, and only their text matters here.
+        return error_type(message)
+    return error_type(*args)
+
+
+def _make_unicode_error(error_type: type[Exception], args: tuple[Any, ...]) -> Exception | None:
+    codec = args[:1] if error_type is not UnicodeTranslateError else ("",)
+    rest = args[1:] if error_type is not UnicodeTranslateError else args
+    what = bytes if error_type is UnicodeDecodeError else str
+    if len(codec) != 1 or len(rest) != 4 or not isinstance(codec[0], str):
+        return None
+    data, start, end, reason = rest
+    if not (isinstance(data, what) and type(start) is type(end) is int and isinstance(reason, str)):
+        return None
+    return error_type(*args) if 0 <= start < end <= len(data) else None
+
+
+def _words(value: object) -> str:
+    """Give what should be a text, of a peer that may have sent anything."""
+    return value[:_MAX_TEXT] if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def _text(value: object, convert: Callable[[object], str]) -> str:

@@ -17,6 +17,8 @@ from fastcore.addressing import Address, AddressLike, format_address, parse_addr
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import ClientConnection
 from fastcore.client.connections import Connections
+from fastcore.limits import check_limit
+from fastcore.transport.connecting import check_options
 from fastcore.transport.loops import current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
 from fastcore.transport.tornado import StreamTransport, channel_of
 
@@ -113,6 +115,12 @@ class ConnectionPool:
         **options: Any,
     ) -> None:
         ignore_io_loop(options)
+        check_options(options)
+        check_limit("limit", limit)
+        check_limit("timeout", timeout)
+        check_limit("call_timeout", call_timeout)
+        if not isinstance(share, int) or share < 0:
+            raise ValueError(f"share is a number of connections, or 0, not {share!r}")
         self.limit = limit
         self.timeout = timeout
         self.share = share
@@ -181,7 +189,7 @@ class ConnectionPool:
         return RPCCall(parse_address(arg, addr=addr, ip=ip, port=port), self)
 
     def call(
-        self, address: Address, op: str, /, *, timeout: float | None = None, **message: Any
+        self, address: Address, op: str, /, *positional: Any, timeout: float | None = None, **message: Any
     ) -> RemoteCall:
         """Call an operation of a server, over a connection that is free or will be.
 
@@ -191,16 +199,28 @@ class ConnectionPool:
             Where the server is.
         op : str
             The operation.
+        *positional
+            None: handlers are called by keyword.
         timeout : float, optional
             Seconds for the whole call.
         **message
             The handler's keywords.
+
+        Raises
+        ------
+        TypeError
+            If an argument has no keyword.
 
         Returns
         -------
         asyncio.Future
             The reply. Holds the error where there is one.
         """
+        if positional:
+            raise TypeError(
+                f"{op}() takes its arguments by keyword, as the handler names them: {op}(x=...), "
+                f"not {op}({positional[0]!r:.50}...)"
+            )
         message["op"] = op
         connection = self._current.get(address)
         if (

@@ -6,7 +6,8 @@ from typing import Any
 
 from tornado.iostream import IOStream
 
-from fastcore.addressing import AddressLike, parse_address
+from fastcore._channel import Channel
+from fastcore.addressing import Address, AddressLike, parse_address
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import closes, connection_of
 from fastcore.client.pool import ConnectionPool, RemoteServer
@@ -83,8 +84,9 @@ class rpc(RemoteServer):
     ) -> None:
         ignore_io_loop(options)
         if stream is not None and (arg, ip, addr) == (None, None, None):
-            addr = channel_of(stream).peer
-        address = parse_address(arg, addr=addr, ip=ip, port=port)
+            address = address_of(channel_of(stream))
+        else:
+            address = parse_address(arg, addr=addr, ip=ip, port=port)
         super().__init__(
             address, ConnectionPool(limit, timeout, share=share, call_timeout=call_timeout, **options)
         )
@@ -145,6 +147,14 @@ class rpc(RemoteServer):
             f"<rpc to {self.address}: {self.status}, "
             f"{len(streams)} connections, {sum(streams.values())} free>"
         )
+
+
+def address_of(channel: Channel) -> Address:
+    """Give the address of an open stream's peer; one without a port, such as a socketpair's, has none."""
+    try:
+        return parse_address(channel.peer)
+    except ValueError:
+        return channel.peer, None
 
 
 def send_recv(

@@ -450,7 +450,10 @@ class Connection(Owner):
             logger.debug("%r: %s", request.op, error)
             return self._replied(True, False)
         self.service.figures.failed(request.op)
-        logger.warning("%r, called from %s, raised", request.op, self.channel.peer, exc_info=error)
+        peer = self.channel.peer
+        # One peer's faults hold back nobody else's, nor those of another kind.
+        about = (request.op, type(error).__name__, peer.rpartition(":")[0])
+        logger.warning("%r, called from %s, raised", request.op, peer, exc_info=error, extra={"about": about})
         return self._done(request, error_reply(error, self.service.error_detail), ERROR_FLAG)
 
     def _refuse(self, error: Exception, request: _Request) -> bool:
@@ -537,6 +540,11 @@ class Connection(Owner):
     def is_idle(self) -> bool:
         """Tell whether no handler runs, or one that waits for the peer."""
         return not self._is_busy or self.channel.is_read_by_hand
+
+    def is_handled_by(self, task: asyncio.Task[Any]) -> bool:
+        """Tell whether a task is one of its handlers'."""
+        requests = [*self._numbered.values(), *([self._in_order] if self._in_order is not None else [])]
+        return any(request.task is task for request in requests)
 
     def finish(self) -> None:
         """End the connection as soon as no handler works for it."""

@@ -21,6 +21,7 @@ from tornado.tcpserver import TCPServer
 
 from fastcore._channel import Channel
 from fastcore.addressing import UNIX_SCHEME
+from fastcore.compressions import check_compression
 from fastcore.errors import LimitReached
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_limit
 from fastcore.logs import get_logger
@@ -124,6 +125,7 @@ class Server(TCPServer):
         ignore_io_loop(kwargs)
         if error_detail not in get_args(Detail):
             raise ValueError(f"error_detail is one of {get_args(Detail)}, not {error_detail!r}")
+        check_compression(compression)
         check_limit("max_connections", max_connections)
         check_limit("slow_handler", slow_handler)
         check_limit("max_running", max_running)
@@ -146,6 +148,9 @@ class Server(TCPServer):
         self._connections: dict[Channel, Connection] = {}
         self._turned_away: set[Channel] = set()
         self._all_closed: asyncio.Future[None] | None = None
+        #: Connections that go on until a handler that waits for the end itself has answered.
+        self._staying = 0
+        self._shutdown: asyncio.Task[None] | None = None
         self._first_port: int | None = None
         super().__init__(max_buffer_size=max_buffer_size, **kwargs)
 
@@ -180,7 +185,10 @@ class Server(TCPServer):
         if isinstance(port, str) and port.startswith(UNIX_SCHEME):
             self.add_sockets([bind_unix(port)])
         else:
-            super().listen(self.default_port if port is None else int(port), *args, **kwargs)
+            number = self.default_port if port is None else int(port)
+            if not 0 <= number < 65536:
+                raise ValueError(f"no such port: {number}; there are 0, which picks a free one, to 65535")
+            super().listen(number, *args, **kwargs)
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on sockets that listen already."""
@@ -247,27 +255,50 @@ class Server(TCPServer):
         >>> asyncio.run(main())
         done
         """
+        if self._shutdown is None:
+            ending = self._end_all(deadline, asyncio.current_task())
+            self._shutdown = asyncio.get_running_loop().create_task(ending)
+        else:
+            # Who asks again may have less patience.
+            asyncio.get_running_loop().call_later(deadline, self._wait_no_more)
+        # Twice at once, or by somebody who is given up, it goes on all the same.
+        await asyncio.shield(self._shutdown)
+
+    def _wait_no_more(self) -> None:
+        if self._all_closed is not None and not self._all_closed.done():
+            self._all_closed.set_result(None)
+
+    async def _end_all(self, deadline: float, caller: asyncio.Task[Any] | None) -> None:
+        service = self._service
         self.stop()
-        self._service.is_ending = True
+        service.is_ending = True
         for connection in [*self._connections.values()]:
             connection.finish()
-        if self._connections:
+        # A handler that calls this answers when it is through; nobody waits for that here.
+        staying = {
+            channel
+            for channel, connection in self._connections.items()
+            if caller is not None and connection.is_handled_by(caller)
+        }
+        if self._connections.keys() - staying:
             self._all_closed = asyncio.get_running_loop().create_future()
+            self._staying = len(staying)
             await asyncio.wait([self._all_closed], timeout=deadline)
-        if self._connections:
+        left = self._connections.keys() - staying
+        if left:
             logger.warning(
                 "ended with %d handlers running and %d connections open, after %g s",
-                len(self._service.tasks),
-                len(self._connections),
+                len(service.tasks),
+                len(left),
                 deadline,
             )
-        cancelled = [*self._service.tasks]
+        cancelled = [task for task in service.tasks if task is not caller]
         for task in cancelled:
             task.cancel()
         if cancelled:
             # They may clean up, as long as that takes no time.
             await asyncio.wait(cancelled, timeout=0.1)
-        for channel in [*self._connections, *self._turned_away]:
+        for channel in [*left, *self._turned_away]:
             channel.close()
 
     def stats(self) -> dict[str, Any]:
@@ -310,8 +341,8 @@ class Server(TCPServer):
         if why is not None:
             self._service.figures.errors["tls"] += 1
             logger.warning("no TLS with %s: %s (%s)", channel.peer, why, channel.end_error)
-        if self._all_closed is not None and not self._connections and not self._all_closed.done():
-            self._all_closed.set_result(None)
+        if len(self._connections) <= self._staying:
+            self._wait_no_more()
 
     def _turn_away(self, channel: Channel) -> Awaitable[None]:
         limit = f"the server has {self._max_connections:,} connections, and takes no more"

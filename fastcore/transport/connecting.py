@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
-from typing import Any
+from typing import Any, Final
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.netutil import ssl_wrap_socket
 
 from fastcore._futures import unobserved
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address
+from fastcore.compressions import check_compression
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
 from fastcore.transport.loops import current_loop, ignore_io_loop
 from fastcore.transport.tls import explain
 from fastcore.transport.tornado import channel_of
 
-__all__ = ["connect", "open_stream"]
+__all__ = ["check_options", "connect", "open_stream"]
 
-#: Seconds before a refused connection is tried again.
-_RETRY = 0.02
+#: Seconds before a refused connection is tried again, at first and at the most.
+_RETRY: Final = 0.02
+_LONGEST_RETRY: Final = 0.25
+#: Seconds before the next address of a host is tried beside one that doesn't answer.
+_NEXT_ADDRESS: Final = 0.25
 
 
 def connect(
@@ -85,7 +90,9 @@ async def open_stream(
     """Do what :func:`connect` does, as a coroutine: cancelled, it leaves no socket behind."""
     address = parse_address(ip=ip, port=port)
     settings = Limits(**limits)
+    check_compression(compression)
     reason: BaseException | None = None
+    pause = _RETRY
     try:
         async with asyncio.timeout(timeout):
             while True:
@@ -94,7 +101,8 @@ async def open_stream(
                 except (ConnectionRefusedError, FileNotFoundError) as error:
                     # The server may be about to listen.
                     reason = error
-                    await asyncio.sleep(_RETRY)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_RETRY)
                 else:
                     channel_of(stream, settings, compression)
                     return stream
@@ -132,23 +140,63 @@ async def _open(address: Address, ssl_options: dict[str, Any] | ssl.SSLContext |
 
 
 async def _open_socket(address: Address) -> socket.socket:
-    """Try the host's addresses one after the other; leave no socket behind, even if cancelled."""
+    """Try the host's addresses, each a moment after the one before; leave no socket behind.
+
+    Where one of them leads nowhere, the next isn't kept waiting for it: RFC 8305.
+    """
+    targets = await _resolve(address)
+    if len(targets) == 1:
+        return await _connect_socket(*targets[0])
     loop = asyncio.get_running_loop()
-    reason: OSError | None = None
-    for family, target in await _resolve(address):
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            await loop.sock_connect(sock, target)
-        except OSError as error:
-            sock.close()
-            reason = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
+    attempts: set[asyncio.Task[socket.socket]] = set()
+    reason: BaseException | None = None
+    try:
+        while targets or attempts:
+            if targets:
+                attempts.add(loop.create_task(_connect_socket(*targets.pop(0))))
+            wait = _NEXT_ADDRESS if targets else None
+            done, attempts = await asyncio.wait(attempts, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in done:
+                if attempt.exception() is None:
+                    return _keep(attempt, done)
+                reason = attempt.exception()
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+            attempt.add_done_callback(_close_result)
     raise reason or OSError(f"{address[0]} has no address")
+
+
+def _keep(winner: asyncio.Task[socket.socket], done: set[asyncio.Task[socket.socket]]) -> socket.socket:
+    for other in done - {winner}:
+        _close_result(other)
+    return winner.result()
+
+
+def _close_result(attempt: asyncio.Task[socket.socket]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
+
+
+async def _connect_socket(family: int, target: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, target)
+        if family != getattr(socket, "AF_UNIX", None) and sock.getsockname() == sock.getpeername():
+            # Where nobody listens, TCP can connect a port to itself.
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Raise the error for keywords that :func:`connect` doesn't take, before they are needed."""
+    rest = {key: value for key, value in options.items() if key not in ("ssl_options", "compression")}
+    Limits(**rest)
+    check_compression(options.get("compression"))
 
 
 async def _resolve(address: Address) -> list[tuple[int, Any]]:

@@ -52,3 +52,27 @@ def test_loggers_of_the_package_hold_floods_back(caplog):
         for number in range(1000):
             logger.info("connection %d", number)
     assert 1 <= len(caplog.records) < 100
+
+
+def test_what_a_stranger_says_begins_no_line_of_its_own(caplog):
+    logger = get_logger("fastcore.test_lines")
+    try:
+        raise ValueError("bad\n2026-01-01 ERROR fastcore.server: forged \x1b[31m")
+    except ValueError:
+        logger.warning("%r, called from %s, raised", "op", "x\nforged\x1b[2J", exc_info=True)
+    [record] = caplog.records
+    told = logging.Formatter("%(message)s").format(record)
+    first, *rest = told.splitlines()
+    assert first == "'op', called from x\\nforged\\x1b[2J, raised"
+    assert all(line.startswith("    ") for line in rest)
+    assert "\x1b" not in told
+
+
+def test_a_line_whose_arguments_cannot_be_told_is_told_without_them(caplog):
+    class Odd:
+        def __str__(self):
+            raise RuntimeError
+
+    get_logger("fastcore.test_odd").warning("refused %s", Odd())
+    [record] = caplog.records
+    assert "refused" in record.getMessage()

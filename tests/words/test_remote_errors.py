@@ -1,6 +1,8 @@
 """Errors that cross the wire."""
 
 import builtins
+import dataclasses
+import traceback
 
 import msgpack
 import pytest
@@ -133,3 +135,62 @@ def test_any_reply_that_claims_an_error_raises_one(exception):
 )
 def test_an_ordinary_reply_is_none(reply):
     assert not is_error_reply(reply)
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"type": "UnicodeDecodeError", "args": ["utf-8", b"x", -(2**40), -(2**40) + 1, "r"]},
+        {"type": "UnicodeDecodeError", "args": ["utf-8", b"x", -40, -39, "r"]},
+        {"type": "UnicodeDecodeError", "args": ["utf-8", b"x", 0, 2, "r"]},
+        {"type": "UnicodeEncodeError", "args": ["utf-8", "x", 1, 0, "r"]},
+        {"type": "UnicodeTranslateError", "args": ["x", 2**62, 2**62 + 1, "r"]},
+        {"type": "SyntaxError", "args": ["m", ["f", 1, 1, 5]]},
+        {"type": "ExceptionGroup", "args": ["m", [1]]},
+        {"type": "OSError", "args": [2**70, "m"]},
+        {"type": "FrameTooLarge", "args": [[1], {}, None, 3]},
+        {"type": "ImportError", "args": [{"deep": [[[]]]}]},
+        {"type": ["ValueError"], "message": {"no": "text"}},
+    ],
+    ids=lambda described: str(described["type"]),
+)
+def test_arguments_that_a_peer_made_up_harm_nobody_who_prints_the_error(described):
+    arrived = remote_exception({"status": "uncaught-error", "exception": described}, "a:1", "op")
+    assert "".join(traceback.format_exception(arrived))
+    assert repr(arrived)
+
+
+def test_a_unicode_error_that_makes_sense_arrives_as_itself():
+    arrived = across(UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid start byte"))
+    assert type(arrived) is UnicodeDecodeError
+    assert (arrived.object, arrived.start, arrived.end) == (b"a\xff", 1, 2)
+
+
+def test_a_type_that_only_shares_its_name_with_a_builtin_is_not_taken_for_it():
+    class ConnectionError(Exception):
+        pass
+
+    arrived = across(ConnectionError("of some library"))
+    assert type(arrived) is RemoteError
+    assert arrived.type_name == "ConnectionError"
+
+
+def test_an_exception_that_cannot_be_described_is_described_poorly():
+    @dataclasses.dataclass(init=False)
+    class Odd(Exception):
+        args: int
+
+    class Odder(Exception):
+        @property
+        def args(self):
+            raise RuntimeError
+
+    assert "Odd" in str(across(Odd()))
+    assert "Odder" in str(across(Odder("x")))
+
+
+def test_what_a_peer_says_reaches_no_terminal_unescaped():
+    reply = {"status": "uncaught-error", "exception": {"type": "ValueError"}, "traceback": "red \x1b[31m"}
+    (note,) = remote_exception(reply, "a:1", "op").__notes__
+    assert "\x1b" not in note
+    assert "red \\x1b[31m" in note
