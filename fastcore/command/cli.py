@@ -26,6 +26,7 @@ from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import closes, connection_of
 from fastcore.command import demo, ping
 from fastcore.errors import FastcoreError
+from fastcore.logs import escaped
 from fastcore.remote_errors import remote_exception
 from fastcore.server.server import Server
 from fastcore.transport.connecting import connect
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _in_one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = escaped(" ".join(str(error).split()))
     return text if isinstance(error, CommandError | FastcoreError) else f"{type(error).__name__}: {text}"
 
 
@@ -288,8 +289,9 @@ async def _call(arguments: argparse.Namespace) -> None:
 
 
 def _show(answer: object, as_json: bool) -> None:
+    text = json.dumps(answer, default=_for_json) if as_json else escaped(str(answer))
     # At once, where somebody else reads the output too: the next answer may take its time.
-    print(json.dumps(answer, default=_for_json) if as_json else answer, flush=True)
+    print(text, flush=True)
 
 
 def _for_json(value: object) -> str:

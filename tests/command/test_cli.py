@@ -34,6 +34,12 @@ async def never(stream):
     pathlib.Path(__file__).with_name("called").touch()
     await asyncio.Event().wait()
 
+def clear_screen(stream, fail=False):
+    text = "\\x1b[2J\\x07wiped"
+    if fail:
+        raise KeyError(text)
+    return text
+
 def binary(stream):
     return [b"raw", {"key": b"\\xff"}]
 
@@ -58,7 +64,7 @@ def endless(stream):
 
 handlers = {
     "echo": echo, "fail": fail, "never": never, "binary": binary,
-    "rows": rows, "drip": drip, "endless": endless,
+    "clear_screen": clear_screen, "rows": rows, "drip": drip, "endless": endless,
 }
 
 class Counter(Server):
@@ -282,6 +288,12 @@ def test_call_ends_quietly_when_nobody_reads_its_output_any_more(folder: Path):
             assert call.wait(DEADLINE) == 1
             assert call.stderr is not None
             assert call.stderr.read() == ""
+
+
+def test_what_a_server_says_gives_no_orders_to_the_terminal(folder: Path):
+    with serving(folder) as address:
+        assert outcome("call", address, "clear_screen").output == r"\x1b[2J\x07wiped"
+        assert "\x1b" not in outcome("call", address, "clear_screen", "fail=true").errors
 
 
 def test_call_without_a_reply_ends_at_once(folder: Path):

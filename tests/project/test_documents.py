@@ -130,7 +130,7 @@ def test_the_table_of_header_keys_is_whole():
 
 #: Defaults in a document that aren't written as Python has them.
 IN_WORDS = {
-    "half of the machine's memory": MAX_BUFFER_SIZE,
+    "half of the memory that there is": MAX_BUFFER_SIZE,
     "as `max_buffer_size`": None,
     "yes": True,
 }
