@@ -68,9 +68,26 @@ def test_all_that_the_page_of_calls_shows_is_run():
 @pytest.mark.parametrize("page", PAGES)
 def test_the_doctests_of_a_page(page: str):
     """What a page shows is one session, from its beginning to its end."""
-    shown = "\n".join(code for language, code in blocks(DOCS / page) if language == "python" and ">>> " in code)
+    shown = "\n".join(
+        code for language, code in blocks(DOCS / page) if language == "python" and ">>> " in code
+    )
     session = doctest.DocTestParser().get_doctest(shown, {}, page, str(DOCS / page), 0)
     assert doctest.DocTestRunner().run(session).failed == 0
+
+
+NAMED = re.compile(r"`((?:fastcore|tests|docs|examples|bench)/[\w./]+|test_\w+\.py|[A-Z]+\.md)`")
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/wire.md"]
+)
+def test_the_files_that_a_document_names_are_there(document: str):
+    named = set(NAMED.findall((ROOT / document).read_text()))
+    links = set(re.findall(r"\]\(((?!http)[\w./]+)\)", (ROOT / document).read_text()))
+    places = [ROOT, ROOT / "tests" / "transport", (ROOT / document).parent]
+    pages = {page.removesuffix(".md") for page in PAGES}
+    missing = {name for name in named | links - pages if not any((place / name).exists() for place in places)}
+    assert not missing
 
 
 # ---- the wire
