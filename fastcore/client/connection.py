@@ -99,7 +99,7 @@ class ClientConnection(Owner):
         Parameters
         ----------
         call : RemoteCall
-            One that was begun. Somebody may wait for its answers already.
+            One that has begun, but for its op and where it is. It may be iterated over already.
         op : object
             What is called.
         message : dict

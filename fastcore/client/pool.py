@@ -231,7 +231,6 @@ class ConnectionPool:
             and op != "close"
         ):
             call = RemoteCall(loop=connection.channel.loop)
-            # All of `begin` that `start` doesn't do, without a call.
             call.parts = None
             connection.start(call, op, message)
         else:
