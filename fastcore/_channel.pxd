@@ -77,6 +77,17 @@ cdef class Channel:
     cdef CallHeader call_header
     # And about how many bytes its payload had.
     cdef readonly Py_ssize_t last_size
+    # Whether the peer has closed its side, and is still answered.
+    cdef bint is_at_end
+    # How the connection began.
+    cdef char first[8]
+    cdef int first_size
+    # Whether the peer has sent a message that could be read.
+    cdef bint is_understood
+    # Whether the message put last consists of pieces.
+    cdef bint has_large
+    # Whether `look_again` will be called.
+    cdef bint looks_again
     # Whether a message is being taken, in which anything may run and come back here.
     cdef bint is_taking
     # Whether that is a message whose turn hasn't come yet.
@@ -104,6 +115,8 @@ cdef class Channel:
     cpdef bint is_watched(self)
     cdef int watch(self) except -1
     cdef int look_later(self) except -1
+    cdef int end_of_input(self) except -1
+    cdef int keep_first(self, Py_ssize_t size) except -1
     cdef int deliver(self) except -1
     cdef object take(self)
     cdef object take_next(self)

@@ -21,10 +21,12 @@ reads), owned, lent, and listening (its owner is given the messages as they come
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject, PyObject_Call
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.time cimport monotonic
+from libc.string cimport memcpy
 
 import asyncio
 import sys
@@ -40,7 +42,7 @@ from fastcore._wire cimport CallHeader, call_fields, call_header, decode, encode
 from fastcore._futures import given_up, is_busy, set_result_now, unobserved
 from fastcore._values import PayloadSink
 from fastcore._wire import bad_payload, read_header
-from fastcore.engine_errors import BadMessage
+from fastcore.engine_errors import BadFrame, BadMessage, FrameTooLarge, TooDeep
 from fastcore.errors import ConnectionLost
 from fastcore.limits import MAX_DEPTH
 
@@ -64,6 +66,9 @@ cdef enum:
 
 # Seconds that are longer than most turns of a loop.
 cdef double A_TURN = 0.001
+
+# Seconds after which a read that was given up is looked after again.
+cdef double LOOK_AGAIN = 0.02
 
 # What `take` gives while no message is complete; None is a message.
 cdef object NOTHING = object()
@@ -164,6 +169,10 @@ class Owner:
         """Decide what becomes of a peer that takes longer than it may."""
         raise NotImplementedError
 
+    def owes(self):
+        """Tell whether a peer that has closed its side still has to be answered."""
+        raise NotImplementedError
+
     def is_idle(self):
         """Tell whether nobody here works for the peer, so that silence is idleness."""
         raise NotImplementedError
@@ -231,6 +240,16 @@ cdef class Channel:
     def failure(self):
         """The error after which no further message can be read, if there was one."""
         return self.buffer.failure
+
+    @property
+    def is_hopeless(self):
+        """Whether no message can be had any more, after one that was none.
+
+        A peer whose very first message is none speaks another protocol. To go on at the next
+        sentinel would let a web page call handlers: it can make a browser send any bytes,
+        but has no say in the first ones.
+        """
+        return self.buffer.failure is not None or not self.is_understood
 
     @property
     def unread(self):
@@ -466,8 +485,10 @@ cdef class Channel:
             return False
         if size <= 0:
             if size == 0:
-                self.close()
+                self.end_of_input()
             return False
+        if self.buffer.received == size:
+            self.keep_first(size)
         if self.is_listening:
             if not self.looks_later:
                 self.deliver()
@@ -484,6 +505,28 @@ cdef class Channel:
             self.is_paused = True
             self.transport.pause()
         return True
+
+    cdef int end_of_input(self) except -1:
+        """The peer has closed its side; it may still wait for answers."""
+        if self.owner is not None and self.owner.owes():
+            self.is_at_end = True
+            self.transport.pause()
+        else:
+            self.close()
+        return 0
+
+    cdef int keep_first(self, Py_ssize_t size) except -1:
+        """Remember how the connection begins, to tell who it is if that makes no sense."""
+        cdef Py_ssize_t held = len(self.buffer)
+        self.first_size = <int> min(size, held, <Py_ssize_t> sizeof(self.first))
+        if self.first_size:
+            memcpy(self.first, self.buffer.block.data + self.buffer.head, self.first_size)
+        return 0
+
+    @property
+    def first_bytes(self):
+        """The first bytes that came, up to 8 of them."""
+        return PyBytes_FromStringAndSize(self.first, self.first_size)
 
     def writable(self):
         """Send what waits, as far as the socket takes it."""
@@ -714,6 +757,11 @@ cdef class Channel:
         self.is_taking = True
         try:
             return self.take_next()
+        except (TooDeep, FrameTooLarge) as error:
+            # It was a message, and only too much of one; a header of gigabytes is none.
+            if not isinstance(error, FrameTooLarge) or error.what != "header":
+                self.is_understood = True
+            raise
         finally:
             self.is_taking = False
 
@@ -725,6 +773,7 @@ cdef class Channel:
                 return NOTHING
             self.last_size = size_of_payload(parts)
             message = self.message_of(parts)
+            self.is_understood = True
             if len(self.buffer):
                 self.decode_ahead()
             return message
@@ -783,6 +832,8 @@ cdef class Channel:
             if not len(self.buffer) and self.is_watched():
                 self.watchdog.doze()
             return parts
+        if self.is_at_end:
+            self.close()
         if self.state == LOST:
             raise self.lost_error(", in the middle of a message" if self.buffer.pending else "")
         if self.is_paused:
@@ -872,10 +923,25 @@ cdef class Channel:
         return 0
 
     cdef bint is_waited_for(self) except -1:
-        """Whether a read waits that hasn't been given up."""
-        if self.waiting is not None and given_up(self.waiting):
+        """Whether a read waits that hasn't been given up.
+
+        One that was given up without being cancelled may be waited for again, by whoever
+        still has its Future. That wakes nobody here, so it is looked after now and then.
+        """
+        if self.waiting is None or not given_up(self.waiting):
+            return self.waiting is not None
+        if self.waiting.done() or Py_REFCNT(<PyObject *> self.waiting) == 1:
             self.waiting = None
-        return self.waiting is not None
+        elif not self.looks_again and not self.loop.is_closed():
+            self.looks_again = True
+            self.loop.call_later(LOOK_AGAIN, self.look_again)
+        return False
+
+    def look_again(self):
+        """See whether a read that was given up is waited for again."""
+        self.looks_again = False
+        if not self.is_listening:
+            self.look()
 
     cdef object new_future(self):
         return PyObject_Call(Future, (), self.future_options)
@@ -888,7 +954,7 @@ cdef class Channel:
     cdef int fail(self, object future, object error) except -1:
         future.set_exception(error)
         unobserved(future)
-        if self.buffer.failure is not None:
+        if isinstance(error, (BadFrame, BadMessage)) and self.is_hopeless:
             self.close(error)
         return 0
 
@@ -942,9 +1008,14 @@ cdef class Channel:
 
         The first one of a turn leaves at once; what follows in the same turn leaves
         together at its end. True as long as the socket takes more.
+
+        Who gets no Future can't tell when the memory of large values may be changed again:
+        what the socket doesn't take now is copied, unless it can't change.
         """
         self.check_here()
         self.put(message, fields if fields is not None else self.usual_fields)
+        if self.has_large and self.outbox.unsent:
+            self.outbox.own_all()
         return not self.is_full
 
     cdef int put(self, object message, bytes fields) except -1:
@@ -957,6 +1028,7 @@ cdef class Channel:
         if self.state >= LEAVING:
             return 0
         self.messages_out += 1
+        self.has_large = type(frame) is list
         if self.outbox.unsent or self.outbox.is_sending or self.socket is None or self.has_sent_in_turn():
             self.outbox.put(frame)
             if not self.turn_ends or self.outbox.unsent >= ENOUGH_TO_SEND:

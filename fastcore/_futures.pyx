@@ -8,7 +8,8 @@ def set_result_now(future, result):
     until then has lost the result. Only for the loop's callbacks: there, no task is
     running that could be interrupted.
     """
-    callbacks = future._callbacks or ()
+    # A copy: the Future in Python gives the list that it takes them from.
+    callbacks = list(future._callbacks or ())
     for callback, _ in callbacks:
         future.remove_done_callback(callback)
     future.set_result(result)
@@ -38,10 +39,11 @@ def given_up(future):
     """
     if future.done():
         return True
-    for callback, _ in future._callbacks or ():
-        if getattr(callback, "__qualname__", "") == "with_timeout.<locals>.error_callback":
-            return True
-    return False
+    callbacks = future._callbacks
+    # Whoever waits for it again has come after that.
+    return bool(callbacks) and (
+        getattr(callbacks[len(callbacks) - 1][0], "__qualname__", "") == "with_timeout.<locals>.error_callback"
+    )
 
 
 def unobserved(future):

@@ -13,6 +13,7 @@ cdef class Outbox:
 
     cpdef int put(self, object frame) except -1
     cdef int send_now(self, object frame, Socket socket) except -1
+    cdef int own_all(self) except -1
     cpdef int clear(self) except -1
     cpdef int flush(self, Socket socket) except -1
     cdef int glue(self, list pieces) except -1

@@ -68,6 +68,19 @@ cdef class Outbox:
             self.advance(pieces, sent)
         return 0
 
+    cdef int own_all(self) except -1:
+        """Copy what waits of memory that its owner may change before it has left."""
+        cdef list pieces = self.pieces
+        cdef Py_ssize_t at
+        for at in range(PyList_GET_SIZE(pieces)):
+            piece = pieces[at]
+            if type(piece) is not bytes and type(piece.obj) is not bytes:
+                copy = bytes(piece)
+                if self.pieces is not pieces:
+                    return 0
+                pieces[at] = copy
+        return 0
+
     cpdef int clear(self) except -1:
         """Give up what hasn't been sent."""
         self.unsent = 0

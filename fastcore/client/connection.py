@@ -212,7 +212,7 @@ class ClientConnection(Owner):
     def on_error(self, error: Exception, header: CallHeader | None) -> bool:
         """End the call whose answer can't be read; all of them, where there will be none."""
         call = None
-        if isinstance(error, ConnectionLost) or self.channel.failure is not None:
+        if isinstance(error, ConnectionLost) or self.channel.is_hopeless:
             self._fail_all(error)
             return False
         if header is not None and header.call is not None:
@@ -251,6 +251,10 @@ class ClientConnection(Owner):
     def over_limit(self, error: Exception) -> None:
         """Close: nothing is owed to a server that takes too long."""
         self.channel.close(error)
+
+    def owes(self) -> bool:
+        """Tell that nothing is owed to a server that has closed its side."""
+        return False
 
     def is_idle(self) -> bool:
         """Tell whether no call is open."""

@@ -31,7 +31,7 @@ from fastcore.remote_errors import error_reply
 from fastcore.server.figures import OpStats
 from fastcore.server.service import Handler, Service
 from fastcore.server.slow_steps import Timed
-from fastcore.transport.tls import starts_like_tls
+from fastcore.server.strangers import other_protocol
 
 __all__ = ["Connection"]
 
@@ -460,14 +460,14 @@ class Connection(Owner):
         """Reply that no handler is called; False if there can be no further message."""
         peer = self.channel.peer
         self.service.figures.errors[type(error).__name__] += 1
-        if isinstance(error, FrameTooLarge) and error.what == "header" and starts_like_tls(error.size):
-            logger.warning("%s speaks TLS, this port doesn't", peer)
+        if self.channel.is_hopeless and (protocol := other_protocol(self.channel.first_bytes)):
+            logger.warning("%s speaks %s, this port doesn't", peer, protocol)
         elif isinstance(error, FrameTooLarge | TooDeep):
             logger.warning("refused a message from %s: %s", peer, error)
         else:
             logger.info("refused a message from %s: %s", peer, error)
         answer = error_reply(error, "message")
-        if self.channel.failure is not None:
+        if self.channel.is_hopeless:
             self.channel.farewell(answer)
             self._ended()
             return False
@@ -536,6 +536,14 @@ class Connection(Owner):
         else:
             channel.farewell(error_reply(error, "message"))
         self._ended()
+
+    def owes(self) -> bool:
+        """Tell whether requests without a number are still to be answered.
+
+        Who numbers them never closes one side alone: such a client has gone.
+        """
+        in_order = self._in_order is not None or self.channel.is_full
+        return in_order or any(header is None for _, header in self._held)
 
     def is_idle(self) -> bool:
         """Tell whether no handler runs, or one that waits for the peer."""

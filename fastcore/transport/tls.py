@@ -10,7 +10,7 @@ from typing import Final
 from fastcore._wire import encode
 from fastcore.remote_errors import error_reply
 
-__all__ = ["answer_plainly", "explain", "starts_like_tls"]
+__all__ = ["answer_plainly", "explain"]
 
 _NO_TLS: Final = "the peer doesn't speak TLS here"
 _NO_CERTIFICATE: Final = (
@@ -76,17 +76,3 @@ def answer_plainly(sock: ssl.SSLSocket, error: BaseException | None) -> None:
         assert isinstance(frame, bytes)
         with suppress(OSError):
             socket.socket.send(sock, frame)
-
-
-def starts_like_tls(header_length: int) -> bool:
-    """Whether what should be the length of a header is the beginning of a TLS record.
-
-    Examples
-    --------
-    >>> starts_like_tls(int.from_bytes(bytes([0x16, 0x03, 0x01, 0x02]), 'little'))
-    True
-    >>> starts_like_tls(20)
-    False
-    """
-    kind, version, *_ = header_length.to_bytes(8, "little")
-    return kind in (0x15, 0x16) and version == 0x03

@@ -124,3 +124,16 @@ async def test_a_cancelled_future_is_left_as_it_is():
     future = asyncio.get_running_loop().create_future()
     future.cancel()
     assert unobserved(future).cancelled()
+
+
+async def test_a_future_in_python_whose_list_of_callbacks_is_the_live_one_is_resumed_too():
+    # What nest_asyncio puts in the place of the compiled ones.
+    future = asyncio.futures._PyFuture(loop=asyncio.get_running_loop())
+    waiters = [asyncio.ensure_future(wait_for_it(future)) for _ in range(3)]
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(set_result_now, future, 7)
+    assert await asyncio.gather(*waiters) == [7, 7, 7]
+
+
+async def wait_for_it(future):
+    return await future

@@ -126,3 +126,16 @@ async def test_a_server_subclass_learns_of_the_end_by_the_close_callback():
     async with server, stranger_at(server) as stranger:
         stranger.leave()
         await gone.wait()
+
+
+async def test_who_closes_only_its_own_side_gets_the_answers_it_asked_for():
+    async def later(stream, number):
+        await asyncio.sleep(0.01)
+        return number
+
+    async with served({"later": later}) as server, stranger_at(server) as stranger:
+        stranger.say(*(frame({"op": "later", "number": number}) for number in range(5)))
+        stranger.writer.write_eof()
+        assert [await stranger.hears() for _ in range(5)] == [*range(5)]
+        assert await stranger.hears_the_end() == b""
+        await until(lambda: server.stats()["connections"]["open"] == 0)

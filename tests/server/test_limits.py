@@ -56,6 +56,7 @@ async def test_a_claimed_length_over_the_limit_is_refused_before_a_byte_of_it_ha
 
 async def test_a_header_over_its_limit_is_refused():
     async with served(max_header_size=100) as server, stranger_at(server) as stranger:
+        assert await stranger.is_served()
         stranger.say(raw_frame(b"\xc0", msgpack.packb({"padding": "x" * 200})))
         assert "max_header_size=" in await stranger.hears_error()
         assert await stranger.is_served()

@@ -55,10 +55,53 @@ NO_MESSAGES = {
 @pytest.mark.parametrize("data", NO_MESSAGES.values(), ids=NO_MESSAGES.keys())
 async def test_bytes_that_are_no_message_get_an_error_and_cost_only_that_message(data):
     async with served() as server, stranger_at(server) as stranger:
+        assert await stranger.is_served()
         stranger.say(data)
         error = await stranger.hears_error()
         assert error.startswith(("BadMessage: ", "BadFrame: ", "FrameTooLarge: "))
         assert await stranger.is_served()
+
+
+# -- Other protocols end at the door.
+
+
+@pytest.mark.parametrize("data", NO_MESSAGES.values(), ids=NO_MESSAGES.keys())
+async def test_a_peer_whose_first_message_is_none_gets_the_error_and_nothing_after_it(data):
+    called = []
+    async with (
+        served({"call": lambda stream: called.append(1)}) as server,
+        stranger_at(server) as stranger,
+    ):
+        stranger.say(data, frame({"op": "call"}), frame({"op": "call"}))
+        said = await stranger.hears_the_end()
+    if b"FrameTooLarge" not in said or b"header of" in said:
+        assert said.count(SENTINEL) == 1
+        assert b"uncaught-error" in said
+        assert not called
+
+
+@pytest.mark.parametrize(
+    ("first", "protocol"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200\r\n\r\n", "HTTP"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "TLS"),
+        (b"*1\r\n$4\r\nPING\r\n", "Redis"),
+        (b"EHLO example.org\r\n", "SMTP"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH"),
+    ],
+)
+async def test_no_handler_runs_for_another_protocol_whatever_stands_in_its_body(first, protocol, caplog):
+    called = []
+    async with (
+        served({"call": lambda stream: called.append(1)}) as server,
+        stranger_at(server) as stranger,
+    ):
+        stranger.say(first, SENTINEL, frame({"op": "call"}), SENTINEL, frame({"op": "call"}))
+        await stranger.hears_the_end()
+    assert not called
+    [line] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"speaks {protocol}, this port doesn't" in line
+    assert len(line) < 200
 
 
 # -- Messages that are no request.

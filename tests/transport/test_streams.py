@@ -13,6 +13,7 @@ from tornado.tcpclient import TCPClient
 
 from fastcore import ConnectionLost, connect, read, send_recv, write
 from fastcore.transport.tornado import channel_of
+from helpers.support import until
 from helpers.surface import serving
 from helpers.wire import frame
 
@@ -203,3 +204,20 @@ async def test_write_to_a_closed_stream_is_a_failed_future():
         future = write(stream, {"op": "ping"})
         with pytest.raises(IOError, match="closed"):
             await future
+
+
+async def test_a_read_that_with_timeout_gave_up_on_may_be_waited_for_again():
+    with serving() as server:
+        stream = await connect("127.0.0.1", server.port)
+        reading = read(stream)
+        with pytest.raises(gen.TimeoutError):
+            await gen.with_timeout(timedelta(seconds=0.01), reading)
+        await write(stream, {"op": "echo", "x": 1})
+        assert await reading == 1
+        reading = read(stream)
+        with pytest.raises(gen.TimeoutError):
+            await gen.with_timeout(timedelta(seconds=0.01), reading)
+        await write(stream, {"op": "echo", "x": 2})
+        await until(lambda: channel_of(stream).unread > 0)
+        assert await reading == 2
+        stream.close()
