@@ -16,6 +16,8 @@ import pytest
 
 import fastcore
 from fastcore import MAX_BUFFER_SIZE, ConnectionPool, Limits, Server, rpc
+from fastcore.client import calls, connections
+from fastcore.server import connection
 from helpers.support import Program
 from helpers.wire import SENTINEL, Stranger, frame, served, stranger_at
 
@@ -196,6 +198,32 @@ def test_the_keywords_of_the_page_on_calls_have_the_defaults_of_the_code(caller:
     for address in ("arg", "stream", "ip", "port", "addr"):
         of_caller.pop(address, None)
     assert told_defaults("calls.md", "Keywords of a caller") == of_caller
+
+
+def words(page: str) -> str:
+    """A page in one line, however it is broken."""
+    return " ".join((DOCS / page).read_text().split())
+
+
+def test_the_numbers_on_the_page_of_calls_are_those_of_the_code():
+    told = words("calls.md")
+    assert f"the caller lets {calls.FIRST_WINDOW} answers be on their way" in told
+    assert f"some {calls._BYTES_IN_WINDOW // 1024} KiB together" in told
+    assert f"from {calls._SMALLEST_WINDOW} to {calls._LARGEST_WINDOW:,}" in told
+    assert f"Every {connections._A_MOMENT * 1000:g} ms" in told
+    assert f"After {connection._PARTS_PER_TURN} of them" in told
+    assert connection._BYTES_OF_ONE == 1024**2
+    assert "counts once more for each MiB" in told
+
+
+def test_the_page_on_operations_tells_of_each_figure():
+    figures = Server({}).stats()
+    table = (DOCS / "operations.md").read_text().partition("\n## Figures\n")[2].partition("\n## ")[0]
+    for name, value in figures.items():
+        inner = sorted(value) if isinstance(value, dict) else []
+        assert f"`{name}`" in table or f"`{name}." in table or name == "errors"
+        for part in inner:
+            assert f"`{name}.{part}`" in table or f"`.{part}`" in table
 
 
 # ---- doctests of the code
