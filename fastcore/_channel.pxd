@@ -110,7 +110,7 @@ cdef class Channel:
     cdef bint looks_later
 
     cpdef bint is_here(self)
-    cdef int check_here(self) except -1
+    cpdef int check_here(self) except -1
     cdef int check_loop(self) except -1
     cpdef bint is_watched(self)
     cdef int watch(self) except -1

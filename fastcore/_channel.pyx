@@ -329,7 +329,7 @@ cdef class Channel:
             return False
         return not self.loop.is_closed()
 
-    cdef int check_here(self) except -1:
+    cpdef int check_here(self) except -1:
         """Raise if this isn't the process, the loop or the thread that it belongs to.
 
         Costs no system call. A loop that isn't running yet may be used; it goes on later.
@@ -351,6 +351,11 @@ cdef class Channel:
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
+            if self.loop.is_closed():
+                raise RuntimeError(
+                    f"the connection to {self.peer} belongs to an event loop that has ended; "
+                    "connect anew in the next"
+                ) from None
             if not self.loop.is_running():
                 # Tornado's programs make streams before they start the loop.
                 return 0

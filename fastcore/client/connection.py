@@ -244,8 +244,9 @@ class ClientConnection(Owner):
         """Leave the keeper; the calls hear of it when what had arrived has been read."""
         if self.keeper is not None:
             self.keeper.lost(self)
-        if not self.channel.is_lost:
-            # It was borrowed from a server's connection, and that wants it back.
+        if self.calls and not self.channel.is_lost:
+            # It was borrowed from a server's connection, and that wants it back. It would take the
+            # answers that are still to come for requests, so it ends with them.
             self._fail_all(ConnectionLost(f"the handler that lent the stream to {self.channel.peer} is over"))
 
     def over_limit(self, error: Exception) -> None:

@@ -325,8 +325,8 @@ class Connections:
             self._not_connected(server, error, started)
             return
         except BaseException:
+            # The loop ends, or the pool. A connection for the next who waits would outlive it.
             server.connecting -= 1
-            self._serve_all()
             raise
         server.connecting -= 1
         self._scarce = False

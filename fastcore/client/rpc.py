@@ -200,6 +200,8 @@ def send_recv(
     message = {**msg, "reply": reply}
     if stream is not None:
         channel = channel_of(stream)
+        # Elsewhere its Future would be of no use.
+        channel.check_here()
         call = RemoteCall(loop=channel.loop)
         call.begin(message.get("op"), None)
         try:

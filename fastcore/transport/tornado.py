@@ -130,15 +130,16 @@ class StreamTransport(Transport):
         channel = self.channel
         if stream.closed():
             channel.ended("", stream.error)
-        elif stream._connecting and stream._connect_future is not None:
-            stream._connect_future.add_done_callback(self._connected)
         elif isinstance(stream, SSLIOStream) and stream._ssl_accepting:
+            # Asked first: one that still connects has all of its handshake before it.
             handshake = stream._ssl_connect_future or stream.wait_for_handshake()
             handshake.add_done_callback(self._connected)
             if channel.limits.handshake_timeout is not None:
                 self._handshake_timer = channel.loop.call_later(
                     channel.limits.handshake_timeout, self._no_handshake
                 )
+        elif stream._connect_future is not None:
+            stream._connect_future.add_done_callback(self._connected)
         else:
             self._take_over()
 
@@ -161,13 +162,14 @@ class StreamTransport(Transport):
             channel.buffer.feed(bytes(stream._read_buffer))
             stream._read_buffer.clear()
             stream._read_buffer_size = 0
-        if stream._state is not None:
-            stream.io_loop.remove_handler(stream.fileno())
-            stream._state = None
+        stream.io_loop.remove_handler(stream.fileno())
         # From here on the socket is registered by this transport, and not by the stream.
         stream._add_io_state = self._stream_wants  # type: ignore[method-assign]
         self._fd = stream.socket.fileno()
         self._selector.add_reader(self._fd, self._on_readable)
+        if stream.writing():
+            # Bytes that somebody has written to it before.
+            self.want_write()
         if self._handshake_timer is not None:
             self._handshake_timer.cancel()
         channel.opened(_socket_of(stream), _peer_name(stream))

@@ -3,11 +3,33 @@
 import asyncio
 import contextvars
 import datetime
+import platform
 
 import pytest
 from tornado import gen
 
 from fastcore._futures import given_up, is_busy, set_result_now, unobserved
+
+
+def test_this_python_has_the_private_names_that_futures_and_loops_are_asked_for():
+    """The one test to look at when a new Python takes them away: it says which, and where they are used."""
+    loop = asyncio.SelectorEventLoop()
+    try:
+        python = f"{platform.python_implementation()} {platform.python_version()}"
+        for future in (asyncio.Future(loop=loop), asyncio.futures._PyFuture(loop=loop)):
+            kind = type(future).__module__
+            where = f"is not what it was in {kind} of {python}: see fastcore/_futures.pyx"
+            assert not future._callbacks, f"Future._callbacks of one for which nobody waits {where}"
+            for callback in (print, repr):
+                future.add_done_callback(callback)
+            pairs = [(callback, type(context)) for callback, context in future._callbacks]
+            assert pairs == [(print, contextvars.Context), (repr, contextvars.Context)], (
+                f"Future._callbacks {where}"
+            )
+        loop.call_soon(print)
+        assert len(loop._ready) == 1, f"the _ready of a loop is not what it was in {python}: see is_busy"
+    finally:
+        loop.close()
 
 
 async def resumed_in(callback_of):

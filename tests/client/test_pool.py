@@ -1,7 +1,9 @@
 """``ConnectionPool``: connections to many servers, counted, never more than allowed."""
 
 import asyncio
+import gc
 import random
+import socket
 
 import pytest
 from tornado.iostream import StreamClosedError
@@ -90,3 +92,18 @@ async def test_calls_that_wait_for_a_connection_end_when_the_pool_is_closed():
         pool.close()
         ends = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(end, ConnectionLost | RPCClosed) for end in ends)
+
+
+def test_a_call_that_still_waits_for_its_connection_when_its_loop_ends_leaves_nothing_behind():
+    async def main():
+        pool = ConnectionPool(limit=1)
+        # Nobody listens there, and to connect is tried again.
+        pool(ip="127.0.0.1", port=deaf.getsockname()[1]).add(x=1, y=2)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        for _ in range(3):
+            asyncio.run(main())
+            gc.collect()
