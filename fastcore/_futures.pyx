@@ -40,10 +40,11 @@ def given_up(future):
     if future.done():
         return True
     callbacks = future._callbacks
+    if not callbacks:
+        return False
     # Whoever waits for it again has come after that.
-    return bool(callbacks) and (
-        getattr(callbacks[len(callbacks) - 1][0], "__qualname__", "") == "with_timeout.<locals>.error_callback"
-    )
+    last = callbacks[len(callbacks) - 1][0]
+    return getattr(last, "__qualname__", "") == "with_timeout.<locals>.error_callback"
 
 
 def unobserved(future):
