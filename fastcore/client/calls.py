@@ -186,11 +186,14 @@ class RemoteCall(asyncio.Future[Any]):
         if last is not None:
             # A server that knows no parts gives a list of them.
             if not isinstance(last, list):
-                self.fail(TypeError(f"{self.op!r} gave one answer and no stream of them: await it"))
+                self.fail(self._no_stream())
                 return
             parts.values.extend(last)
         self.set_result(None)
         parts.wake()
+
+    def _no_stream(self) -> TypeError:
+        return TypeError(f"{self.op!r} gave one answer and no stream of them: await it")
 
     def __aiter__(self) -> _Iterator:
         """Iterate over the answers as they come."""
@@ -202,7 +205,9 @@ class RemoteCall(asyncio.Future[Any]):
         if self.done() and not self.cancelled() and self.exception() is None and not self.parts.values:
             # It was over before anybody asked for one by one.
             result = self.result()
-            self.parts.values.extend(result if isinstance(result, list) else [result])
+            if result is not None and not isinstance(result, list):
+                raise self._no_stream()
+            self.parts.values.extend(result or ())
         return _Iterator(self, self.parts)
 
     # ---- given up

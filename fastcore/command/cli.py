@@ -23,12 +23,15 @@ from typing import Any, NoReturn
 from fastcore import __version__
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address
 from fastcore.classic import install_as_distributed_core
+from fastcore.client.calls import RemoteCall
+from fastcore.client.connection import closes, connection_of
 from fastcore.command import demo, ping
 from fastcore.errors import FastcoreError
-from fastcore.remote_errors import is_error_reply, remote_exception
+from fastcore.logs import escaped
+from fastcore.remote_errors import remote_exception
 from fastcore.server.server import Server
 from fastcore.transport.connecting import connect
-from fastcore.transport.streams import read, write
+from fastcore.transport.tornado import channel_of
 
 __all__ = ["main"]
 
@@ -72,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads the output has enough, as `head` does. What is left of it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         if arguments.verbose:
             traceback.print_exc()
@@ -81,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _in_one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = escaped(" ".join(str(error).split()))
     return text if isinstance(error, CommandError | FastcoreError) else f"{type(error).__name__}: {text}"
 
 
@@ -123,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_keyword,
         help="value: JSON if it parses, else a string",
     )
-    command.add_argument("--json", action="store_true", help="print the answer as JSON, bytes as text")
+    command.add_argument("--json", action="store_true", help="print each answer as JSON, bytes as text")
     command.set_defaults(run=lambda arguments: asyncio.run(_call(arguments)))
 
     command = commands.add_parser("ping", help="time round trips to a server")
@@ -230,31 +237,66 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
+class _ShownCall(RemoteCall):
+    """The call of `fastcore call`: it tells when its answers turn out to be many."""
+
+    __slots__ = ("has_parts",)
+    has_parts: asyncio.Future[None]
+
+    def add_part(self, value: Any) -> None:
+        super().add_part(value)
+        if not self.has_parts.done():
+            self.has_parts.set_result(None)
+
+    def answer_error(self, reply: Any, peer: str) -> None:
+        error = remote_exception(reply, peer, self.op)
+        told = CommandError(f"{self.op!r} at {peer} raised {_in_one_line(error)}")
+        told.__cause__ = error
+        self.fail(told)
+
+
 async def _call(arguments: argparse.Namespace) -> None:
-    # By hand rather than by rpc: any key may be asked for, also one that rpc has a meaning for.
+    # Not by rpc: any key may be asked for, also one that rpc has a meaning for.
     message = {**dict(arguments.keywords), "op": arguments.op}
     host, port = arguments.address
-    peer = format_address(arguments.address)
+    late = f"to {arguments.op!r} from {format_address(arguments.address)} within {arguments.timeout:g} s"
     stream = await connect(host, port, arguments.timeout)
     try:
-        async with asyncio.timeout(arguments.timeout):
-            await write(stream, message)
-            if not message.get("reply", True):
+        connection = connection_of(channel_of(stream))
+        call = _ShownCall(loop=asyncio.get_running_loop())
+        call.begin(arguments.op, None)
+        call.has_parts = call.get_loop().create_future()
+        start = connection.start_last if closes(message) else connection.start
+        start(call, arguments.op, message)
+        # Which of both it is shows with the first answer: a list may be one answer too.
+        done, _ = await asyncio.wait(
+            [call, call.has_parts], timeout=arguments.timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done:
+            raise CommandError(f"no answer {late}")
+        if not call.has_parts.done():
+            answer = await call
+            if message.get("reply", True):
+                _show(answer, arguments.json)
+            return
+        parts = aiter(call)
+        while True:
+            try:
+                async with asyncio.timeout(arguments.timeout):
+                    part = await anext(parts)
+            except StopAsyncIteration:
                 return
-            reply = await read(stream)
-    except TimeoutError:
-        raise CommandError(
-            f"no answer to {arguments.op!r} from {peer} within {arguments.timeout:g} s"
-        ) from None
+            except TimeoutError:
+                raise CommandError(f"no further answer {late}") from None
+            _show(part, arguments.json)
     finally:
         stream.close()
-    if is_error_reply(reply):
-        error = remote_exception(reply, peer, arguments.op)
-        raise CommandError(f"{arguments.op!r} at {peer} raised {_in_one_line(error)}") from error
-    if arguments.json:
-        print(json.dumps(reply, default=_for_json))
-    else:
-        print(reply)
+
+
+def _show(answer: object, as_json: bool) -> None:
+    text = json.dumps(answer, default=_for_json) if as_json else escaped(str(answer))
+    # At once, where somebody else reads the output too: the next answer may take its time.
+    print(text, flush=True)
 
 
 def _for_json(value: object) -> str:

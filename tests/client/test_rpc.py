@@ -200,3 +200,20 @@ async def test_errors_of_a_unix_socket_name_it_too(tmp_path):
     async with server, rpc(f"unix:{path}") as remote:
         with pytest.raises(ConnectionLost, match=f"unix:{path}.*'hang_up'"):
             await remote.hang_up()
+
+
+@pytest.mark.parametrize("is_over", [False, True], ids=["under way", "over"])
+async def test_iterating_over_one_answer_is_refused_whenever_it_comes(is_over):
+    handlers = {"one": lambda stream: 5, "list": lambda stream: [1, 2], "none": lambda stream: None}
+    with serving(Server(handlers)) as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+
+            async def answers(call):
+                if is_over:
+                    await asyncio.wait([call])
+                return [answer async for answer in call]
+
+            assert await answers(remote.list()) == [1, 2]
+            assert await answers(remote.none()) == []
+            with pytest.raises(TypeError, match="one answer"):
+                await answers(remote.one())

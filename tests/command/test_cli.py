@@ -35,10 +35,38 @@ async def never(stream):
     pathlib.Path(__file__).with_name("called").touch()
     await asyncio.Event().wait()
 
+def clear_screen(stream, fail=False):
+    text = "\\x1b[2J\\x07wiped"
+    if fail:
+        raise KeyError(text)
+    return text
+
 def binary(stream):
     return [b"raw", {"key": b"\\xff"}]
 
-handlers = {"echo": echo, "fail": fail, "never": never, "binary": binary}
+def rows(stream, count, then=None):
+    for n in range(count):
+        yield {"row": n}
+    if then == "fail":
+        raise KeyError("no more")
+
+async def drip(stream):
+    import asyncio
+    import pathlib
+    try:
+        yield "first"
+        await asyncio.Event().wait()
+    finally:
+        pathlib.Path(__file__).with_name("over").touch()
+
+def endless(stream):
+    while True:
+        yield "again"
+
+handlers = {
+    "echo": echo, "fail": fail, "never": never, "binary": binary,
+    "clear_screen": clear_screen, "rows": rows, "drip": drip, "endless": endless,
+}
 
 class Counter(Server):
     def __init__(self):
@@ -205,6 +233,68 @@ def test_call_sends_any_keyword_even_those_that_python_callers_use_otherwise(fol
 def test_call_shows_bytes_as_text_in_json(folder: Path):
     with serving(folder) as address:
         assert json.loads(outcome("call", address, "binary", "--json").output) == ["raw", {"key": "\\xff"}]
+
+
+def test_call_prints_each_answer_of_a_generator_on_a_line_of_its_own(folder: Path):
+    with serving(folder) as address:
+        assert outcome("call", address, "rows", "count=3").output == "{'row': 0}\n{'row': 1}\n{'row': 2}"
+        lines = outcome("call", address, "rows", "count=3", "--json").output.splitlines()
+    assert [json.loads(line) for line in lines] == [{"row": 0}, {"row": 1}, {"row": 2}]
+
+
+def test_call_prints_a_list_that_is_one_answer_on_one_line(folder: Path):
+    with serving(folder) as address:
+        assert outcome("call", address, "echo", "a=[1, 2]").output == "{'a': [1, 2]}"
+        assert outcome("call", address, "rows", "count=0").output == "[]"
+        assert outcome("call", address, "binary").output == str([b"raw", {"key": b"\xff"}])
+
+
+def test_call_prints_answers_as_they_come_and_ends_the_handler_when_it_is_ended(folder: Path):
+    with serving(folder) as address:
+        with fastcore("call", address, "drip") as call:
+            assert call.line() == "first"
+            assert not (folder / "over").exists()
+            call.send(signal.SIGINT)
+            assert call.wait() == 130
+            assert call.errors == ""
+        deadline = time.monotonic() + 30
+        while not (folder / "over").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_call_prints_the_answers_before_an_error(folder: Path):
+    with serving(folder) as address:
+        result = outcome("call", address, "rows", "count=1", "then=fail")
+    assert result.output == "{'row': 0}"
+    assert result.code == 1
+    assert len(result.errors.splitlines()) == 1, result.errors
+    assert "KeyError" in result.errors
+
+
+def test_call_tells_that_a_further_answer_takes_too_long(folder: Path):
+    with serving(folder) as address:
+        result = outcome("call", address, "drip", "--timeout", "0.5")
+    assert (result.output, result.code) == ("first", 1)
+    assert "no further answer to 'drip'" in result.errors
+
+
+def test_call_ends_quietly_when_nobody_reads_its_output_any_more(folder: Path):
+    with serving(folder) as address:
+        command = [sys.executable, "-m", "fastcore", "call", address, "endless"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as call:
+            assert call.stdout is not None
+            assert call.stdout.readline() == "again\n"
+            call.stdout.close()
+            assert call.wait(DEADLINE) == 1
+            assert call.stderr is not None
+            assert call.stderr.read() == ""
+
+
+def test_what_a_server_says_gives_no_orders_to_the_terminal(folder: Path):
+    with serving(folder) as address:
+        assert outcome("call", address, "clear_screen").output == r"\x1b[2J\x07wiped"
+        assert "\x1b" not in outcome("call", address, "clear_screen", "fail=true").errors
 
 
 def test_call_without_a_reply_ends_at_once(folder: Path):

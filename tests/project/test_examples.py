@@ -77,3 +77,16 @@ def test_servers_with_state_of_their_own_call_each_other():
         ]
         assert program.wait() == 0, program.errors
         assert program.errors == ""
+
+
+def test_answers_come_one_by_one_until_the_caller_leaves():
+    with Program(str(EXAMPLES / "answers.py")) as program:
+        assert program.rest().splitlines() == [
+            "1000000",
+            "999999",
+            "999998",
+            "the countdown is over",
+            "[0, 1, 4, 9, 16]",
+        ]
+        assert program.wait() == 0, program.errors
+        assert program.errors == ""
