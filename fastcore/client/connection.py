@@ -99,7 +99,7 @@ class ClientConnection(Owner):
         Parameters
         ----------
         call : RemoteCall
-            A new one.
+            One that has begun, but for its op and where it is. It may be iterated over already.
         op : object
             What is called.
         message : dict
@@ -110,7 +110,6 @@ class ClientConnection(Owner):
         call.number = number
         call.op = op
         call.where = self
-        call.parts = None
         if "reply" in message and not message["reply"]:
             self._send_only(call, message)
             return
