@@ -296,10 +296,20 @@ class Connection(Owner):
             self._over(request)
             if request.given_up:
                 self._done(request, None)
-            self.serve()
+            self._make_room(request)
 
     async def _run(self, request: _Request, result: Any) -> None:
-        """Wait for the handler, and reply."""
+        """Wait for the handler, reply, and let others begin."""
+        try:
+            await self._answer(request, result)
+        except BaseException:
+            # The loop or the server is being ended: nobody begins anything now.
+            self._uncount(request)
+            raise
+        # Not before its answer: those without a number are answered in order.
+        self._make_room(request)
+
+    async def _answer(self, request: _Request, result: Any) -> None:
         try:
             try:
                 if inspect.isgenerator(result) or inspect.isasyncgen(result):
@@ -340,10 +350,9 @@ class Connection(Owner):
             self._failed(request, error)
         else:
             self._done(request, result)
-        self.serve()
 
     def _over(self, request: _Request) -> None:
-        """Make room for further requests."""
+        """Count a request as handled; what is left of it is its answer."""
         request.is_over = True
         if request.call is not None:
             self._numbered.pop(request.call, None)
@@ -351,9 +360,16 @@ class Connection(Owner):
             self._in_order = None
         if not self._numbered and self._in_order is None:
             self.channel.take_back()
+
+    def _make_room(self, request: _Request) -> None:
+        """Let further requests begin, after one that is answered."""
+        self._uncount(request)
+        self.service.let_go_on()
+        self._go_on()
+
+    def _uncount(self, request: _Request) -> None:
         self._weight -= request.weight
-        self.service.done(request.weight)
-        self._begin_held()
+        self.service.running -= request.weight
 
     # ---- too many of them
 

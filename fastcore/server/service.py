@@ -70,9 +70,8 @@ class Service:
         """Whether no further request may be begun."""
         return self.max_running is not None and self.running >= self.max_running
 
-    def done(self, weight: int) -> None:
-        """Count a request as over, and let those go on who wait for that."""
-        self.running -= weight
+    def let_go_on(self) -> None:
+        """Let those go on who wait for a request to be over."""
         if self._is_waking:
             # What goes on may be over at once, where tasks are eager, and comes back here.
             return
