@@ -2,8 +2,8 @@
 
 Calls to a server that numbers its answers share a few connections. To another server, each
 call that is under way has one of its own. Whether a server numbers its answers shows with the
-first one, so until then it is treated as one that doesn't, but is given a moment before more
-than a few connections are made.
+first one, so until then it is treated as one that doesn't; where that takes more than a moment
+while others wait, it is asked for its identity, which every server tells at once.
 
 Who waits is served in the order of coming, and by being handed a connection: nobody who comes
 later can take it in between.
@@ -29,7 +29,9 @@ from fastcore.transport.tornado import channel_of
 __all__ = ["Connections", "Rules"]
 
 #: Seconds in which a server may show by its first answer that it numbers them.
-_A_MOMENT: Final = 0.05
+_A_MOMENT: Final = 0.02
+#: Seconds in which it may do so when it is asked for nothing else.
+_A_WHILE: Final = 1.0
 #: The machine has no descriptor left for one more connection.
 _SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -115,8 +117,9 @@ class _Server:
         self.connecting = 0
         #: Whether it numbers its answers; None until the first one.
         self.numbers: bool | None = None
-        #: How many connections it may have before that.
-        self.allowed = max(share, 1)
+        #: How many connections it may have before that; one of a few is for asking.
+        self.allowed = max(share - 1, 1)
+        self.is_asked = False
 
 
 class Connections:
@@ -360,14 +363,31 @@ class Connections:
             server.free.append(connection)
         self._serve(server)
         if server.numbers is None and server.waiting:
-            self.loop.call_later(_A_MOMENT, self._allow_more, server)
+            self._ask_after_a_moment(server)
+
+    def _ask_after_a_moment(self, server: _Server) -> None:
+        if self._rules.share and not server.is_asked:
+            server.is_asked = True
+            self.loop.call_later(_A_MOMENT, self._ask, server)
+
+    def _ask(self, server: _Server) -> None:
+        """Ask a server what every server answers at once, as its first answer keeps others waiting."""
+        if server.numbers is not None or not server.waiting:
+            return
+        server.allowed += 1
+        question = RemoteCall(loop=self.loop)
+        question.where = self
+        question.parts = None
+        server.waiting.appendleft(_WaitingCall(question, {"op": "identity"}, self.loop.time()))
+        self._serve(server)
+        self.loop.call_later(_A_WHILE, self._allow_more, server)
 
     def _allow_more(self, server: _Server) -> None:
-        """Do without sharing, as no answer has come so far."""
+        """Do without sharing, as there is no answer even to that."""
         if server.numbers is None and server.waiting:
             server.allowed *= 2
             self._serve(server)
-            self.loop.call_later(_A_MOMENT, self._allow_more, server)
+            self.loop.call_later(_A_WHILE, self._allow_more, server)
 
     # ---- what connections tell
 
