@@ -12,7 +12,7 @@ MESSAGES := $(addprefix tests/,engine wire channel transport)
 COMPILED := $(MESSAGES) tests/client tests/server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-uvloop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
+.PHONY: help demo test lint types stubs compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
         fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers docs package matrix clean
 
 help: ## show what can be made
@@ -38,15 +38,21 @@ $(VENV)/with-%: $(VENV)/made pyproject.toml
 	@$(BIN)/$(PIP) install --group $*
 	@touch $@
 
+# Not every Python and system has them; the tests that need them skip.
+$(VENV)/with-loops $(VENV)/with-frozen: $(VENV)/with-%: $(VENV)/made pyproject.toml
+	@echo "installing what '$*' needs, if there are wheels ..."
+	@$(BIN)/$(PIP) install --only-binary :all: --group $* || echo "there are none"
+	@touch $@
+
 # ---- the two that everybody needs
 
 demo: $(VENV)/built ## start a server, run the example programs against it, show what is said
 	@$(BIN)/python -m fastcore demo
 
-test: lint $(VENV)/with-test ## ruff, mypy, cython-lint, the doctests and the tests
+test: lint $(VENV)/with-test $(VENV)/with-loops $(VENV)/with-frozen ## ruff, mypy, cython-lint, the doctests and the tests
 	$(BIN)/python -m pytest
 
-# ---- more tests
+# ---- more checks and tests
 
 lint: $(VENV)/built $(VENV)/with-lint ## ruff, mypy and cython-lint alone
 	$(BIN)/ruff check .
@@ -54,8 +60,21 @@ lint: $(VENV)/built $(VENV)/with-lint ## ruff, mypy and cython-lint alone
 	$(BIN)/mypy
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint fastcore  # which starts pycodestyle
 
+types: $(VENV)/built $(VENV)/with-test $(VENV)/with-types ## pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+stubs: $(VENV)/built $(VENV)/with-types ## the stubs, against the modules that were compiled
+	$(BIN)/python -m mypy.stubtest --allowlist .ci/stubtest.allow \
+	  $(subst /,.,$(basename $(wildcard fastcore/*.pyx)))
+
+compilers: package ## a build by each C compiler of Debian's, without a warning
+	.ci/compilers dist/*.tar.gz
+
 test-uvloop: $(VENV)/built $(VENV)/with-test ## the tests on uvloop's event loop
 	$(BIN)/python -m pytest --uvloop
+
+test-loop: $(VENV)/built $(VENV)/with-test $(VENV)/with-loops ## the tests on another loop, such as LOOP=rloop
+	$(BIN)/python -m pytest --loop $(LOOP)
 
 test-dev: $(VENV)/built $(VENV)/with-test ## the tests in Python's dev mode and asyncio's debug mode
 	PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -m pytest
@@ -130,8 +149,10 @@ docs: $(VENV)/built $(VENV)/with-docs ## the documentation, in docs/_build/html
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 package: $(VENV)/with-package ## sdist and wheel, in dist/
-	rm -rf dist
+	rm -rf dist build/again
 	$(BIN)/python -m build
+	$(BIN)/python -m build --quiet --sdist --outdir build/again
+	cmp dist/*.tar.gz build/again/*.tar.gz  # who builds it again gets the same bytes
 	$(BIN)/python .ci/check_dist.py
 
 clean: ## remove what was made

@@ -1,7 +1,7 @@
-"""Two options for the whole tree: ``--benchmark`` and ``--uvloop``."""
+"""Options for the whole tree: ``--benchmark``, and ``--loop`` or ``--uvloop``."""
 
 import asyncio
-import warnings
+import importlib
 
 import pytest
 
@@ -11,7 +11,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--benchmark", action="store_true", help="run the benchmarks of bench/ instead of the tests"
     )
-    group.addoption("--uvloop", action="store_true", help="run on uvloop's event loop")
+    group.addoption("--loop", metavar="MODULE", help="run on the event loop of uvloop, rloop or winloop")
+    group.addoption("--uvloop", action="store_const", dest="loop", const="uvloop", help="--loop uvloop")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,10 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = [str(config.rootpath / "bench")]
         config.option.doctestmodules = False
-    if config.getoption("--uvloop"):
-        import uvloop
-
-        with warnings.catch_warnings():
-            # Policies are on their way out of Python, but only they reach the loops that Tornado makes.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    if module := config.getoption("loop"):
+        # Where asyncio.run and Tornado look for it. A policy would reach them too, but those are on
+        # their way out of Python.
+        new_event_loop = importlib.import_module(module).new_event_loop
+        asyncio.new_event_loop = asyncio.events.new_event_loop = new_event_loop

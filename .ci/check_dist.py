@@ -39,7 +39,7 @@ check(
 with zipfile.ZipFile(wheel) as archive:
     held = {name for name in archive.namelist() if ".dist-info/" not in name}
     licences = {name for name in archive.namelist() if name.endswith(".dist-info/licenses/LICENSE")}
-wanted = {name for name in package if name.endswith((".py", ".pyi", "py.typed"))}
+wanted = {name for name in package if name.endswith((".py", ".pyi", "py.typed"))} | {"fastcore-rpc.pth"}
 check(
     wheel.name,
     missing=(wanted - held) | (modules - set(map(compiled, held))) | (set() if licences else {"LICENSE"}),

@@ -11,7 +11,7 @@ The interface of the classic ``distributed.core``, on today's Python:
 
 from __future__ import annotations
 
-import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from fastcore.surface import *  # noqa: F403
 
 __version__ = "0.1.0"
+
+_folder = os.path.dirname(__file__)
+# Of the other package of this name, which in this folder is overwritten and overwrites.
+if os.path.exists(os.path.join(_folder, "basics.py")):
+    from fastcore.collision import explain
+
+    raise ImportError(explain(_folder), name=__name__)
+# A checkout, where the compiled modules may be elsewhere.
+if os.path.exists(os.path.join(os.path.dirname(_folder), "pyproject.toml")):
+    from fastcore.checkout import complete
+
+    complete(__path__)  # noqa: F405  # which every package has
 
 # `fastcore.core` is the drop-in under its old name, for `from fastcore.core import rpc` too.
 sys.modules["fastcore.core"] = core
@@ -34,8 +46,9 @@ def __getattr__(name: str) -> Any:
     """
     if name.startswith("__") and name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Not by `from fastcore import`, which would ask here first.
-    surface = importlib.import_module("fastcore.surface")
+    # A statement, so that those who freeze programs read it; not by `from`, which would ask here first.
+    import fastcore.surface as surface
+
     globals().update({public: getattr(surface, public) for public in surface.__all__})
     globals()["__all__"] = [*surface.__all__, "core"]
     try:

@@ -63,7 +63,10 @@ cdef class Channel:
     # What the header of a message says of calls unless its sender does.
     cdef bytes usual_fields
 
-    cdef bint checks_depth
+    # Whether even small messages are looked over before they are decoded.
+    cdef bint checks_all
+    cdef Py_ssize_t max_depth
+    cdef Py_ssize_t max_values
     cdef Py_ssize_t max_decompressed_size
     cdef Py_ssize_t max_waiting
     # Messages that nobody has taken yet, decoded already; the next one is the last here.

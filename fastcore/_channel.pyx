@@ -37,7 +37,9 @@ from fastcore._framing cimport MessageBuffer
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
-from fastcore._wire cimport CallHeader, call_fields, call_header, decode, encode, read_call_header
+from fastcore._wire cimport (
+    NO_SURVEY, CallHeader, call_fields, call_header, decode, encode, read_call_header, unpack_with_care
+)
 
 from fastcore._futures import given_up, is_busy, set_result_now, unobserved
 from fastcore._values import PayloadSink
@@ -59,10 +61,15 @@ cdef enum:
     ENOUGH_TO_SEND = 65_536
     # Messages that may be read, or written, without giving other connections a turn.
     MESSAGES_PER_TURN = 256
+    # Those after which the clock is looked at.
+    MESSAGES_UNTIMED = 4
     # Bytes of further small messages that are decoded together with the first one.
     AHEAD = 4_096
     # A message of which so much is still to come holds others up.
     HOLDS_UP = 65_536
+
+# Seconds of a turn of the loop that one connection may take, if it has more to say.
+cdef double A_SHARE = 0.000_2
 
 # Seconds that are longer than most turns of a loop.
 cdef double A_TURN = 0.001
@@ -217,7 +224,9 @@ cdef class Channel:
             limit_name="max_buffer_size",
         )
         self.outbox = Outbox()
-        self.checks_depth = limits.max_depth < MAX_DEPTH
+        self.max_depth = limits.max_depth
+        self.max_values = limits.max_values
+        self.checks_all = limits.max_depth < MAX_DEPTH or limits.max_values <= NO_SURVEY
         self.max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
         self.max_waiting = limits.max_waiting
         self.ahead = []
@@ -689,14 +698,19 @@ cdef class Channel:
 
         An owner that comes back in here changes who listens; the one loop goes on with that.
         """
-        cdef int _
+        cdef int count
         cdef object owner
         cdef CallHeader header
+        cdef double until = 0
         if self.is_delivering:
             return 0
         self.is_delivering = True
         try:
-            for _ in range(MESSAGES_PER_TURN):
+            for count in range(MESSAGES_PER_TURN):
+                if count == MESSAGES_UNTIMED:
+                    until = monotonic() + A_SHARE
+                elif count > MESSAGES_UNTIMED and count % MESSAGES_UNTIMED == 0 and monotonic() > until:
+                    break
                 owner = self.owner
                 if not self.is_listening or owner is None:
                     return 0
@@ -871,11 +885,15 @@ cdef class Channel:
                 # It may become much larger: that waits for its turn.
                 return parts
             if is_compressed or type(payload) is PayloadSink:
-                return decode(header, payload, self.max_decompressed_size, self.limits.max_depth)
-        if self.checks_depth:
-            return decode(header, payload, self.max_decompressed_size, self.limits.max_depth)
+                return decode(
+                    header, payload, self.max_decompressed_size, self.max_depth, self.max_values
+                )
         try:
+            if self.checks_all or len(payload) > NO_SURVEY:
+                return unpack_with_care(payload, self.max_depth, self.max_values, None)
             return unpack(payload, strict_map_key=False)
+        except BadMessage:
+            raise
         except Exception as error:
             raise bad_payload(error) from error
 

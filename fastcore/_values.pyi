@@ -2,6 +2,14 @@
 
 LARGE: int
 
+HARMLESS: int
+DEEPER: int
+TOO_MANY: int
+CLAIMS_TOO_MUCH: int
+CHOSEN_KEYS: int
+
+def survey(payload: bytes | memoryview, max_depth: int, max_values: int, /) -> int: ...
+def are_chosen(hashes: list[int], /) -> bool: ...
 def is_deeper(payload: bytes | memoryview, limit: int, /) -> bool: ...
 
 class PayloadSink:

@@ -21,11 +21,12 @@ Format: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
 cimport cython
-from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from libc.string cimport memcpy, memmove
 
+from fastcore._buffer cimport LARGEST_SIZE
 from fastcore._memory cimport advise_huge_pages
 
 from fastcore.limits import MAX_DEPTH
@@ -36,6 +37,8 @@ LARGE = 256 * 1024
 
 cdef Py_ssize_t LARGE_SIZE = LARGE
 cdef Py_ssize_t DEEPEST = MAX_DEPTH
+if DEEPEST != DEEPEST_SIZE:
+    raise ImportError("MAX_DEPTH and the room for open containers differ")
 # The first memory of the skeleton: most of them are no larger.
 cdef Py_ssize_t FIRST_SIZE = 4096
 
@@ -224,44 +227,178 @@ def is_deeper(payload, Py_ssize_t limit, /) -> bool:
     >>> is_deeper(b'\\x91\\x91\\x01', 2), is_deeper(b'\\x91\\x91\\x01', 1)
     (False, True)
     """
-    cdef const unsigned char[::1] view = payload
-    cdef unsigned long long *missing
-    if limit >= DEEPEST or view.shape[0] <= limit:
-        return False
-    missing = <unsigned long long *> PyMem_RawMalloc(max(limit, 1) * sizeof(unsigned long long))
-    if missing == NULL:
-        raise MemoryError(f"no memory to follow {limit:,} levels of a message")
+    return limit < DEEPEST and survey(payload, limit, LARGEST_SIZE) == DEEPER
+
+
+cdef enum:
+    # What `survey` finds.
+    HARMLESS_FOUND
+    DEEPER_FOUND
+    TOO_MANY_FOUND
+    CLAIMS_TOO_MUCH_FOUND
+    # Large maps whose keys may have been chosen for their place in a table.
+    CHOSEN_KEYS_FOUND
+    # MAX_DEPTH, which is held against it below.
+    DEEPEST_SIZE = 1_024
+    # In a map of so many keys, it doesn't matter how badly they are chosen.
+    FEW_KEYS = 64
+
+
+HARMLESS = HARMLESS_FOUND
+DEEPER = DEEPER_FOUND
+TOO_MANY = TOO_MANY_FOUND
+CLAIMS_TOO_MUCH = CLAIMS_TOO_MUCH_FOUND
+CHOSEN_KEYS = CHOSEN_KEYS_FOUND
+
+
+cdef struct Container:
+    # How many values it still lacks; a key is one too.
+    unsigned long long missing
+    # Whether it is a map of many keys.
+    bint is_large_map
+
+
+def survey(payload, Py_ssize_t max_depth, Py_ssize_t max_values, /) -> int:
+    """Look over a payload before it is decoded: what it will become, and at which cost.
+
+    Bytes that are no MessagePack are left to the decoder, and are HARMLESS here.
+
+    Parameters
+    ----------
+    payload : bytes-like
+        MessagePack, or anything.
+    max_depth, max_values : int
+        Most containers inside each other, and most values in all.
+
+    Returns
+    -------
+    int
+        DEEPER, TOO_MANY, CLAIMS_TOO_MUCH (a container says that it holds more values than
+        there are bytes, for which a decoder may reserve memory), CHOSEN_KEYS, or HARMLESS.
+
+    Examples
+    --------
+    >>> survey(b'\\x93\\x01\\x02\\x03', 10, 3) == TOO_MANY
+    True
+    """
+    return look_over(payload, max_depth, max_values)
+
+
+cdef int look_over(object payload, Py_ssize_t max_depth, Py_ssize_t max_values) except -1:
+    """As `survey`."""
+    cdef Container open_ones[DEEPEST_SIZE]
+    cdef const unsigned char *start
+    cdef Py_buffer view
+    # The decoder itself goes no deeper.
+    max_depth = min(max_depth, DEEPEST)
+    if type(payload) is bytes:
+        start = <const unsigned char *> PyBytes_AS_STRING(payload)
+        return survey_in(start, start + PyBytes_GET_SIZE(payload), max_depth, max_values, open_ones)
+    PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
+    start = <const unsigned char *> view.buf
     try:
-        return is_deeper_in(&view[0], &view[0] + view.shape[0], limit, missing)
+        return survey_in(start, start + view.len, max_depth, max_values, open_ones)
     finally:
-        PyMem_RawFree(missing)
+        PyBuffer_Release(&view)
 
 
-cdef bint is_deeper_in(const unsigned char *token, const unsigned char *end, Py_ssize_t limit,
-                       unsigned long long *missing) noexcept:
-    """As `is_deeper`; `missing` has room for how many values each open container still lacks."""
-    cdef unsigned long long count
+cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssize_t max_depth,
+                   Py_ssize_t max_values, Container *open_ones) noexcept:
+    cdef unsigned long long count, left
+    # Values that all open containers together still lack.
+    cdef unsigned long long lacking = 0
+    cdef Py_ssize_t values = 0
     cdef Py_ssize_t depth = 0
-    while token < end and end - token >= head_size(token[0]):
-        if is_container(token[0]):
-            if depth == limit:
-                return True
+    cdef int found = HARMLESS_FOUND
+    cdef unsigned char first
+    while token < end and distance(token, end) >= head_size(token[0]):
+        first = token[0]
+        values += 1
+        if values > max_values:
+            return TOO_MANY_FOUND
+        if lacking:
+            lacking -= 1
+        if depth and open_ones[depth - 1].is_large_map and not open_ones[depth - 1].missing & 1:
+            if not is_text_or_bytes(first):
+                found = CHOSEN_KEYS_FOUND
+        if is_container(first):
+            if depth == max_depth:
+                return DEEPER_FOUND
             count = items(token)
-            token += head_size(token[0])
+            token += head_size(first)
+            left = <unsigned long long> distance(token, end)
+            if count > left or lacking + count > left:
+                return CLAIMS_TOO_MUCH_FOUND
             if count:
-                missing[depth] = count
+                open_ones[depth].missing = count
+                open_ones[depth].is_large_map = is_map(first) and count > 2 * FEW_KEYS
+                lacking += count
                 depth += 1
                 continue
-        elif end - token < head_size(token[0]) + body_size(token):
-            return False
+        elif distance(token, end) < head_size(first) + body_size(token):
+            return found
         else:
-            token += head_size(token[0]) + body_size(token)
+            token += head_size(first) + body_size(token)
         while depth:
-            missing[depth - 1] -= 1
-            if missing[depth - 1]:
+            open_ones[depth - 1].missing -= 1
+            if open_ones[depth - 1].missing:
                 break
             depth -= 1
+        if not depth:
+            # One value is one payload; what follows is the decoder's to refuse.
+            return found
+    return found
+
+
+def are_chosen(hashes, /) -> bool:
+    """Whether keys of these hashes would take a dict far more steps than others do.
+
+    It does what a dict does, with marks in the place of keys. (CPython's dictobject.c tells
+    how it looks for a place.)
+
+    Examples
+    --------
+    >>> are_chosen([number << 40 for number in range(1000)]), are_chosen(list(range(1000)))
+    (False, False)
+    >>> are_chosen([7] * 1000)
+    True
+    """
+    cdef list given = hashes
+    cdef Py_ssize_t count = len(given)
+    cdef size_t size = 8
+    cdef size_t place, rest
+    cdef Py_ssize_t steps = 0
+    cdef Py_hash_t one
+    while size * 2 < <size_t> count * 3:
+        size *= 2
+    marks = bytearray(size)
+    cdef unsigned char[::1] mark = marks
+    for hashed in given:
+        one = hashed
+        place = <size_t> one & (size - 1)
+        rest = <size_t> one
+        while mark[place]:
+            rest >>= 5
+            place = (place * 5 + rest + 1) & (size - 1)
+            steps += 1
+            if steps > 16 * count:
+                return True
+        mark[place] = 1
     return False
+
+
+cdef inline Py_ssize_t distance(const unsigned char* start, const unsigned char* end) noexcept:
+    # As numbers: of pointers, Cython's check for overflow makes C that gcc 14 refuses.
+    return <Py_ssize_t> end - <Py_ssize_t> start
+
+
+cdef inline bint is_text_or_bytes(unsigned char first) noexcept:
+    # Their hashes can't be foreseen.
+    return 0xa0 <= first < 0xc0 or 0xc4 <= first < 0xc7 or 0xd9 <= first < 0xdc
+
+
+cdef inline bint is_map(unsigned char first) noexcept:
+    return first < 0x90 or first >= 0xde
 
 
 cdef inline bint is_container(unsigned char first) noexcept:

@@ -42,5 +42,6 @@ def decode(
     payload: bytes | memoryview | Sink,
     max_decompressed_size: int = ...,
     max_depth: int = ...,
+    max_values: int = ...,
 ) -> Any: ...
 def bad_payload(error: Exception) -> Exception: ...

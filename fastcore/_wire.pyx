@@ -37,11 +37,14 @@ import msgpack
 
 from fastcore._buffer cimport LARGEST_SIZE
 from fastcore._framing cimport LENGTH_SIZE, frame
+from fastcore._values cimport look_over
 
 from fastcore._framing import SENTINEL
-from fastcore._values import LARGE, PayloadSink, is_deeper
+from fastcore._values import (
+    CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LARGE, TOO_MANY, PayloadSink, are_chosen
+)
 from fastcore.compressions import compressions
-from fastcore.engine_errors import BadMessage, FrameTooLarge, TooDeep
+from fastcore.engine_errors import BadMessage, FrameTooLarge, TooDeep, TooManyValues
 from fastcore.limits import MAX_DEPTH
 
 Piece = bytes | memoryview
@@ -68,6 +71,7 @@ cdef Py_ssize_t MAX_BIN = 0xffff_ffff
 cdef bytes SENTINEL_BYTES = SENTINEL
 cdef Py_ssize_t LARGE_SIZE = LARGE
 cdef int DEEPEST = MAX_DEPTH
+cdef int HARMLESS_CODE = HARMLESS
 
 # Making a Packer costs more than packing a small message, so one is kept for all.
 cdef object pack_value = msgpack.Packer(use_bin_type=True).pack
@@ -644,7 +648,7 @@ cdef bytes bin_head(Py_ssize_t size):
 # ---- in
 
 cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_size=LARGEST_SIZE,
-                    Py_ssize_t max_depth=DEEPEST):
+                    Py_ssize_t max_depth=DEEPEST, Py_ssize_t max_values=LARGEST_SIZE):
     r"""Turn the parts of a frame back into the message.
 
     Parameters
@@ -655,6 +659,8 @@ cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_si
         Most bytes that a compressed payload may turn into.
     max_depth : int
         Most arrays and maps inside each other.
+    max_values : int
+        Most values in the message.
 
     Returns
     -------
@@ -675,23 +681,47 @@ cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_si
     """
     try:
         if isinstance(payload, PayloadSink):
-            check_depth(payload.skeleton, max_depth)
-            return decode_skeleton(payload)
+            return decode_skeleton(payload, max_depth, max_values)
         algorithm = compression_of(header)
         if algorithm is not None:
             payload = decompress(algorithm, payload, max_decompressed_size)
-        check_depth(payload, max_depth)
-        return unpack(payload, strict_map_key=False)
+        return unpack_with_care(payload, max_depth, max_values, None)
     except (BadMessage, FrameTooLarge):
         raise
     except Exception as error:
         raise bad_payload(error) from error
 
 
-cdef int check_depth(object payload, Py_ssize_t limit) except -1:
-    if limit < DEEPEST and is_deeper(payload, limit):
-        raise TooDeep(limit)
-    return 0
+cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t max_values, object ext_hook):
+    """Unpack what may cost far more than its bytes, if it doesn't.
+
+    A small one can't, so it isn't looked over unless a limit is lower.
+    """
+    cdef int found = HARMLESS_CODE
+    if len(payload) > NO_SURVEY or max_depth < DEEPEST or max_values <= NO_SURVEY:
+        found = look_over(payload, max_depth, max_values)
+    if found == HARMLESS_CODE and ext_hook is None:
+        return unpack(payload, strict_map_key=False)
+    if found == DEEPER and max_depth < DEEPEST:
+        # Else the decoder refuses it, and says so.
+        raise TooDeep(max_depth)
+    if found == TOO_MANY:
+        raise TooManyValues(max_values)
+    if found == CLAIMS_TOO_MUCH:
+        raise BadMessage("a message claims to hold more values than it has bytes")
+    options = {"strict_map_key": False}
+    if found == CHOSEN_KEYS:
+        options["object_pairs_hook"] = careful_dict
+    if ext_hook is not None:
+        options["ext_hook"] = ext_hook
+    return unpack(payload, **options)
+
+
+def careful_dict(pairs):
+    """Make a dict, unless its keys were chosen to make that slow."""
+    if are_chosen([hash(key) for key, _ in pairs]):
+        raise BadMessage(f"a map of {len(pairs):,} keys that were chosen to collide")
+    return dict(pairs)
 
 
 def bad_payload(error):
@@ -709,11 +739,11 @@ cdef object decompress(object algorithm, object payload, Py_ssize_t limit):
     return known(payload, limit)
 
 
-cdef object decode_skeleton(object sink):
+cdef object decode_skeleton(object sink, Py_ssize_t max_depth, Py_ssize_t max_values):
     values = iter(sink.values)
 
     def fill_in(code, data):
         value = next(values)
         return ExtType(code, data) if value is None else value
 
-    return unpack(sink.skeleton, strict_map_key=False, ext_hook=fill_in)
+    return unpack_with_care(sink.skeleton, max_depth, max_values, fill_in)

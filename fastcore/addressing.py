@@ -5,9 +5,11 @@ An address is a pair ``(host, port)``. A unix socket is ``('unix:/path', None)``
 
 from __future__ import annotations
 
+import errno
+import socket
 from typing import TypeAlias
 
-__all__ = ["Address", "AddressLike", "format_address", "parse_address"]
+__all__ = ["Address", "AddressLike", "format_address", "parse_address", "unix_family"]
 
 Address: TypeAlias = tuple[str, "int | None"]
 AddressLike: TypeAlias = "str | bytes | tuple[str | bytes, int | str | None] | list[str | bytes | int | None]"
@@ -88,6 +90,20 @@ def format_address(address: Address) -> str:
     if port is None:
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def unix_family(address: str) -> int:
+    """Give the family of unix sockets.
+
+    Raises
+    ------
+    OSError
+        If this system's Python has none, as on Windows.
+    """
+    family: int | None = getattr(socket, "AF_UNIX", None)
+    if family is None:
+        raise OSError(errno.EAFNOSUPPORT, f"this system's Python has no unix sockets: {address}")
+    return family
 
 
 def _text(value: object) -> str:

@@ -74,7 +74,7 @@ def dumps(x: object) -> bytes:
     try:
         import cloudpickle
     except ImportError as error:
-        raise ImportError("dumps needs cloudpickle: pip install fastcore[cloudpickle]") from error
+        raise ImportError("dumps needs cloudpickle: pip install 'fastcore-rpc[cloudpickle]'") from error
     try:
         pickled: bytes = cloudpickle.dumps(x, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception:

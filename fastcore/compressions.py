@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from fastcore.engine_errors import FrameTooLarge
 
@@ -64,8 +64,7 @@ def _find() -> Iterator[tuple[str, Compression]]:
                 if byte < 0x80:
                     break
             _check(size, limit)
-            result: bytes = snappy.decompress(bytes(data))
-            return result
+            return cast(bytes, snappy.decompress(bytes(data)))
 
         yield "snappy", Compression(snappy.compress, snappy_decompress)
 

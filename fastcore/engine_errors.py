@@ -5,7 +5,15 @@
 
 from __future__ import annotations
 
-__all__ = ["BadFrame", "BadMessage", "BufferMisuse", "FastcoreError", "FrameTooLarge", "TooDeep"]
+__all__ = [
+    "BadFrame",
+    "BadMessage",
+    "BufferMisuse",
+    "FastcoreError",
+    "FrameTooLarge",
+    "TooDeep",
+    "TooManyValues",
+]
 
 
 class FastcoreError(Exception):
@@ -70,6 +78,23 @@ class TooDeep(BadMessage):
 
     def __str__(self) -> str:
         return f"a message nests deeper than {self.limit:,} levels; raise the limit with max_depth="
+
+
+class TooManyValues(BadMessage):
+    """A message holds more values than it may.
+
+    Parameters
+    ----------
+    limit : int
+        How many it may hold.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"a message holds more than {self.limit:,} values; raise the limit with max_values="
 
 
 class BufferMisuse(FastcoreError, RuntimeError):

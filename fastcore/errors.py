@@ -16,6 +16,7 @@ from fastcore.engine_errors import (
     FastcoreError,
     FrameTooLarge,
     TooDeep,
+    TooManyValues,
 )
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "RPCClosed",
     "RemoteError",
     "TooDeep",
+    "TooManyValues",
 ]
 
 

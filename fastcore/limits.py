@@ -83,6 +83,9 @@ class Limits:
         Most bytes that a compressed payload may turn into; ``max_buffer_size`` if None.
     max_depth : int
         Most containers inside each other in a message, itself included.
+    max_values : int
+        Most values in a message, its containers and their keys included. Each takes up to some
+        70 bytes of memory, however few bytes it had.
     max_waiting : int
         Bytes of complete messages that wait for somebody to take them before no more
         are received. At least one message always is, and what one system call gives.
@@ -115,6 +118,7 @@ class Limits:
     max_header_size: int = 64 * 1024
     max_decompressed_size: int | None = None
     max_depth: int = MAX_DEPTH
+    max_values: int = 2_000_000
     max_waiting: int = 256 * 1024
     message_timeout: float | None = 600.0
     write_timeout: float | None = 600.0

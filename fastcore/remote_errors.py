@@ -20,7 +20,15 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
-from fastcore.errors import BadFrame, BadMessage, FrameTooLarge, LimitReached, RemoteError, TooDeep
+from fastcore.errors import (
+    BadFrame,
+    BadMessage,
+    FrameTooLarge,
+    LimitReached,
+    RemoteError,
+    TooDeep,
+    TooManyValues,
+)
 from fastcore.logs import escaped
 
 __all__ = ["Detail", "error_reply", "is_error_reply", "register_error", "remote_exception"]
@@ -56,7 +64,8 @@ _builtins: dict[str, type[Exception]] = {
     and not issubclass(value, StopIteration | StopAsyncIteration | BaseExceptionGroup)
 }
 _ours: dict[str, type[Exception]] = {
-    error.__name__: error for error in (BadFrame, BadMessage, FrameTooLarge, LimitReached, TooDeep)
+    error.__name__: error
+    for error in (BadFrame, BadMessage, FrameTooLarge, LimitReached, TooDeep, TooManyValues)
 }
 
 

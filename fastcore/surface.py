@@ -1,5 +1,9 @@
 """All names of ``fastcore``, and where each of them lives."""
 
+# Compiled modules import these where nobody sees it who reads imports, to freeze a program for instance.
+import fastcore._blocks
+import fastcore._buffer
+import fastcore._outbox  # noqa: F401
 from fastcore._framing import SENTINEL, FrameBuffer, MessageBuffer
 from fastcore.classic import (
     clean_exception,
@@ -29,6 +33,7 @@ from fastcore.errors import (
     RemoteError,
     RPCClosed,
     TooDeep,
+    TooManyValues,
 )
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, get_total_physical_memory
 from fastcore.remote_errors import register_error
@@ -55,6 +60,7 @@ __all__ = [
     "RemoteError",
     "Server",
     "TooDeep",
+    "TooManyValues",
     "clean_exception",
     "coerce_to_address",
     "coerce_to_rpc",

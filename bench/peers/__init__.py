@@ -74,8 +74,8 @@ def version_of(package: str) -> str:
 
 _ALL = "calls stream echo idle busy sizes"
 _TABLE = (
-    Peer("fastcore", "fastcore", ("fastcore",), _ALL),
-    Peer("fastcore_uvloop", "fastcore on uvloop", ("fastcore", "uvloop"), _ALL),
+    Peer("fastcore", "fastcore", ("fastcore-rpc",), _ALL),
+    Peer("fastcore_uvloop", "fastcore on uvloop", ("fastcore-rpc", "uvloop"), _ALL),
     Peer("echo_c", "floor: C, length then bytes", (), "echo sizes", program="cc"),
     Peer("echo_c_one_call", "floor: C, one call each way", (), "echo", program="cc"),
     Peer("blocking", "floor: blocking sockets + msgpack", ("msgpack",)),

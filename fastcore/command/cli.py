@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import importlib
 import json
 import logging
@@ -16,7 +17,7 @@ import runpy
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from fastcore import __version__
@@ -218,8 +219,9 @@ def _load_server(target: str) -> Server:
     if isinstance(found, Mapping):
         return Server(found)
     if isinstance(found, type) and issubclass(found, Server):
-        make_server: Callable[[], Server] = found  # what it takes is up to the subclass
-        return make_server()
+        make_server: Any = found  # what it takes is up to the subclass
+        server: Server = make_server()
+        return server
     raise CommandError(f"{target!r} is a {type(found).__name__}, not a dict of handlers or a Server subclass")
 
 
@@ -228,7 +230,10 @@ def _stop_signal() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
+        try:
+            loop.add_signal_handler(signal_number, stop.set)
+        except NotImplementedError:  # Windows' loops know no signals
+            signal.signal(signal_number, lambda *_: loop.call_soon_threadsafe(stop.set))
     return stop
 
 
@@ -303,10 +308,7 @@ def _run_classic(arguments: argparse.Namespace) -> None:
     if not arguments.is_module and not os.path.exists(program):
         raise CommandError(f"there is no file {program!r}")
     install_as_distributed_core()
-    # As it was in 2016 everywhere: what the program starts goes on with the modules that it has.
-    usual, *others = multiprocessing.get_all_start_methods()
-    if usual != "fork" and "fork" in others:
-        multiprocessing.set_start_method("fork")
+    _prefer_fork()
     sys.argv = [program, *arguments.arguments]
     try:
         if arguments.is_module:
@@ -319,3 +321,17 @@ def _run_classic(arguments: argparse.Namespace) -> None:
         # Its author wants to read where, as python itself would tell.
         traceback.print_exception(error)
         raise SystemExit(1) from None
+
+
+def _prefer_fork() -> None:
+    """Start processes as it was in 2016 everywhere: they go on with the modules that the program has.
+
+    Whoever has chosen a start method, or chooses one later, has it.
+    """
+    usual, *others = multiprocessing.get_all_start_methods()
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    if chosen is None and usual != "fork" and "fork" in others:
+        choose = multiprocessing.set_start_method
+        choose("fork")
+        # To the program it is a default: as a choice, it would refuse the program's own.
+        multiprocessing.set_start_method = functools.partial(choose, force=True)

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable
 from typing import Any, Final
 
-from fastcore.addressing import UNIX_SCHEME
+from fastcore.addressing import UNIX_SCHEME, unix_family
 
 __all__ = ["Acceptor", "bind_unix"]
 
@@ -52,13 +52,15 @@ class Acceptor:
         self._on_scarcity = on_scarcity
         self._scarce = False
         self._pause: asyncio.TimerHandle | None = None
-        loop.add_reader(sock, self._accept)
+        # By its number: not every loop takes a socket object.
+        self._fd = sock.fileno()
+        loop.add_reader(self._fd, self._accept)
 
     def __call__(self) -> None:
         """Accept no more."""
         if self._pause is not None:
             self._pause.cancel()
-        self._loop.remove_reader(self._sock)
+        self._loop.remove_reader(self._fd)
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -79,7 +81,7 @@ class Acceptor:
             self._on_connection(connection, address)
 
     def _wait(self, error: OSError) -> None:
-        self._loop.remove_reader(self._sock)
+        self._loop.remove_reader(self._fd)
         self._pause = self._loop.call_later(_PAUSE, self._go_on)
         if not self._scarce:
             self._scarce = True
@@ -87,7 +89,7 @@ class Acceptor:
 
     def _go_on(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._sock, self._accept)
+        self._loop.add_reader(self._fd, self._accept)
 
 
 def bind_unix(address: str, backlog: int = 128) -> socket.socket:
@@ -109,11 +111,12 @@ def bind_unix(address: str, backlog: int = 128) -> socket.socket:
     OSError
         If somebody listens there, or there is something else than a socket.
     """
+    family = unix_family(address)
     path = address.removeprefix(UNIX_SCHEME)
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode) and not _is_alive(path):
             os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX)
+    sock = socket.socket(family)
     try:
         sock.setblocking(False)
         # Nobody gets in between bind and chmod: until it listens it refuses.

@@ -27,7 +27,7 @@ from fastcore._channel import Channel, Owner
 from fastcore._wire import ERROR_FLAG, PART_FLAG, CallHeader, call_fields
 from fastcore.errors import ConnectionLost, FrameTooLarge, LimitReached, TooDeep
 from fastcore.logs import get_logger
-from fastcore.remote_errors import error_reply
+from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.figures import OpStats
 from fastcore.server.service import Handler, Service
 from fastcore.server.slow_steps import Timed
@@ -236,6 +236,9 @@ class Connection(Owner):
                 return self._refuse(error.reason, request)
             if figures is not None and begun:
                 figures.record(perf_counter_ns() - begun)
+            if begun and type(error) is TypeError and _is_of_the_call(error):
+                detail = service.error_detail if service.error_detail == "type" else "message"
+                return self._refuse(error, request, detail)
             return self._failed(request, error)
         return self._replied(closes or op == "close", True)
 
@@ -456,7 +459,7 @@ class Connection(Owner):
         logger.warning("%r, called from %s, raised", request.op, peer, exc_info=error, extra={"about": about})
         return self._done(request, error_reply(error, self.service.error_detail), ERROR_FLAG)
 
-    def _refuse(self, error: Exception, request: _Request) -> bool:
+    def _refuse(self, error: Exception, request: _Request, detail: Detail = "message") -> bool:
         """Reply that no handler is called; False if there can be no further message."""
         peer = self.channel.peer
         self.service.figures.errors[type(error).__name__] += 1
@@ -466,7 +469,7 @@ class Connection(Owner):
             logger.warning("refused a message from %s: %s", peer, error)
         else:
             logger.info("refused a message from %s: %s", peer, error)
-        answer = error_reply(error, "message")
+        answer = error_reply(error, detail)
         if self.channel.is_hopeless:
             self.channel.farewell(answer)
             self._ended()
@@ -593,6 +596,11 @@ def _close(stream: IOStream, **message: Any) -> str:
 
 #: What handlers mostly return: needn't be asked whether it can be awaited.
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
+
+
+def _is_of_the_call(error: BaseException) -> bool:
+    """Whether a handler couldn't be called as it was, as none of its own lines has run."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is None
 
 
 def _is_to_wait_for(result: object) -> bool:

@@ -12,7 +12,7 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.netutil import ssl_wrap_socket
 
 from fastcore._futures import unobserved
-from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address
+from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address, unix_family
 from fastcore.compressions import check_compression
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
@@ -202,7 +202,7 @@ def check_options(options: dict[str, Any]) -> None:
 async def _resolve(address: Address) -> list[tuple[int, Any]]:
     host, port = address
     if port is None:
-        return [(socket.AF_UNIX, host.removeprefix(UNIX_SCHEME))]
+        return [(unix_family(host), host.removeprefix(UNIX_SCHEME))]
     try:
         # A numeric address needs no look-up, and so no thread.
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)

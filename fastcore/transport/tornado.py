@@ -329,7 +329,8 @@ def _socket_of(stream: IOStream) -> Socket:
 
 def _peer_name(stream: IOStream) -> str:
     try:
-        name = stream.socket.getpeername()
+        sock: Any = stream.socket  # None, where it was closed
+        name = sock.getpeername()
     except (OSError, AttributeError):
         return "a peer that isn't connected"
     if isinstance(name, tuple):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import shutil
 import signal
 import socket
@@ -18,6 +17,8 @@ import pytest
 
 from fastcore.command import cli, demo
 from helpers.support import DEADLINE, Program
+
+pty = pytest.importorskip("pty", reason="there are signals, terminals and unix sockets in it")
 
 SHOP = """
 from fastcore import Server

@@ -1,6 +1,7 @@
 """A loop with a deadline, ways to wait, and programs that run beside the test."""
 
 import asyncio
+import os
 import queue
 import signal
 import subprocess
@@ -57,7 +58,7 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
             # Whoever runs the tests in the background has it ignored, and that is inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) if os.name == "posix" else None,
             **options,
         )
         self._lines: queue.Queue[str | None] = queue.Queue()

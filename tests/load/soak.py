@@ -95,13 +95,13 @@ def main(arguments: list[str] | None = None) -> int:
     here, there = get_context("spawn").Pipe()
     server = get_context("spawn").Process(target=serve, args=(there,))
     server.start()
+    # The server has its own: so a server that ends is told, instead of waited for.
+    there.close()
     try:
         flat = asyncio.run(soak(here.recv(), server.pid, options.seconds, options.messages))
     finally:
-        here.send("end")
+        here.close()
         server.join(20)
-        for end in (here, there):
-            end.close()
     print("flat" if flat else "NOT FLAT")
     return 0 if flat else 1
 

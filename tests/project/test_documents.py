@@ -29,7 +29,7 @@ PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMPILED = sorted(
     path.name.split(".")[0]
-    for path in Path(fastcore.__file__).parent.iterdir()
+    for path in Path(fastcore.__path__[-1]).iterdir()
     if path.name.endswith(EXTENSION_SUFFIXES[0])
 )
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest.importorskip("fcntl", reason="the network is one of Linux's namespaces")
 from helpers.bad_network import BadNetwork, Inside, Troubles, bad_network
 from helpers.support import Program
 

@@ -9,6 +9,7 @@ which core they get: their own, or fastcore.
 import collections
 import collections.abc
 import inspect
+import multiprocessing
 import os
 import sys
 import time
@@ -71,6 +72,11 @@ def loads(packed, encoding, loads=msgpack.unpackb):
 
 
 msgpack.loads = loads
+
+if os.environ.get("CORE") in ("classic", "fastcore"):
+    # Its nanny starts workers as it was done in 2016; from Python 3.14 on one has to ask for it.
+    # Elsewhere `fastcore run-classic` asks.
+    multiprocessing.set_start_method("fork")
 
 if os.environ.get("CORE") == "fastcore":
     import fastcore

@@ -1,0 +1,3 @@
+"""Messages looked over before they are decoded."""
+
+cdef int look_over(object payload, Py_ssize_t max_depth, Py_ssize_t max_values) except -1

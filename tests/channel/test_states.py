@@ -1,0 +1,472 @@
+"""The states of a channel, over a transport that is no socket."""
+
+import asyncio
+import re
+
+import pytest
+
+from fastcore import BadMessage, ConnectionLost, FrameTooLarge, LimitReached
+from fastcore._channel import Owner
+from fastcore.limits import Limits
+from helpers.support import until
+from helpers.toy_transport import toy_pair
+from helpers.wire import frame, raw_frame
+
+SHAPES = [
+    0,
+    "text",
+    b"bytes" * 10_000,
+    [b"x" * 300_000, {"deep": [[b"y" * 200_000]]}],
+    None,
+    list(range(5_000)),
+]
+
+
+def state(end) -> str:
+    [word] = re.findall(r"<Channel to \w+: (\w+), \d+ bytes unsent>", repr(end.channel))
+    return word
+
+
+async def turns(count=3):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class Told(Owner):
+    """An owner that notes what it is told."""
+
+    def __init__(self, channel, idle=True):
+        self.messages, self.errors, self.limits = [], [], []
+        self.times_writable = self.times_lost = 0
+        self.idle = idle
+        channel.own(self)
+        channel.listen()
+
+    def on_message(self, message, header):
+        self.messages.append(message)
+        return True
+
+    def on_error(self, error, header):
+        self.errors.append(error)
+        return not isinstance(error, ConnectionLost)
+
+    def writable(self):
+        self.times_writable += 1
+
+    def connection_lost(self):
+        self.times_lost += 1
+
+    def over_limit(self, error):
+        self.limits.append(error)
+
+    def is_idle(self):
+        return self.idle
+
+
+async def lost(end, words="closed"):
+    """Every use of an end whose connection is over says so."""
+    assert state(end) == "lost"
+    assert (end.channel.is_lost, end.channel.is_open, end.channel.unsent) == (True, False, 0)
+    for use in (end.channel.read, lambda: end.channel.write("too late")):
+        with pytest.raises(ConnectionLost, match=words):
+            await use()
+    with pytest.raises(ConnectionLost, match=words):
+        end.channel.send("too late")
+    # These ask for what is there already.
+    end.channel.close()
+    end.channel.close_when_sent()
+    end.channel.farewell("too late")
+    end.channel.writable()
+    assert not end.channel.receive()
+    assert state(end) == "lost"
+
+
+# ---- opening
+
+
+async def test_before_it_is_open_messages_wait_and_then_leave_in_their_order():
+    one, another = toy_pair(opened=False)
+    writes = [one.channel.write(number) for number in range(5)]
+    reading = another.channel.read()
+    await turns()
+    assert (state(one), state(another)) == ("opening", "opening")
+    assert one.channel.unsent == sum(len(frame(number)) for number in range(5))
+    assert not any(write.done() for write in writes)
+    one.open()
+    another.open()
+    assert (state(one), state(another)) == ("open", "open")
+    assert [await reading] + [await another.channel.read() for _ in range(4)] == [*range(5)]
+    await asyncio.gather(*writes)
+    assert one.channel.unsent == 0
+
+
+async def test_what_never_opens_ends_with_all_that_waited_for_it():
+    one, _ = toy_pair(opened=False)
+    writing, reading = one.channel.write("never"), one.channel.read()
+    one.channel.close(OSError("no way"))
+    for waiting in (writing, reading):
+        with pytest.raises(ConnectionLost, match="no way"):
+            await waiting
+    await lost(one, "no way")
+    # It is over, whatever comes of the connecting.
+    one.open()
+    assert state(one) == "lost"
+
+
+async def test_who_is_closed_before_it_is_open_sends_what_was_written_then():
+    one, another = toy_pair(opened=False)
+    one.channel.write("still")
+    one.channel.close_when_sent()
+    assert state(one) == "closing"
+    another.open()
+    one.open()
+    assert await another.channel.read() == "still"
+    await lost(one)
+
+
+async def test_a_farewell_before_it_is_open_is_said_then():
+    one, another = toy_pair(opened=False)
+    one.channel.farewell("turned away")
+    assert (state(one), one.is_lingering) == ("leaving", False)
+    another.open()
+    one.open()
+    assert one.is_lingering
+    assert await another.channel.read() == "turned away"
+    await until(lambda: state(one) == "lost")
+
+
+# ---- open
+
+
+@pytest.mark.parametrize("pieces", [7, 1000, 2**16])
+async def test_messages_of_every_shape_go_both_ways_in_pieces_of_any_size(pieces):
+    one, another = toy_pair(pieces=pieces)
+
+    async def send_all(end):
+        for message in SHAPES:
+            await end.channel.write(message)
+
+    both = asyncio.gather(send_all(one), send_all(another))
+    for end in (one, another):
+        assert [await end.channel.read() for _ in SHAPES] == SHAPES
+    await both
+    for end in (one, another):
+        assert (end.channel.messages_in, end.channel.messages_out) == (len(SHAPES), len(SHAPES))
+        assert end.channel.bytes_out == sum(end.sends) == end.other.channel.bytes_in
+
+
+async def test_the_first_message_of_a_turn_leaves_at_once_and_what_follows_together_at_its_end():
+    one, another = toy_pair()
+    for number in range(100):
+        one.channel.write(number)
+    # One more where the machine was busy with something else: a turn of so long counts as over.
+    assert len(one.sends) <= 2
+    await turns()
+    assert len(one.sends) <= 3
+    assert [await another.channel.read() for _ in range(100)] == [*range(100)]
+
+
+async def test_when_there_is_enough_it_leaves_before_the_turn_ends():
+    one, _ = toy_pair(pieces=2**20)
+    for number in range(100):
+        one.channel.write([number, b"x" * 1000])
+    assert sum(one.sends) > 50_000
+    assert len(one.sends) <= 3
+
+
+async def test_what_is_no_message_costs_that_one_message():
+    one, another = toy_pair()
+    told = Told(another.channel)
+    one.send(frame("first") + raw_frame(b"\xc1") + frame("second"))
+    await until(lambda: len(told.messages) == 2)
+    assert told.messages == ["first", "second"]
+    assert [type(error) for error in told.errors] == [BadMessage]
+    assert state(another) == "open"
+
+
+async def test_what_is_too_large_ends_what_can_be_read_and_a_reader_closes_it():
+    one, another = toy_pair(limits=Limits(max_buffer_size=1000))
+    reading = another.channel.read()
+    one.channel.write(bytes(5000))
+    with pytest.raises(FrameTooLarge):
+        await reading
+    assert isinstance(another.channel.failure, FrameTooLarge)
+    await turns()
+    assert state(another) == "lost"
+
+
+# ---- full
+
+
+async def test_full_is_who_writes_faster_than_the_peer_takes_and_no_longer_when_it_has():
+    one, another = toy_pair(size=2, pieces=1000)
+    told = Told(one.channel)
+    another.is_paused = True
+    writing = one.channel.write(bytes(10_000))
+    behind = one.channel.write("behind")
+    assert not one.channel.send("further behind")
+    await turns()
+    assert (one.channel.is_full, one.wants_write) == (True, True)
+    assert (writing.done(), behind.done(), told.times_writable) == (False, False, 0)
+    another.resume()
+    assert [await another.channel.read() for _ in range(3)] == [bytes(10_000), "behind", "further behind"]
+    await writing
+    await behind
+    await until(lambda: told.times_writable)
+    assert (one.channel.is_full, one.wants_write, told.times_writable) == (False, False, 1)
+    assert one.channel.write("again").done()
+
+
+async def test_each_writer_is_told_when_its_own_message_has_left():
+    one, another = toy_pair(size=1, pieces=1000)
+    another.is_paused = True
+    writes = [one.channel.write(bytes(2000)) for _ in range(5)]
+    done = []
+    while len(done) < 5:
+        await take_a_piece(another)
+        done = [write for write in writes if write.done()]
+        # In their order, and none before its last byte.
+        assert done == writes[: len(done)]
+        left = sum(one.sends) // len(frame(bytes(2000)))
+        assert len(done) <= left
+    assert one.channel.unsent == 0
+
+
+async def take_a_piece(end):
+    end.resume()
+    await asyncio.sleep(0)
+    end.is_paused = True
+    await turns()
+
+
+# ---- paused
+
+
+async def test_paused_is_what_arrives_and_nobody_reads_until_somebody_has():
+    one, another = toy_pair(size=4, limits=Limits(max_waiting=10_000))
+    for number in range(1000):
+        one.channel.write([number, b"x" * 1000])
+    await until(lambda: another.is_paused)
+    assert another.channel.is_paused
+    assert one.channel.is_full
+    assert 10_000 <= another.channel.unread < 10_000 + 4 * 2**16
+    assert [(await another.channel.read())[0] for _ in range(1000)] == [*range(1000)]
+    one.channel.write("after it")
+    assert await another.channel.read() == "after it"
+    assert not another.channel.is_paused
+
+
+async def test_an_owner_that_listens_is_never_the_reason_for_a_pause():
+    one, another = toy_pair(limits=Limits(max_waiting=1))
+    told = Told(another.channel)
+    for number in range(1000):
+        one.channel.write(number)
+    await until(lambda: len(told.messages) == 1000)
+    assert not another.is_paused
+    assert told.messages == [*range(1000)]
+
+
+# ---- closing
+
+
+async def test_closed_when_sent_it_sends_what_waits_and_ends():
+    one, another = toy_pair(size=1, pieces=1000)
+    another.is_paused = True
+    writes = [one.channel.write(bytes(3000)), one.channel.write("last")]
+    one.channel.close_when_sent()
+    await turns()
+    assert (state(one), one.channel.is_open, one.is_closed) == ("closing", False, False)
+    another.resume()
+    assert [await another.channel.read(), await another.channel.read()] == [bytes(3000), "last"]
+    await asyncio.gather(*writes)
+    with pytest.raises(ConnectionLost):
+        await another.channel.read()
+    await lost(one)
+    assert one.unsent == 0
+    assert one.channel.end_error is None
+
+
+async def test_closed_when_sent_with_nothing_to_send_it_ends_at_once():
+    one, another = toy_pair()
+    one.channel.close_when_sent()
+    await lost(one)
+    with pytest.raises(ConnectionLost):
+        await another.channel.read()
+    await lost(another)
+
+
+async def test_what_is_written_while_it_is_closing_still_leaves():
+    one, another = toy_pair(size=1, pieces=1000)
+    another.is_paused = True
+    one.channel.write(bytes(3000))
+    one.channel.close_when_sent()
+    one.channel.write("a late answer")
+    another.resume()
+    assert [await another.channel.read(), await another.channel.read()] == [bytes(3000), "a late answer"]
+    await turns()
+    await lost(one)
+
+
+# ---- leaving
+
+
+async def test_a_farewell_is_heard_and_what_still_comes_is_dropped():
+    one, another = toy_pair()
+    told = Told(one.channel)
+    another.channel.write("heard")
+    await until(lambda: told.messages)
+    one.channel.write("before")
+    one.channel.farewell("goodbye")
+    assert (state(one), one.channel.is_open) == ("leaving", False)
+    another.channel.write("not heard")
+    with pytest.raises(ConnectionLost, match="being closed, after its last message"):
+        one.channel.send("after it")
+    with pytest.raises(ConnectionLost, match="being closed, after its last message"):
+        await one.channel.write("after it")
+    # A second one is too late, and breaks nothing.
+    one.channel.farewell("goodbye again")
+    assert [await another.channel.read(), await another.channel.read()] == ["before", "goodbye"]
+    with pytest.raises(ConnectionLost):
+        await another.channel.read()
+    await until(lambda: state(one) == "lost")
+    assert told.messages == ["heard"]
+    await lost(one)
+
+
+async def test_a_farewell_waits_for_what_was_written_before_and_not_for_ever_for_the_peer():
+    one, another = toy_pair(size=1, pieces=1000)
+    another.is_paused = True
+    one.channel.write(bytes(3000))
+    one.channel.farewell("goodbye")
+    await turns()
+    assert (state(one), one.is_lingering) == ("leaving", False)
+    another.resume()
+    assert [await another.channel.read(), await another.channel.read()] == [bytes(3000), "goodbye"]
+    assert one.is_lingering
+    # The peer says nothing and closes nothing.
+    another.is_paused = True
+    await until(lambda: state(one) == "lost")
+    await lost(one)
+
+
+async def test_to_close_it_while_it_closes_or_leaves_ends_it_at_once():
+    for begin in ("close_when_sent", "farewell"):
+        one, another = toy_pair(size=1, pieces=1000)
+        another.is_paused = True
+        writing = one.channel.write(bytes(3000))
+        getattr(one.channel, begin)(*["goodbye"][: begin == "farewell"])
+        one.channel.close()
+        with pytest.raises(ConnectionLost):
+            await writing
+        assert one.unsent > 0
+        await lost(one)
+
+
+# ---- lost
+
+
+async def test_what_had_arrived_is_read_after_the_end_and_then_the_end():
+    one, another = toy_pair()
+    for number in range(3):
+        one.channel.write(number)
+    one.channel.close()
+    await turns(10)
+    assert [await another.channel.read() for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ConnectionLost, match="connection to one was closed"):
+        await another.channel.read()
+    await lost(another)
+
+
+async def test_the_end_in_the_middle_of_a_message_is_told_apart():
+    one, another = toy_pair()
+    reading = another.channel.read()
+    one.send(frame("whole") + frame("half")[:-1])
+    one.shut()
+    assert await reading == "whole"
+    with pytest.raises(ConnectionLost, match="in the middle of a message"):
+        await another.channel.read()
+
+
+async def test_an_error_that_ends_it_is_told_to_everybody_who_waits():
+    one, another = toy_pair(size=1, pieces=1000)
+    another.is_paused = True
+    told = Told(one.channel)
+    writes = [one.channel.write(bytes(3000)) for _ in range(3)]
+    error = OSError("the cable")
+    one.channel.close(error)
+    assert told.times_lost == 1
+    for writing in writes:
+        with pytest.raises(ConnectionLost, match="the cable") as caught:
+            await writing
+        assert caught.value.real_error is error
+    await turns()
+    assert [each.real_error for each in told.errors] == [error]
+    assert one.channel.end_error is error
+    await lost(one, "the cable")
+
+
+async def test_a_transport_that_breaks_while_it_sends_ends_the_connection():
+    one, another = toy_pair()
+    another.channel.close()
+    with pytest.raises(ConnectionLost, match="nobody is there"):
+        await one.channel.write("into the void")
+    await lost(one)
+
+
+async def test_an_end_of_which_the_transport_tells_twice_is_one():
+    one, _ = toy_pair()
+    told, ends = Told(one.channel), []
+    one.channel.add_end_callback(lambda: ends.append(1))
+    one.channel.close()
+    one.channel.ended("again", OSError("again"))
+    await turns()
+    assert (told.times_lost, len(told.errors), ends) == (1, 1, [1])
+    assert one.channel.end_error is None
+
+
+# ---- time
+
+
+async def test_a_message_that_is_begun_and_not_finished_ends_it_where_somebody_waits():
+    one, another = toy_pair(limits=Limits(message_timeout=0.05))
+    reading = another.channel.read()
+    one.send(frame("never whole")[:-1])
+    with pytest.raises(ConnectionLost) as caught:
+        await reading
+    assert isinstance(caught.value.real_error, LimitReached)
+    assert caught.value.real_error.keyword == "message_timeout"
+
+
+@pytest.mark.parametrize("keyword", ["message_timeout", "write_timeout", "idle_timeout"])
+async def test_an_owner_decides_what_becomes_of_who_takes_too_long(keyword):
+    one, another = toy_pair(size=1, pieces=1000, limits=Limits(**{keyword: 0.05}))
+    told = Told(one.channel)
+    Told(another.channel, idle=False)
+    if keyword == "message_timeout":
+        another.send(frame("never whole")[:-1])
+    elif keyword == "write_timeout":
+        another.is_paused = True
+        one.channel.write(bytes(10_000))
+    await until(lambda: told.limits)
+    assert [error.keyword for error in told.limits] == [keyword]
+    assert state(one) == "open"
+
+
+async def test_who_works_for_the_peer_is_not_idle():
+    one, another = toy_pair(limits=Limits(idle_timeout=0.05))
+    working, idle = Told(one.channel, idle=False), Told(another.channel)
+    await until(lambda: idle.limits)
+    assert not working.limits
+    working.idle = True
+    await until(lambda: working.limits)
+
+
+async def test_what_moves_is_not_too_slow():
+    one, another = toy_pair(size=1, pieces=100, limits=Limits(message_timeout=0.3, write_timeout=0.3))
+    told = Told(one.channel), Told(another.channel)
+    another.is_paused = True
+    one.channel.write(bytes(3000))
+    while not told[1].messages:
+        await take_a_piece(another)
+        await asyncio.sleep(0.02)
+    assert not told[0].limits

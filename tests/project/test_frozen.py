@@ -1,0 +1,77 @@
+"""Programs that others freeze: all that runs is found by who reads imports, without options."""
+
+import importlib.util
+import subprocess
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from modulefinder import ModuleFinder
+from pathlib import Path
+
+import pytest
+
+import fastcore
+
+#: A checkout may have its compiled modules elsewhere: then what is installed is read.
+PACKAGE = Path(fastcore.__path__[-1])
+
+#: Uses a bit of everything; compressions and TLS come by imports of their own.
+PROGRAM = """
+import asyncio
+from fastcore import Server, rpc
+
+async def main():
+    server = Server({"echo": lambda stream, x: x})
+    server.listen(0, "127.0.0.1")
+    async with rpc(ip="127.0.0.1", port=server.port) as remote:
+        print(await remote.echo(x="small"), len(await remote.echo(x=bytes(3_000_000))))
+    await server.shutdown(1)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+def find(program: Path) -> set[str]:
+    finder = ModuleFinder([str(PACKAGE.parent), *sys.path])
+    finder.run_script(str(program))
+    return set(finder.modules)
+
+
+def modules(names: set[str]) -> set[str]:
+    ours = {name for name in names if name.partition(".")[0] in ("fastcore", "msgpack", "tornado")}
+    # Another name of the package itself, which it sets when it is imported.
+    return ours - {"fastcore.core"}
+
+
+def test_whoever_reads_imports_finds_all_that_runs(program: Path) -> None:
+    tell = "import sys; exec(open(sys.argv[1]).read()); print(*sys.modules)"
+    command = [sys.executable, "-c", tell, str(program)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    assert ran[0] == "small 3000000"
+    assert modules(set(ran[1].split())) - find(program) == set()
+
+
+def test_each_compiled_module_is_found(program: Path) -> None:
+    compiled = {path.name.split(".")[0] for path in PACKAGE.glob(f"*{EXTENSION_SUFFIXES[0]}")}
+    assert compiled
+    assert {f"fastcore.{name}" for name in compiled} - find(program) == set()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("PyInstaller") is None,
+    reason="PyInstaller isn't installed: pip install --group frozen",
+)
+def test_pyinstaller_needs_no_options(program: Path, tmp_path: Path) -> None:
+    where = ["--distpath", "dist", "--workpath", "work", "--specpath", "work"]
+    command = [sys.executable, "-m", "PyInstaller", "--log-level", "WARN", *where, str(program)]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    assert made.returncode == 0, made.stderr[-3000:]
+    frozen = tmp_path / "dist" / "program" / "program"
+    done = subprocess.run([frozen], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("small 3000000\n", "")
