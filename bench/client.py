@@ -71,11 +71,29 @@ class Awaited:
 
     busy = calls
 
-    async def stream(self) -> dict[str, float]:
+    async def shared(self) -> dict[str, float]:
         (connection,) = await self.connect(1)
         for count in self.meter.runs():
-            expect(await connection.stream(count), count)
+            await asyncio.gather(*(self.add(connection, count) for _ in range(self.amount)))
+        return self.meter.figures(self.meter.count * self.amount)
+
+    async def many(self, method: str) -> dict[str, float]:
+        (connection,) = await self.connect(1)
+        for count in self.meter.runs():
+            expect(await getattr(connection, method)(count), count)
         return self.meter.figures(self.meter.count)
+
+    async def stream(self) -> dict[str, float]:
+        return await self.many("stream")
+
+    async def parts(self) -> dict[str, float]:
+        return await self.many("parts")
+
+    async def parts_async(self) -> dict[str, float]:
+        return await self.many("parts_async")
+
+    async def messages(self) -> dict[str, float]:
+        return await self.many("messages")
 
     async def echo(self) -> dict[str, float]:
         (connection,) = await self.connect(1)
@@ -130,11 +148,30 @@ class Blocking:
                     expect(connection.answer(), 3)
         return self.meter.figures(self.meter.count * self.amount)
 
-    def stream(self) -> dict[str, float]:
+    def shared(self) -> dict[str, float]:
         connection = self.peer.connect(self.port)
         for count in self.meter.runs():
-            expect(connection.stream(count), count)
+            for _ in range(count):
+                for _ in range(self.amount):
+                    connection.ask(1, 2)
+                for _ in range(self.amount):
+                    expect(connection.answer(), 3)
+        return self.meter.figures(self.meter.count * self.amount)
+
+    def many(self, method: str) -> dict[str, float]:
+        connection = self.peer.connect(self.port)
+        for count in self.meter.runs():
+            expect(getattr(connection, method)(count), count)
         return self.meter.figures(self.meter.count)
+
+    def stream(self) -> dict[str, float]:
+        return self.many("stream")
+
+    def parts(self) -> dict[str, float]:
+        return self.many("parts")
+
+    def messages(self) -> dict[str, float]:
+        return self.many("messages")
 
     def echo(self) -> dict[str, float]:
         connection = self.peer.connect(self.port)

@@ -75,9 +75,9 @@ class Results:
         cell = self.cell(peer, workload)
         return cell.median(figure) if cell else None
 
-    def ratio(self, peer: str, workload: str, beside: str) -> float | None:
-        """Divide a peer's headline by that of another peer of the same run."""
-        ours, theirs = (self.median(name, workload) for name in (peer, beside))
+    def ratio(self, peer: str, workload: str, beside: str, than: str = "") -> float | None:
+        """Divide a peer's headline by that of another peer, or workload, of the same run."""
+        ours, theirs = self.median(peer, workload), self.median(beside, than or workload)
         return ours / theirs if ours and theirs else None
 
     def save(self, path: Path) -> None:

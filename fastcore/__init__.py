@@ -20,7 +20,7 @@ import fastcore as core
 if TYPE_CHECKING:
     from fastcore.surface import *  # noqa: F403
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _folder = os.path.dirname(__file__)
 # Of the other package of this name, which in this folder is overwritten and overwrites.

@@ -38,7 +38,7 @@ from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
 from fastcore._wire cimport (
-    NO_SURVEY, CallHeader, call_fields, call_header, decode, encode, read_call_header, unpack_with_care
+    NO_SURVEY, CallHeader, call_fields, decode, encode, read_call_header, unpack_with_care, whose
 )
 
 from fastcore._futures import given_up, is_busy, set_result_now, unobserved
@@ -868,17 +868,18 @@ cdef class Channel:
             return self.buffer.next_message()
         except Exception:
             if self.buffer.bad_header:
-                try:
-                    self.call_header = call_header(self.buffer.bad_header)
-                except BadMessage:
-                    pass
+                self.call_header = whose(self.buffer.bad_header)
             raise
 
     cdef object message_of(self, tuple parts):
         cdef bint is_compressed
         header, payload = parts
         if header:
-            self.call_header = read_call_header(header, &is_compressed)
+            try:
+                self.call_header = read_call_header(header, &is_compressed)
+            except BadMessage:
+                self.call_header = whose(header)
+                raise
             if self.call_header is not None:
                 self.has_numbers = True
             if is_compressed and self.is_ahead:

@@ -21,6 +21,7 @@ cdef class CallHeader:
 
 cpdef CallHeader call_header(bytes header)
 cdef CallHeader read_call_header(bytes header, bint *is_compressed)
+cdef CallHeader whose(bytes header)
 cpdef bytes call_fields(object number, int flags=*, long long window=*, long long grant=*, object cancel=*)
 cpdef object encode(object message, object compression=*, bytes fields=*)
 cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_size=*, Py_ssize_t max_depth=*,

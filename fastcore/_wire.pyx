@@ -415,6 +415,21 @@ cdef CallHeader uncommon_call_header(dict keys):
     return made
 
 
+cdef CallHeader whose(bytes header):
+    """Whose a message is, of whose header something else is wrong; None where that is."""
+    cdef CallHeader made
+    try:
+        keys = unpack_header(header)
+        number = number_in(keys, "call")
+    except BadMessage:
+        return None
+    if "call" not in keys:
+        return None
+    made = CallHeader.__new__(CallHeader)
+    made.call = number
+    return made
+
+
 cdef object number_in(dict keys, str key):
     number = keys.get(key)
     if number is not None and (type(number) is not int or number < 0):

@@ -85,5 +85,5 @@ def check_compression(name: str | None) -> None:
     """
     if name is not None and name not in compressions:
         lacking = {"lz4", "snappy"} - compressions.keys()
-        hint = f"; pip install fastcore[{name}]" if name in lacking else ""
+        hint = f"; pip install 'fastcore-rpc[{name}]'" if name in lacking else ""
         raise ValueError(f"no compression {name!r} here: there are {', '.join(compressions)}{hint}")

@@ -13,6 +13,11 @@ A peer's server answers ``add`` and ``echo`` and counts ``update`` messages. Its
     ``add`` its connections have the two halves of it, ``ask(x, y)`` and ``answer()``, for many
     calls in flight from one thread.
 
+A connection of those that take part in ``shared`` may have many calls of ``add`` at a time. Some have
+``parts(count)`` and ``parts_async(count)``, which return how many values they were given by a handler
+that yields them, as a generator or as an async generator; and ``messages(count)``, the same as
+``stream(count)`` with whatever the library has to iterate over messages.
+
 Peers do what their documentation recommends for speed, and nothing that a user would not do.
 """
 
@@ -26,6 +31,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 HOST = "127.0.0.1"
+_CALLS = "calls stream echo"
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Peer:
     name: str
     title: str
     packages: tuple[str, ...] = ()
-    kinds: str = "calls stream echo"
+    kinds: str = _CALLS
     program: str = ""
 
     def missing(self) -> str:
@@ -73,30 +79,34 @@ def version_of(package: str) -> str:
 
 
 _ALL = "calls stream echo idle busy sizes"
+_OURS = f"{_ALL} shared parts parts_async messages"
 _TABLE = (
-    Peer("fastcore", "fastcore", ("fastcore-rpc",), _ALL),
-    Peer("fastcore_uvloop", "fastcore on uvloop", ("fastcore-rpc", "uvloop"), _ALL),
+    Peer("fastcore", "fastcore", ("fastcore-rpc",), _OURS),
+    Peer("fastcore_uvloop", "fastcore on uvloop", ("fastcore-rpc", "uvloop"), _OURS),
     Peer("echo_c", "floor: C, length then bytes", (), "echo sizes", program="cc"),
     Peer("echo_c_one_call", "floor: C, one call each way", (), "echo", program="cc"),
     Peer("blocking", "floor: blocking sockets + msgpack", ("msgpack",)),
-    Peer("blocking_batched", "floor: blocking, batched", ("msgpack",), "stream"),
+    Peer("blocking_batched", "floor: blocking, batched", ("msgpack",), "stream messages"),
+    Peer("blocking_ids", "floor: blocking, ids, 64 calls at once", ("msgpack",), "shared"),
     Peer("uvloop_protocol", "uvloop, hand-written Protocol", ("uvloop", "msgpack"), _ALL),
+    Peer("uvloop_ids", "uvloop, hand-written Protocol with ids", ("uvloop", "msgpack"), "shared"),
     Peer("picows", "picows", ("picows", "msgpack")),
     Peer("asyncio_protocol", "asyncio, hand-written Protocol", ("msgpack",), _ALL),
+    Peer("asyncio_ids", "asyncio, hand-written Protocol with ids", ("msgpack",), "shared"),
     Peer("asyncio_streams", "asyncio streams, length-prefixed", ("msgpack",), _ALL),
     Peer("pyzmq", "pyzmq REQ/REP, blocking", ("pyzmq", "msgpack")),
-    Peer("rpyc", "rpyc (no-delay set)", ("rpyc",)),
+    Peer("rpyc", "rpyc (no-delay set)", ("rpyc",), f"{_CALLS} shared"),
     Peer("tornado_classic", "plain Tornado read_until", ("tornado", "msgpack"), _ALL),
     Peer("pyzmq_asyncio", "pyzmq asyncio", ("pyzmq", "msgpack")),
-    Peer("distributed", "distributed.core of today", ("distributed",)),
+    Peer("distributed", "distributed.core of today", ("distributed",), f"{_CALLS} shared"),
     Peer(
         "distributed_batched",
         "distributed: BatchedSend, to_serialize",
         ("distributed",),
         "stream echo",
     ),
-    Peer("grpc_aio", "grpc.aio", ("grpcio", "msgpack")),
-    Peer("zerorpc", "zerorpc", ("zerorpc",)),
+    Peer("grpc_aio", "grpc.aio", ("grpcio", "msgpack"), f"{_CALLS} shared parts_async"),
+    Peer("zerorpc", "zerorpc", ("zerorpc",), f"{_CALLS} shared parts"),
 )
 
 PEERS: dict[str, Peer] = {peer.name: peer for peer in _TABLE}

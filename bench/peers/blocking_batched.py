@@ -48,5 +48,7 @@ class Connection:
         received: int = msgpack.unpackb(self.sock.recv(CHUNK))
         return received
 
+    messages = stream
+
 
 connect = Connection

@@ -32,11 +32,17 @@ async def sink(messages: AsyncIterator[object], context: object) -> int:
     return count
 
 
+async def updates(count: int, context: object) -> AsyncIterator[object]:
+    for i in range(count):
+        yield {"op": "update", "key": "task-12345", "n": i}
+
+
 async def serve(announce: Callable[[int], None]) -> None:
     handlers = {
         "add": grpc.unary_unary_rpc_method_handler(add, **CODEC),
         "echo": grpc.unary_unary_rpc_method_handler(echo, **CODEC),
         "sink": grpc.stream_unary_rpc_method_handler(sink, **CODEC),
+        "updates": grpc.unary_stream_rpc_method_handler(updates, **CODEC),
     }
     server = grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench", handlers),))
@@ -55,12 +61,19 @@ class Connection:
         self.call_add = self.channel.unary_unary("/bench/add", **codec)
         self.call_echo = self.channel.unary_unary("/bench/echo", **codec)
         self.call_sink = self.channel.stream_unary("/bench/sink", **codec)
+        self.call_updates = self.channel.unary_stream("/bench/updates", **codec)
 
     def add(self, x: int, y: int) -> Awaitable[Any]:
         return self.call_add({"x": x, "y": y})
 
     def echo(self, data: bytes) -> Awaitable[Any]:
         return self.call_echo({"data": data})
+
+    async def parts_async(self, count: int) -> int:
+        received = 0
+        async for _ in self.call_updates(count):
+            received += 1
+        return received
 
     async def stream(self, count: int) -> Any:
         call = self.call_sink()

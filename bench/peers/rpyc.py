@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -55,13 +56,15 @@ class Connection:
         self.root = rpyc.connect_stream(stream, config=CONFIG).root
         self.echo = self.root.echo
         self.later = rpyc.async_(self.root.add)
+        self.pending: deque[Any] = deque()
 
     def ask(self, x: int, y: int) -> None:
-        self.pending = self.later(x, y)
+        self.pending.append(self.later(x, y))
 
     def answer(self) -> Any:
-        self.pending.wait()
-        return self.pending.value
+        pending = self.pending.popleft()
+        pending.wait()
+        return pending.value
 
     def stream(self, count: int) -> Any:
         update = rpyc.async_(self.root.update)

@@ -112,12 +112,14 @@ class Connection(Owner):
     """
 
     __slots__ = (
+        "_begins_held",
         "_closes",
         "_has_numbers",
         "_held",
         "_held_bytes",
         "_in_order",
         "_numbered",
+        "_size_of_held",
         "_weight",
         "channel",
         "ended",
@@ -137,8 +139,11 @@ class Connection(Owner):
         #: The one without a number.
         self._in_order: _Request | None = None
         #: Requests that have come, and are too many for now.
-        self._held: deque[tuple[Any, CallHeader | None]] = deque()
+        self._held: deque[tuple[Any, CallHeader | None, int]] = deque()
         self._held_bytes = 0
+        #: Whether one of them is being begun, and its bytes.
+        self._begins_held = False
+        self._size_of_held = 0
         self._weight = 0
         #: Whether the client numbers its requests.
         self._has_numbers = False
@@ -162,14 +167,17 @@ class Connection(Owner):
         return bool(self._numbered) or self._in_order is not None or bool(self._held)
 
     def _may_read(self) -> bool:
-        """Whether a further request is to be begun now."""
-        return (
-            self._in_order is None
-            and not self._closes
-            and not self.channel.is_full
-            and not self.service.is_ending
-            and not self._is_held_back()
-        )
+        """Whether to be given the next message now.
+
+        Of a client that numbers its requests also where no further one can be begun: what it
+        says of those that run, that they are given up or may send more, must be heard, so that
+        they end.
+        """
+        if not self._may_begin() or self._begins_held:
+            return False
+        if self._held:
+            return self._held[-1][1] is not None and self._held_bytes < self.channel.limits.max_waiting
+        return self._has_numbers or not (self.service.is_ending or self._is_held_back())
 
     # ---- requests
 
@@ -183,10 +191,9 @@ class Connection(Owner):
                     self._hear(header)
                     return self._may_read()
             elif not self._has_numbers:
-                self._has_numbers = True
-                self.channel.mark_as_nobodys()
+                self._knows_numbers()
         service = self.service
-        if self._held or (service.running and self._is_held_back()):
+        if (self._held and not self._begins_held) or (service.running and self._is_held_back()):
             return self._hold(message, header)
         # From here on this is the way of a plain function's answer, in as few steps as there can be.
         op = None
@@ -197,9 +204,10 @@ class Connection(Owner):
         channel = self.channel
         try:
             try:
-                op = message.pop("op")
+                # First what says how to refuse it.
                 reply = message.pop("reply", True)
                 closes = message.pop("close", False)
+                op = message.pop("op")
             except (AttributeError, TypeError, KeyError):
                 raise _Refused(
                     TypeError(f"a message is a dict with an 'op', not {_short(message)}")
@@ -242,6 +250,11 @@ class Connection(Owner):
             return self._failed(request, error)
         return self._replied(closes or op == "close", True)
 
+    def _knows_numbers(self) -> None:
+        """Say of all that is sent from now on whose it is."""
+        self._has_numbers = True
+        self.channel.mark_as_nobodys()
+
     def _find(self, op: Any) -> tuple[Any, Handler]:
         """Give the handler of an op that isn't found as it came, or refuse it."""
         if type(op) is bytes:  # as Python 2 sends it
@@ -258,7 +271,8 @@ class Connection(Owner):
             self._numbered[request.call] = request
         else:
             self._in_order = request
-        request.weight = 1 + channel.last_size // _BYTES_OF_ONE
+        size = self._size_of_held if self._begins_held else channel.last_size
+        request.weight = 1 + size // _BYTES_OF_ONE
         self._weight += request.weight
         self.service.running += request.weight
         channel.is_lent = True
@@ -268,6 +282,9 @@ class Connection(Owner):
             request.task = task
             self.service.tasks.add(task)
             task.add_done_callback(functools.partial(self._task_done, request, result))
+            if channel.is_lost:
+                # It had arrived before the end.
+                self._left_by_client(request)
         return self._may_read()
 
     def _task_done(self, request: _Request, result: Any, task: asyncio.Task[None]) -> None:
@@ -341,7 +358,9 @@ class Connection(Owner):
     # ---- too many of them
 
     def _is_held_back(self) -> bool:
-        """Whether so much runs that no further request may be begun."""
+        """Whether so much runs, or so little shall, that no further request may be begun."""
+        if self.service.is_ending:
+            return True
         most = self.service.max_running_per_connection
         if most is not None and self._weight >= most:
             return True
@@ -353,21 +372,31 @@ class Connection(Owner):
 
     def _hold(self, message: Any, header: CallHeader | None) -> bool:
         """Keep a request for later, so that what is said of others can still be read."""
-        self._held.append((message, header))
-        self._held_bytes += self.channel.last_size
-        return header is not None and self._held_bytes < self.channel.limits.max_waiting and self._may_hold()
+        if not self.service.is_ending:
+            size = self.channel.last_size
+            self._held.append((message, header, size))
+            self._held_bytes += size
+        return self._may_read()
 
-    def _may_hold(self) -> bool:
+    def _may_begin(self) -> bool:
         return self._in_order is None and not self._closes and not self.channel.is_full
 
     def _begin_held(self) -> None:
-        while self._held and self._may_hold() and not self._is_held_back():
-            message, header = self._held.popleft()
-            held, self._held = self._held, deque()
-            if not held:
-                self._held_bytes = 0
-            self.on_message(message, header)
-            self._held = held
+        if self._begins_held:
+            # One was over at once; who began it goes on.
+            return
+        while self._held and self._may_begin() and not self._is_held_back():
+            message, header, size = self._held.popleft()
+            self._held_bytes -= size
+            self._begins_held, self._size_of_held = True, size
+            try:
+                self.on_message(message, header)
+            finally:
+                self._begins_held = False
+
+    def _drop_held(self) -> None:
+        self._held.clear()
+        self._held_bytes = 0
 
     def _go_on(self) -> None:
         self._begin_held()
@@ -379,6 +408,7 @@ class Connection(Owner):
         """Send what a generator gives, as it comes; a list of it to those who know no parts."""
         values: list[Any] = []
         sent = 0
+        keeps = request.call is None and bool(request.reply)
         sends = request.call is not None and bool(request.reply)
         try:
             if inspect.isasyncgen(result):
@@ -386,20 +416,18 @@ class Connection(Owner):
                     if sends:
                         await self._send_part(request, value)
                         sent += 1
-                    else:
+                    elif keeps:
                         values.append(value)
             else:
                 assert inspect.isgenerator(result)
-                for value in result:
+                for given, value in enumerate(result, 1):
                     if sends:
                         await self._send_part(request, value)
                         sent += 1
-                        if sent % _PARTS_PER_TURN == 0:
-                            await asyncio.sleep(0)
-                    else:
+                    elif keeps:
                         values.append(value)
-                        if len(values) % _PARTS_PER_TURN == 0:
-                            await asyncio.sleep(0)
+                    if given % _PARTS_PER_TURN == 0:
+                        await asyncio.sleep(0)
         finally:
             if inspect.isasyncgen(result):
                 await result.aclose()
@@ -410,6 +438,8 @@ class Connection(Owner):
     async def _send_part(self, request: _Request, value: Any) -> None:
         channel = self.channel
         while request.left == 0 or channel.is_full:
+            if channel.is_lost:
+                raise channel.lost_error()
             request.waiting = channel.loop.create_future()
             await request.waiting
         if request.left is not None:
@@ -432,6 +462,7 @@ class Connection(Owner):
         """End the connection if that was its last request; else say whether to go on."""
         if closes:
             self._closes = True
+            self._drop_held()
         if self._closes:
             if not self._is_busy:
                 self._end()
@@ -485,9 +516,7 @@ class Connection(Owner):
             if request is None:
                 self._cancel_held(header.cancel)
             else:
-                request.given_up = True
-                if request.task is not None:
-                    request.task.cancel()
+                self._give_up(request)
             return
         assert header.call is not None
         assert header.grant is not None
@@ -496,11 +525,25 @@ class Connection(Owner):
             request.left += header.grant
             request.go_on()
 
+    def _give_up(self, request: _Request) -> None:
+        """Cancel a handler, once: a second time would disturb it while it cleans up."""
+        if not request.given_up:
+            request.given_up = True
+            if request.task is not None:
+                request.task.cancel()
+
+    def _left_by_client(self, request: _Request) -> None:
+        """End a handler whose answer nobody will hear, where one was wanted."""
+        if self.service.cancels and request.call is not None and request.reply:
+            self._give_up(request)
+
     def _cancel_held(self, call: int) -> None:
-        for held in self._held:
-            if held[1] is not None and held[1].call == call:
-                self._held.remove(held)
-                self._done(_Request(None, call, True, False), None)
+        for place, (message, header, size) in enumerate(self._held):
+            if header is not None and header.call == call:
+                del self._held[place]
+                self._held_bytes -= size
+                reply = message.get("reply", True) if isinstance(message, dict) else True
+                self._done(_Request(None, call, reply, False), None)
                 return
 
     # ---- what the channel tells
@@ -511,6 +554,8 @@ class Connection(Owner):
             self._end()
             return False
         call = None if header is None else header.call
+        if call is not None and not self._has_numbers:
+            self._knows_numbers()
         return self._refuse(error, _Request(None, call, True, False))
 
     def writable(self) -> None:
@@ -521,12 +566,9 @@ class Connection(Owner):
 
     def connection_lost(self) -> None:
         """End the handlers of numbered requests: nobody will hear their answers."""
-        self._held.clear()
         for request in [*self._numbered.values()]:
             request.go_on()
-            if self.service.cancels and request.task is not None:
-                request.given_up = True
-                request.task.cancel()
+            self._left_by_client(request)
 
     def over_limit(self, error: Exception) -> None:
         """Say goodbye to a peer that takes longer than it may."""
@@ -559,6 +601,7 @@ class Connection(Owner):
 
     def finish(self) -> None:
         """End the connection as soon as no handler works for it."""
+        self._drop_held()
         if not self._is_busy:
             self._end()
 

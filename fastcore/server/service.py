@@ -63,6 +63,7 @@ class Service:
     running: int = 0
     held_back: deque[Callable[[], None]] = field(default_factory=deque)
     is_ending: bool = False
+    _is_waking: bool = False
 
     @property
     def is_full(self) -> bool:
@@ -72,5 +73,12 @@ class Service:
     def done(self, weight: int) -> None:
         """Count a request as over, and let those go on who wait for that."""
         self.running -= weight
-        while self.held_back and not self.is_full:
-            self.held_back.popleft()()
+        if self._is_waking:
+            # What goes on may be over at once, where tasks are eager, and comes back here.
+            return
+        self._is_waking = True
+        try:
+            while self.held_back and not self.is_full:
+                self.held_back.popleft()()
+        finally:
+            self._is_waking = False

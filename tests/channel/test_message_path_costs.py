@@ -2,15 +2,19 @@
 
 import asyncio
 import gc
+import sys
 import tracemalloc
 from collections import Counter
+from pathlib import Path
 
+import fastcore
 from fastcore import connect, read, rpc, write
 from fastcore._socket import Socket
 from fastcore.transport.tornado import channel_of
 from helpers.wire import served
 
 CALLS = 50
+OURS = str(Path(fastcore.__file__).parent)
 
 
 class Counted:
@@ -51,6 +55,41 @@ async def test_a_call_takes_two_system_calls_at_each_end():
         for number in range(CALLS):
             assert await remote.echo(data=number) == number
     assert ours.total() == theirs.total() == 2 * CALLS
+
+
+class Frames:
+    """Counts the calls of Python functions of fastcore's, by name."""
+
+    def __enter__(self):
+        self.calls = Counter()
+        sys.setprofile(self.count)
+        return self.calls
+
+    def __exit__(self, *exc_info):
+        sys.setprofile(None)
+
+    def count(self, frame, event, argument):
+        if event == "call" and frame.f_code.co_filename.startswith(OURS):
+            self.calls[frame.f_code.co_qualname] += 1
+
+
+async def test_a_call_takes_seven_functions_of_ours_in_both_ends():
+    async with served() as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        for _ in range(2):
+            # The first one makes the connection, and learns whether the server numbers its answers.
+            await remote.add(x=1, y=2)
+        with Frames() as frames:
+            for number in range(CALLS):
+                await remote.add(x=1, y=number)
+    assert frames.total() <= 7 * CALLS, frames
+
+
+async def test_calls_that_share_a_connection_take_no_more_functions_each():
+    async with served() as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        await remote.add(x=1, y=2)
+        with Frames() as frames:
+            await asyncio.gather(*(remote.add(x=1, y=number) for number in range(CALLS)))
+    assert frames.total() <= 7 * CALLS, frames
 
 
 def count_futures():

@@ -28,6 +28,15 @@ def frame(message: object, **header: object) -> bytes:
     return raw_frame(msgpack.packb(message), msgpack.packb(header) if header else b"")
 
 
+def unframe(data: bytes) -> tuple[Any, dict[str, Any]]:
+    """A message out of its bytes, and what its header says beside the length."""
+    (header_length,) = struct.unpack("<I", data[:4])
+    header = msgpack.unpackb(data[4 : 4 + header_length]) if header_length else {}
+    header.pop("length", None)
+    payload = data[4 + header_length : -len(SENTINEL)]
+    return msgpack.unpackb(payload, strict_map_key=False), header
+
+
 class Stranger:
     """A bare TCP connection to a server."""
 
@@ -43,11 +52,41 @@ class Stranger:
         self.writer.write(b"".join(data))
 
     async def hears(self) -> Any:
-        """The next message of the server; no header other than a length is understood."""
-        data = await self.reader.readuntil(SENTINEL)
-        (header_length,) = struct.unpack("<I", data[:4])
-        payload = data[4 + header_length : -len(SENTINEL)]
-        return msgpack.unpackb(payload, strict_map_key=False)
+        """The next message of the server, whatever its header says; it isn't compressed."""
+        message, _ = await self.hears_all()
+        return message
+
+    async def hears_all(self) -> tuple[Any, dict[str, Any]]:
+        """The next message of the server, and what its header says, but for the length."""
+        return unframe(await self.reader.readuntil(SENTINEL))
+
+    async def hears_answers(self, *numbers: int) -> dict[int, Any]:
+        """The last messages of these calls, in whatever order, with what else their headers say."""
+        heard: dict[int, Any] = {}
+        while len(heard) < len(numbers):
+            message, header = await self.hears_all()
+            number = header.pop("call")
+            assert number in numbers, (message, number)
+            assert number not in heard, f"call {number} was answered twice"
+            heard[number] = (message, header) if header else message
+        return heard
+
+    def calls(self, number: object, op: object, **message: object) -> None:
+        """Send a request that has a number."""
+        self.say(frame({"op": op, **message}, call=number))
+
+    def gives_up(self, number: object) -> None:
+        """Say that nobody waits for that call any more."""
+        self.say(frame(None, cancel=number))
+
+    def grants(self, number: int, parts: int) -> None:
+        """Let so many more parts of that call come."""
+        self.say(frame(None, call=number, grant=parts))
+
+    async def has_heard_nothing_more(self) -> bool:
+        """Whether nothing came since; what the server has to say comes before this answer."""
+        self.calls(2**32, "add", x=1, y=2)
+        return await self.hears_all() == (3, {"call": 2**32})
 
     async def hears_error(self) -> str:
         """The next message, which tells of an error: its type and text."""

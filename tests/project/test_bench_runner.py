@@ -23,6 +23,10 @@ SMALL = [
     MAIN["W3"],
     replace(MAIN["W4"], amount=300_000),
     replace(MAIN["W5"], amount=1000),
+    replace(MAIN["W6"], amount=4),
+    MAIN["W7"],
+    MAIN["W8"],
+    MAIN["W9"],
     replace(GROWTH["busy-10"], amount=3),
     replace(GROWTH["echo-1MiB"], amount=1000),
     replace(GROWTH["idle-10000"], amount=20),
@@ -45,8 +49,15 @@ def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("workload", SMALL, ids=lambda workload: workload.name)
-@pytest.mark.parametrize("peer", ["fastcore", "asyncio_protocol"])
+PAIRS = [
+    pytest.param(peer, workload, id=f"{workload.name}-{peer}")
+    for workload in SMALL
+    for peer in ("fastcore", "asyncio_protocol", "asyncio_ids")
+    if workload.kind in PEERS[peer].kinds.split()
+]
+
+
+@pytest.mark.parametrize(("peer", "workload"), PAIRS)
 def test_a_pair_of_processes_gives_the_headline_figure(peer: str, workload: Workload) -> None:
     figures = measure(PEERS[peer], workload, QUICK)
     assert figures["cpu_us"] > 0
@@ -58,9 +69,17 @@ def test_a_pair_of_processes_gives_the_headline_figure(peer: str, workload: Work
         assert figures[workload.figure] > 0
 
 
-@pytest.mark.parametrize("workload", SMALL[:5], ids=lambda workload: workload.name)
-def test_a_peer_that_blocks_is_driven_too(workload: Workload) -> None:
-    assert measure(PEERS["blocking"], workload, QUICK)[workload.figure] > 0
+BLOCKING = [
+    pytest.param(peer, workload, id=f"{workload.name}-{peer}")
+    for workload in SMALL
+    for peer in ("blocking", "blocking_batched", "blocking_ids")
+    if workload.kind in PEERS[peer].kinds.split()
+]
+
+
+@pytest.mark.parametrize(("peer", "workload"), BLOCKING)
+def test_a_peer_that_blocks_is_driven_too(peer: str, workload: Workload) -> None:
+    assert measure(PEERS[peer], workload, QUICK)[workload.figure] > 0
 
 
 def test_system_calls_of_a_round_trip_are_counted() -> None:
@@ -68,6 +87,13 @@ def test_system_calls_of_a_round_trip_are_counted() -> None:
         pytest.skip(obstacle)
     # At least one to send and one to receive, on both sides.
     assert 4 <= system_calls(PEERS["blocking"], QUICK) < 10
+
+
+def test_a_call_of_fastcore_takes_three_system_calls_at_each_end() -> None:
+    if obstacle := can_trace():
+        pytest.skip(obstacle)
+    # A look at the sockets, one to receive, one to send; a timer that strikes now and then.
+    assert 5.9 < system_calls(PEERS["fastcore"], QUICK) < 6.1
 
 
 def test_a_run_writes_figures_a_table_and_plots(tmp_path: Path) -> None:
@@ -113,6 +139,18 @@ def test_a_failure_stands_in_the_table_where_the_figure_would() -> None:
 def test_rows_where_fastcore_loses_are_listed() -> None:
     text = report.losses(results(fastcore=100, asyncio_protocol=80, rpyc=200))
     assert text == "- W1: 1.25x of asyncio, hand-written Protocol"
+
+
+def test_a_goal_may_be_a_part_of_another_workload() -> None:
+    cells = [Cell("fastcore", name, {"rate": [rate]}) for name, rate in (("W7", 90), ("W3", 100))]
+    assert "| W7 | at least 0.8x of its own W3, aim 1.0x | 0.90x |  |" in report.goals(Results({}, cells))
+
+
+def test_a_goal_may_be_for_one_event_loop() -> None:
+    rates = {"fastcore": 100, "fastcore_uvloop": 130, "asyncio_ids": 80, "uvloop_ids": 100}
+    text = report.goals(Results({}, [Cell(peer, "W6", {"rate": [rate]}) for peer, rate in rates.items()]))
+    assert "asyncio, hand-written Protocol with ids, aim 1.3x | 1.25x |  |" in text
+    assert "uvloop, hand-written Protocol with ids, aim 1.3x |  | 1.30x |" in text
 
 
 def test_memory_is_told_in_payloads() -> None:
