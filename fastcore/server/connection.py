@@ -588,7 +588,7 @@ class Connection(Owner):
         Who numbers them never closes one side alone: such a client has gone.
         """
         in_order = self._in_order is not None or self.channel.is_full
-        return in_order or any(header is None for _, header in self._held)
+        return in_order or any(header is None for _, header, _ in self._held)
 
     def is_idle(self) -> bool:
         """Tell whether no handler runs, or one that waits for the peer."""
