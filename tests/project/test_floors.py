@@ -13,6 +13,7 @@ from helpers.support import Program
 HOUSE = Path(fastcore.__file__).parent
 #: From below to above. Within a floor there is no circle, and of two in one row neither knows the other.
 FLOORS = [
+    ["checkout", "collision"],
     ["engine_errors errors limits addressing logs compressions remote_errors"],
     ["_memory _blocks _buffer _values _framing"],
     ["_wire"],
@@ -94,10 +95,10 @@ def test_there_is_no_circle():
 
 def test_the_package_itself_imports_nothing_of_it_but_for_those_who_read_types():
     tree = ast.parse((HOUSE / "__init__.py").read_text())
-    [types] = [node for node in tree.body if isinstance(node, ast.If)]
-    assert ast.unparse(types.test) == "TYPE_CHECKING"
-    assert [ast.unparse(node) for node in types.body] == ["from fastcore.surface import *"]
-    assert WITHIN["fastcore"] == {"fastcore.surface"}
+    conditions = {ast.unparse(node.test): node.body for node in tree.body if isinstance(node, ast.If)}
+    assert [ast.unparse(node) for node in conditions["TYPE_CHECKING"]] == ["from fastcore.surface import *"]
+    # And for a checkout, and where another package shares the folder.
+    assert WITHIN["fastcore"] == {"fastcore.surface", "fastcore.checkout", "fastcore.collision"}
 
 
 def test_what_the_tests_of_these_imports_see_is_what_there_is():
