@@ -776,9 +776,11 @@ cdef class Channel:
         self.is_taking = True
         try:
             return self.take_next()
-        except (TooDeep, FrameTooLarge) as error:
-            # It was a message, and only too much of one; a header of gigabytes is none.
-            if not isinstance(error, FrameTooLarge) or error.what != "header":
+        except (BadFrame, BadMessage) as error:
+            # One with the number of a call was a message, and so was one that is only too much.
+            if self.call_header is not None or isinstance(error, TooDeep) or (
+                isinstance(error, FrameTooLarge) and error.what != "header"
+            ):
                 self.is_understood = True
             raise
         finally:

@@ -1,9 +1,13 @@
 """All names of ``fastcore``, and where each of them lives."""
 
 # Compiled modules import these where nobody sees it who reads imports, to freeze a program for instance.
+import msgpack  # noqa: F401
+
 import fastcore._blocks
 import fastcore._buffer
-import fastcore._outbox  # noqa: F401
+import fastcore._outbox
+import fastcore._values
+import fastcore._watchdog  # noqa: F401
 from fastcore._framing import SENTINEL, FrameBuffer, MessageBuffer
 from fastcore.classic import (
     clean_exception,

@@ -54,6 +54,9 @@ class Somebody(Owner):
     def over_limit(self, error):
         self.told.append(error)
 
+    def owes(self):
+        return False
+
     def is_idle(self):
         return True
 
@@ -72,7 +75,7 @@ def close_both(*streams):
 
 METHODS = {
     Transport: ["pause", "resume", "want_write", "close", "linger"],
-    Owner: ["on_message", "on_error", "writable", "connection_lost", "over_limit", "is_idle"],
+    Owner: ["on_message", "on_error", "writable", "connection_lost", "over_limit", "owes", "is_idle"],
 }
 
 

@@ -59,6 +59,9 @@ class Told(Owner):
     def over_limit(self, error):
         self.limits.append(error)
 
+    def owes(self):
+        return False
+
     def is_idle(self):
         return self.idle
 

@@ -13,8 +13,7 @@ from helpers.support import Program
 HOUSE = Path(fastcore.__file__).parent
 #: From below to above. Within a floor there is no circle, and of two in one row neither knows the other.
 FLOORS = [
-    ["checkout", "collision"],
-    ["engine_errors errors limits addressing logs compressions remote_errors"],
+    ["engine_errors errors limits addressing logs compressions remote_errors collision checkout"],
     ["_memory _blocks _buffer _values _framing"],
     ["_wire"],
     ["_socket"],
@@ -95,10 +94,14 @@ def test_there_is_no_circle():
 
 def test_the_package_itself_imports_nothing_of_it_but_for_those_who_read_types():
     tree = ast.parse((HOUSE / "__init__.py").read_text())
-    conditions = {ast.unparse(node.test): node.body for node in tree.body if isinstance(node, ast.If)}
-    assert [ast.unparse(node) for node in conditions["TYPE_CHECKING"]] == ["from fastcore.surface import *"]
-    # And for a checkout, and where another package shares the folder.
-    assert WITHIN["fastcore"] == {"fastcore.surface", "fastcore.checkout", "fastcore.collision"}
+    conditions = {ast.unparse(node.test): node for node in tree.body if isinstance(node, ast.If)}
+    types = conditions.pop("TYPE_CHECKING")
+    assert [ast.unparse(node) for node in types.body] == ["from fastcore.surface import *"]
+    # Where another package lies in the same folder, or this is a checkout.
+    assert all("os.path.exists" in condition for condition in conditions)
+    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not {alias.name for node in top for alias in node.names} & MODULES - {"fastcore"}
+    assert WITHIN["fastcore"] == {"fastcore.surface", "fastcore.collision", "fastcore.checkout"}
 
 
 def test_what_the_tests_of_these_imports_see_is_what_there_is():
