@@ -84,6 +84,27 @@ async def test_a_client_that_only_stops_sending_still_gets_the_answers_it_asked_
         assert await stranger.hears_the_end() == b""
 
 
+async def test_a_client_that_stops_sending_gets_the_answers_of_requests_that_wait_for_their_turn_too():
+    may_answer = asyncio.Event()
+    handlers = {"slow": lambda stream: may_answer.wait()}
+    async with (
+        served(handlers, max_running=1) as server,
+        stranger_at(server) as other,
+        stranger_at(server) as stranger,
+    ):
+        other.say(frame({"op": "slow"}, call=0))
+        await until(lambda: server.stats()["running"])
+        stranger.say(frame({"op": "add", "x": 1, "y": 2}))
+        stranger.writer.write_eof()
+        await until(lambda: server.stats()["messages"]["in"] == 2)
+        # The end is at the server by now, which looks at its sockets in each turn.
+        for _ in range(10):
+            await asyncio.sleep(0)
+        may_answer.set()
+        assert await stranger.hears() == 3
+        assert await stranger.hears_the_end() == b""
+
+
 async def test_ends_of_all_kinds_leave_the_server_serving():
     async with served() as server:
         for number in range(200):
