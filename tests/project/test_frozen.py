@@ -37,8 +37,18 @@ def program(tmp_path: Path) -> Path:
     return path
 
 
+class Finder(ModuleFinder):
+    """Passes over namespace packages, at which a ModuleFinder stumbles: those of others have some."""
+
+    def find_module(self, name, path, parent=None):
+        try:
+            return super().find_module(name, path, parent)
+        except AttributeError as error:
+            raise ImportError(name) from error
+
+
 def find(program: Path) -> set[str]:
-    finder = ModuleFinder([str(PACKAGE.parent), *sys.path])
+    finder = Finder([str(PACKAGE.parent), *sys.path])
     finder.run_script(str(program))
     return set(finder.modules)
 
