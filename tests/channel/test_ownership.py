@@ -542,6 +542,25 @@ def test_after_its_loop_has_ended_it_says_so_before_anything_is_sent(use):
         stream.close()
 
 
+def test_a_read_that_has_to_wait_is_refused_in_another_loop_whatever_was_read_before():
+    async def make():
+        stream = await connect("127.0.0.1", server.port)
+        for n in range(3):
+            write(stream, {"op": "add", "x": n, "y": 0})
+        # All three are here now, and the last read takes what was.
+        return stream, [await read(stream) for n in range(3)]
+
+    async def afterwards(stream):
+        with pytest.raises(RuntimeError, match="another event loop"):
+            read(stream)
+
+    with ServedElsewhere() as server:
+        stream, answers = asyncio.run(make())
+        assert answers == [0, 1, 2]
+        asyncio.run(afterwards(stream))
+        stream.close()
+
+
 def test_a_call_that_its_loop_left_running_is_in_nobodys_way_in_the_next():
     async def leave():
         calls = remote.never(), remote.add(x=1, y=2)
