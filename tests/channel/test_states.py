@@ -319,6 +319,7 @@ async def test_a_farewell_is_heard_and_what_still_comes_is_dropped():
     one.channel.farewell("goodbye")
     assert (state(one), one.channel.is_open) == ("leaving", False)
     another.channel.write("not heard")
+    assert not one.channel.receive()
     with pytest.raises(ConnectionLost, match="being closed, after its last message"):
         one.channel.send("after it")
     with pytest.raises(ConnectionLost, match="being closed, after its last message"):

@@ -203,3 +203,20 @@ async def test_write_to_a_closed_stream_is_a_failed_future():
         future = write(stream, {"op": "ping"})
         with pytest.raises(IOError, match="closed"):
             await future
+
+
+async def test_a_stream_that_was_closed_before_its_first_message_says_so():
+    for use in (read, lambda stream: write(stream, 1), lambda stream: send_recv(stream=stream, op="ping")):
+        one, another = pair()
+        one.close()
+        with pytest.raises(ConnectionLost):
+            await use(one)
+        another.close()
+
+
+async def test_a_peer_that_falls_silent_is_found_by_the_system_unless_nobody_wants_that():
+    with serving() as server:
+        for seconds, is_on in ((10, True), (None, False)):
+            stream = await connect("127.0.0.1", server.port, peer_timeout=seconds)
+            assert bool(stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) is is_on
+            stream.close()
