@@ -320,6 +320,18 @@ async def test_in_a_numbered_request_to_call_back_is_a_clear_error_and_disturbs_
         await is_at_rest(server)
 
 
+async def test_who_reads_by_hand_beside_numbered_requests_gets_what_has_no_number():
+    async def never(stream):
+        await asyncio.sleep(3600)
+
+    async with served({"never": never, "reads": read}) as server, stranger_at(server) as stranger:
+        # All at once; it is while the first one runs that the stream is lent.
+        requests = [{"op": "never"}, {"op": "reads"}, {"op": "add", "x": 1, "y": 2}]
+        numbered = [frame(request, call=number) for number, request in enumerate(requests)]
+        stranger.say(*numbered, frame("by hand"))
+        assert [await stranger.hears(), await stranger.hears()] == [3, "by hand"]
+
+
 async def test_a_plain_function_may_take_its_stream_and_give_it_back():
     kept = []
 
@@ -478,6 +490,17 @@ async def test_another_thread_is_told_so_before_anything_is_sent(use):
         assert await send_recv(stream=stream, op="add", x=1, y=2) == 3
         assert not noted
         stream.close()
+
+
+async def test_another_thread_is_not_given_what_has_arrived_either():
+    one, another = pair()
+    for number in range(3):
+        write(one, number)
+    await until(lambda: channel_of(another).unread)
+    for expected in range(3):
+        await in_a_thread(lambda: refused("read", another, "another thread than its loop's"))
+        assert await read(another) == expected
+    close_both(one, another)
 
 
 async def test_an_rpc_called_in_another_thread_says_so_or_has_a_connection_of_its_own_there():

@@ -66,7 +66,8 @@ class Told(Owner):
 async def lost(end, words="closed"):
     """Every use of an end whose connection is over says so."""
     assert state(end) == "lost"
-    assert (end.channel.is_lost, end.channel.is_open, end.channel.unsent) == (True, False, 0)
+    assert (end.channel.is_lost, end.channel.is_open, end.channel.is_full) == (True, False, False)
+    assert end.channel.unsent == 0
     for use in (end.channel.read, lambda: end.channel.write("too late")):
         with pytest.raises(ConnectionLost, match=words):
             await use()
@@ -402,6 +403,8 @@ async def test_an_error_that_ends_it_is_told_to_everybody_who_waits():
         assert caught.value.real_error is error
     await turns()
     assert [each.real_error for each in told.errors] == [error]
+    # Whoever waited for room needn't any more.
+    assert told.times_writable == 1
     assert one.channel.end_error is error
     await lost(one, "the cable")
 
@@ -471,3 +474,14 @@ async def test_what_moves_is_not_too_slow():
         await take_a_piece(another)
         await asyncio.sleep(0.02)
     assert not told[0].limits
+
+
+async def test_nobody_is_told_of_a_time_that_runs_out_after_the_end():
+    one, another = toy_pair(limits=Limits(idle_timeout=0.05))
+    told = Told(one.channel)
+    another.channel.close()
+    await until(lambda: state(one) == "lost")
+    over = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(0.2, over.set_result, None)
+    await over
+    assert not told.limits
