@@ -196,6 +196,24 @@ async def test_what_is_too_large_ends_what_can_be_read_and_a_reader_closes_it():
     assert state(another) == "lost"
 
 
+async def test_who_writes_on_and_on_lets_others_have_their_turn_though_all_of_it_is_taken():
+    one, _ = toy_pair()
+    turns_of_others = 0
+
+    async def others():
+        nonlocal turns_of_others
+        while True:
+            turns_of_others += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    for number in range(2000):
+        await one.channel.write(number)
+    task.cancel()
+    assert not one.channel.is_full
+    assert turns_of_others > 2000 / 512
+
+
 # ---- full
 
 
@@ -414,6 +432,19 @@ async def test_a_transport_that_breaks_while_it_sends_ends_the_connection():
     another.channel.close()
     with pytest.raises(ConnectionLost, match="nobody is there"):
         await one.channel.write("into the void")
+    await lost(one)
+
+
+async def test_a_message_that_ends_the_connection_while_it_is_encoded_leaves_nothing_behind():
+    class Closes(list):
+        def __iter__(self):
+            one.channel.close()
+            return super().__iter__()
+
+    one, _ = toy_pair()
+    with pytest.raises(ConnectionLost):
+        await one.channel.write(Closes([1]))
+    assert one.channel.messages_out == 0
     await lost(one)
 
 

@@ -220,3 +220,23 @@ async def test_a_peer_that_falls_silent_is_found_by_the_system_unless_nobody_wan
             stream = await connect("127.0.0.1", server.port, peer_timeout=seconds)
             assert bool(stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) is is_on
             stream.close()
+
+
+async def test_the_descriptor_of_a_stream_that_was_closed_while_it_was_full_serves_another():
+    one, another = pair()
+    write(one, bytes(5_000_000))
+    assert channel_of(one).is_full
+    number = one.socket.fileno()
+    one.close()
+    sockets = [*socket.socketpair()]
+    while sockets[-1].fileno() < number:
+        sockets += socket.socketpair()
+    at = [sock.fileno() for sock in sockets].index(number)
+    again, its_peer = IOStream(sockets[at]), IOStream(sockets[at ^ 1])
+    writing = write(again, bytes(5_000_000))
+    assert await read(its_peer) == bytes(5_000_000)
+    await writing
+    write(its_peer, "an answer")
+    assert await read(again) == "an answer"
+    for thing in (another, again, its_peer, *sockets):
+        thing.close()
