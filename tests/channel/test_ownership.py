@@ -14,6 +14,7 @@ import pytest
 from tornado.iostream import IOStream
 
 from fastcore import (
+    BadMessage,
     ConnectionLost,
     ConnectionPool,
     coerce_to_rpc,
@@ -26,7 +27,7 @@ from fastcore import (
 from fastcore._channel import Owner, Transport
 from fastcore.transport.tornado import channel_of
 from helpers.support import Program, in_a_thread, until
-from helpers.wire import frame, served, stranger_at
+from helpers.wire import frame, raw_frame, served, stranger_at
 
 
 class Somebody(Owner):
@@ -330,6 +331,29 @@ async def test_who_reads_by_hand_beside_numbered_requests_gets_what_has_no_numbe
         numbered = [frame(request, call=number) for number, request in enumerate(requests)]
         stranger.say(*numbered, frame("by hand"))
         assert [await stranger.hears(), await stranger.hears()] == [3, "by hand"]
+
+
+async def test_who_reads_by_hand_beside_numbered_requests_hears_what_is_no_message_and_the_end():
+    heard = []
+
+    async def reads(stream):
+        while True:
+            try:
+                await read(stream)
+            except Exception as error:
+                heard.append(type(error))
+                if isinstance(error, ConnectionLost):
+                    raise
+
+    async with served({"reads": reads}, cancel_handlers=False) as server:
+        async with stranger_at(server) as stranger:
+            stranger.say(frame({"op": "reads"}, call=0))
+            await until(lambda: server.stats()["running"])
+            stranger.say(raw_frame(b"\xc1"), frame({"op": "add", "x": 1, "y": 2}, call=1))
+            assert await stranger.hears() == 3
+            assert heard == [BadMessage]
+        await until(lambda: heard == [BadMessage, ConnectionLost])
+        await is_at_rest(server)
 
 
 async def test_a_plain_function_may_take_its_stream_and_give_it_back():

@@ -6,6 +6,7 @@ import socket
 import time
 from datetime import timedelta
 
+import msgpack
 import pytest
 from tornado import gen
 from tornado.iostream import IOStream, StreamClosedError
@@ -14,7 +15,7 @@ from tornado.tcpclient import TCPClient
 from fastcore import ConnectionLost, connect, read, send_recv, write
 from fastcore.transport.tornado import channel_of
 from helpers.surface import serving
-from helpers.wire import frame
+from helpers.wire import SENTINEL, frame
 
 
 def pair() -> tuple[IOStream, IOStream]:
@@ -240,3 +241,55 @@ async def test_the_descriptor_of_a_stream_that_was_closed_while_it_was_full_serv
     assert await read(again) == "an answer"
     for thing in (another, again, its_peer, *sockets):
         thing.close()
+
+
+def disguised(data: bytes | bytearray | memoryview) -> bytes:
+    return bytes(data).translate(bytes(range(255, -1, -1)))
+
+
+class DisguisedStream(IOStream):
+    """A stream that does something to its bytes, by the methods that Tornado documents for that."""
+
+    def read_from_fd(self, buffer):
+        data = bytearray(len(buffer))
+        size = super().read_from_fd(data)
+        if size:
+            buffer[:size] = disguised(data[:size])
+        return size
+
+    def write_to_fd(self, data):
+        return super().write_to_fd(memoryview(disguised(data)))
+
+
+class DisguisedSocket(socket.socket):
+    """The same as a socket."""
+
+    def recv_into(self, buffer, *arguments):
+        size = super().recv_into(buffer, *arguments)
+        buffer[:size] = disguised(buffer[:size])
+        return size
+
+    def send(self, data, *arguments):
+        return super().send(disguised(data), *arguments)
+
+
+@pytest.mark.parametrize("kind", ["stream", "socket"])
+async def test_what_a_subclass_does_to_the_bytes_is_done_to_messages_too(kind):
+    one, another = socket.socketpair()
+    kinds = {
+        "stream": DisguisedStream,
+        "socket": lambda sock: IOStream(DisguisedSocket(fileno=sock.detach())),
+    }
+    stream = kinds[kind](one)
+    another.setblocking(False)
+    loop = asyncio.get_running_loop()
+    for message in ("small", [bytes(100_000), bytes(100_000)]):
+        write(stream, message)
+        seen = b""
+        while not disguised(seen).endswith(SENTINEL):
+            seen += await loop.sock_recv(another, 2**20)
+        assert msgpack.packb(message) in disguised(seen)
+        await loop.sock_sendall(another, seen)
+        assert await read(stream) == message
+    stream.close()
+    another.close()
