@@ -1,15 +1,19 @@
 """``rpc``: any name is a remote call, and every stream comes back or is closed."""
 
 import asyncio
+import functools
 import gc
+from contextlib import suppress
 
 import pytest
 
 import fastcore
 from fastcore import ConnectionLost, RPCClosed, Server, connect, rpc
+from fastcore.transport.tornado import channel_of
 from helpers.classic_server import classic_server
 from helpers.support import until
 from helpers.surface import serving
+from helpers.wire import SENTINEL, frame
 
 
 @pytest.mark.parametrize(
@@ -200,3 +204,39 @@ async def test_errors_of_a_unix_socket_name_it_too(tmp_path):
     async with server, rpc(f"unix:{path}") as remote:
         with pytest.raises(ConnectionLost, match=f"unix:{path}.*'hang_up'"):
             await remote.hang_up()
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_what_a_classic_server_says_unasked_is_nobodys_answer(together):
+    asked = talking = 0
+
+    async def talk(reader, writer):
+        nonlocal asked, talking
+        talking += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(SENTINEL):
+                asked += 1
+                if together:
+                    writer.write(frame(asked) + frame("unasked"))
+                else:
+                    writer.write(frame(asked))
+                    await writer.drain()
+                    writer.write(frame("unasked"))
+        writer.close()
+        talking -= 1
+
+    def has_come(stream):
+        return stream.closed() or channel_of(stream).unread
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        ip, port = server.sockets[0].getsockname()
+        streams = set()
+        async with rpc(ip=ip, port=port) as remote:
+            for number in range(1, 4):
+                assert await remote.ask() == number
+                [stream] = remote.streams
+                streams.add(stream)
+                # Until it is there, nobody can know.
+                await until(functools.partial(has_come, stream))
+        assert len(streams) == 3
+        await until(lambda: not talking)
