@@ -214,6 +214,20 @@ async def test_who_writes_on_and_on_lets_others_have_their_turn_though_all_of_it
     assert turns_of_others > 2000 / 512
 
 
+async def test_who_begins_to_listen_is_given_what_is_here_at_once_or_in_the_next_turn():
+    for begin, at_once in (("listen", ["here"]), ("listen_soon", [])):
+        one, another = toy_pair()
+        told = Told(another.channel)
+        another.channel.stop_listening()
+        one.channel.write("here")
+        await until(lambda channel=another.channel: channel.unread)
+        assert not told.messages
+        getattr(another.channel, begin)()
+        assert told.messages == at_once
+        await turns()
+        assert told.messages == ["here"]
+
+
 # ---- full
 
 

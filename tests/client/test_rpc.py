@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 import fastcore
-from fastcore import ConnectionLost, RPCClosed, Server, connect, rpc
+from fastcore import ConnectionLost, RPCClosed, Server, connect, rpc, write
 from fastcore.transport.tornado import channel_of
 from helpers.classic_server import classic_server
 from helpers.support import until
@@ -240,3 +240,50 @@ async def test_what_a_classic_server_says_unasked_is_nobodys_answer(together):
                 await until(functools.partial(has_come, stream))
         assert len(streams) == 3
         await until(lambda: not talking)
+
+
+async def test_what_a_handler_writes_beside_its_answer_is_dropped_and_logged_with_advice(caplog):
+    async def aside(stream):
+        await write(stream, "an aside")
+        return "the answer"
+
+    with serving(Server({"aside": aside})) as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            assert [await remote.aside() for _ in range(3)] == ["the answer"] * 3
+    lines = [line for line in caplog.messages if "'an aside'" in line]
+    assert lines
+    assert f"127.0.0.1:{server.port}" in lines[0]
+    assert "connect, write and read" in lines[0]
+
+
+async def test_a_request_that_cannot_be_packed_leaves_its_connection_to_the_next():
+    with serving() as server:
+        async with rpc(ip="127.0.0.1", port=server.port, limit=1, share=0, timeout=5) as remote:
+            for reply in (True, False):
+                for _ in range(3):
+                    with pytest.raises(TypeError):
+                        await remote.echo(x=object(), reply=reply)
+                assert await remote.echo(x=1) == 1
+            assert list(remote.streams.values()) == [True]
+
+
+async def test_a_call_that_wants_no_answer_is_done_when_the_server_has_taken_it():
+    may_read, over = asyncio.Event(), asyncio.Event()
+
+    async def keep(reader, writer):
+        await may_read.wait()
+        while await reader.read(2**20):
+            pass
+        writer.close()
+        over.set()
+
+    async with await asyncio.start_server(keep, "127.0.0.1", 0) as server:
+        ip, port = server.sockets[0].getsockname()
+        async with rpc(ip=ip, port=port) as remote:
+            # More than two kernels hold.
+            call = remote.keep(data=bytes(30_000_000), reply=False)
+            await until(lambda: any(channel_of(stream).is_full for stream in remote.streams))
+            assert not call.done()
+            may_read.set()
+            assert await call is None
+        await over.wait()
