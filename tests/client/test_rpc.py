@@ -3,8 +3,10 @@
 import asyncio
 import functools
 import gc
+import struct
 from contextlib import suppress
 
+import msgpack
 import pytest
 
 import fastcore
@@ -286,4 +288,26 @@ async def test_a_call_that_wants_no_answer_is_done_when_the_server_has_taken_it(
             assert not call.done()
             may_read.set()
             assert await call is None
+        await over.wait()
+
+
+async def test_a_server_that_has_numbered_its_answers_gives_none_without_a_number():
+    async def talk(reader, writer):
+        with suppress(asyncio.IncompleteReadError):
+            for answer in ("a first answer", "whose is this?"):
+                request = await reader.readuntil(SENTINEL)
+                (size,) = struct.unpack("<I", request[:4])
+                header = msgpack.unpackb(request[4 : 4 + size])
+                writer.write(frame(answer, call=header["call"]) if "first" in answer else frame(answer))
+            await reader.read()
+        writer.close()
+        over.set()
+
+    over = asyncio.Event()
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        ip, port = server.sockets[0].getsockname()
+        async with rpc(ip=ip, port=port, share=1) as remote:
+            assert await remote.ask() == "a first answer"
+            with pytest.raises(ConnectionLost, match="a message that answers no call"):
+                await remote.ask()
         await over.wait()
