@@ -4,18 +4,18 @@ import asyncio
 import functools
 import gc
 import struct
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import msgpack
 import pytest
 
 import fastcore
-from fastcore import ConnectionLost, RPCClosed, Server, connect, rpc, write
+from fastcore import BadMessage, ConnectionLost, FrameTooLarge, RPCClosed, Server, connect, rpc, write
 from fastcore.transport.tornado import channel_of
 from helpers.classic_server import classic_server
 from helpers.support import until
 from helpers.surface import serving
-from helpers.wire import SENTINEL, frame
+from helpers.wire import SENTINEL, frame, raw_frame
 
 
 @pytest.mark.parametrize(
@@ -291,23 +291,87 @@ async def test_a_call_that_wants_no_answer_is_done_when_the_server_has_taken_it(
         await over.wait()
 
 
-async def test_a_server_that_has_numbered_its_answers_gives_none_without_a_number():
+@asynccontextmanager
+async def answering(answer):
+    """The address of a server made by hand: what it answers depends on the op and the call's number."""
+    talking = 0
+
     async def talk(reader, writer):
-        with suppress(asyncio.IncompleteReadError):
-            for answer in ("a first answer", "whose is this?"):
-                request = await reader.readuntil(SENTINEL)
+        nonlocal talking
+        talking += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while request := await reader.readuntil(SENTINEL):
                 (size,) = struct.unpack("<I", request[:4])
                 header = msgpack.unpackb(request[4 : 4 + size])
-                writer.write(frame(answer, call=header["call"]) if "first" in answer else frame(answer))
-            await reader.read()
+                message = msgpack.unpackb(request[4 + size : -len(SENTINEL)])
+                writer.write(answer(message["op"], header["call"]))
         writer.close()
-        over.set()
+        talking -= 1
 
-    over = asyncio.Event()
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
         ip, port = server.sockets[0].getsockname()
-        async with rpc(ip=ip, port=port, share=1) as remote:
-            assert await remote.ask() == "a first answer"
-            with pytest.raises(ConnectionLost, match="a message that answers no call"):
-                await remote.ask()
-        await over.wait()
+        yield f"{ip}:{port}"
+        await until(lambda: not talking)
+
+
+async def test_a_server_that_has_numbered_its_answers_gives_none_without_a_number():
+    def answer(op, number):
+        return frame(op, call=number) if op == "first" else frame("whose is this?")
+
+    async with answering(answer) as address, rpc(address, share=1) as remote:
+        assert await remote.first() == "first"
+        with pytest.raises(ConnectionLost, match="a message that answers no call"):
+            await remote.second()
+        assert await remote.first() == "first"
+
+
+async def test_an_answer_that_cannot_be_read_ends_its_call_and_no_other():
+    held = []
+
+    def answer(op, number):
+        if op == "hold":
+            held.append(number)
+            return b""
+        if op == "garble":
+            return raw_frame(b"\xc1", msgpack.packb({"call": number}))
+        released = b"".join(frame("released", call=number) for number in held)
+        held.clear()
+        return frame(op, call=number) + released
+
+    async with answering(answer) as address, rpc(address, share=1) as remote:
+        assert await remote.first() == "first"
+        [stream] = remote.streams
+        waiting = remote.hold()
+        with pytest.raises(BadMessage):
+            await remote.garble()
+        assert not waiting.done()
+        assert await remote.second() == "second"
+        assert await waiting == "released"
+        assert remote.streams == {stream: True}
+
+
+async def test_an_answer_of_a_classic_server_that_cannot_be_read_ends_the_one_call():
+    def answer(op, number):
+        return raw_frame(b"\xc1") if op == "garble" else frame(op)
+
+    async with answering(answer) as address, rpc(address) as remote:
+        for _ in range(2):
+            with pytest.raises(BadMessage):
+                await remote.garble()
+            assert await remote.first() == "first"
+        assert list(remote.streams.values()) == [True]
+
+
+async def test_an_answer_that_is_too_large_ends_all_calls_of_its_connection():
+    def answer(op, number):
+        return {"large": frame(bytes(100_000), call=number), "hold": b""}.get(op, frame(op, call=number))
+
+    async with answering(answer) as address, rpc(address, share=1, max_buffer_size=1000) as remote:
+        assert await remote.first() == "first"
+        [stream] = remote.streams
+        waiting = remote.hold()
+        for call in (remote.large(), waiting):
+            with pytest.raises(FrameTooLarge):
+                await call
+        assert stream.closed()
+        assert await remote.first() == "first"
