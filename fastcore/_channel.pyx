@@ -925,6 +925,8 @@ cdef class Channel:
         except Exception as error:
             self.fail(future, error)
             return future
+        # A message that is here may be had anywhere; who waits must do so where it comes.
+        self.check_here()
         self.waiting = future
         if self.buffer.pending and not self.is_watched():
             # Only now there is somebody for whom its rest is late.

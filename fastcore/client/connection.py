@@ -183,7 +183,8 @@ class ClientConnection(Owner):
         """Take what a classic server says: the answer to the one call that is open."""
         if self.numbers or len(self.calls) != 1:
             self.channel.close(RuntimeError(f"{self.channel.peer} sent a message that answers no call"))
-            return False
+            # To be told of the end, which the calls that are open wait for.
+            return True
         _, call = self.calls.popitem()
         self._learn(False)
         # An answer to a request that isn't sent whole: the server has read no further.

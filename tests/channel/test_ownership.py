@@ -14,6 +14,7 @@ import pytest
 from tornado.iostream import IOStream
 
 from fastcore import (
+    BadMessage,
     ConnectionLost,
     ConnectionPool,
     coerce_to_rpc,
@@ -26,7 +27,7 @@ from fastcore import (
 from fastcore._channel import Owner, Transport
 from fastcore.transport.tornado import channel_of
 from helpers.support import Program, in_a_thread, until
-from helpers.wire import frame, served, stranger_at
+from helpers.wire import frame, raw_frame, served, stranger_at
 
 
 class Somebody(Owner):
@@ -323,6 +324,41 @@ async def test_in_a_numbered_request_to_call_back_is_a_clear_error_and_disturbs_
         await is_at_rest(server)
 
 
+async def test_who_reads_by_hand_beside_numbered_requests_gets_what_has_no_number():
+    async def never(stream):
+        await asyncio.sleep(3600)
+
+    async with served({"never": never, "reads": read}) as server, stranger_at(server) as stranger:
+        # All at once; it is while the first one runs that the stream is lent.
+        requests = [{"op": "never"}, {"op": "reads"}, {"op": "add", "x": 1, "y": 2}]
+        numbered = [frame(request, call=number) for number, request in enumerate(requests)]
+        stranger.say(*numbered, frame("by hand"))
+        assert [await stranger.hears(), await stranger.hears()] == [3, "by hand"]
+
+
+async def test_who_reads_by_hand_beside_numbered_requests_hears_what_is_no_message_and_the_end():
+    heard = []
+
+    async def reads(stream):
+        while True:
+            try:
+                await read(stream)
+            except Exception as error:
+                heard.append(type(error))
+                if isinstance(error, ConnectionLost):
+                    raise
+
+    async with served({"reads": reads}, cancel_handlers=False) as server:
+        async with stranger_at(server) as stranger:
+            stranger.say(frame({"op": "reads"}, call=0))
+            await until(lambda: server.stats()["running"])
+            stranger.say(raw_frame(b"\xc1"), frame({"op": "add", "x": 1, "y": 2}, call=1))
+            assert await stranger.hears() == 3
+            assert heard == [BadMessage]
+        await until(lambda: heard == [BadMessage, ConnectionLost])
+        await is_at_rest(server)
+
+
 async def test_a_plain_function_may_take_its_stream_and_give_it_back():
     kept = []
 
@@ -483,6 +519,17 @@ async def test_another_thread_is_told_so_before_anything_is_sent(use):
         stream.close()
 
 
+async def test_another_thread_is_not_given_what_has_arrived_either():
+    one, another = pair()
+    for number in range(3):
+        write(one, number)
+    await until(lambda: channel_of(another).unread)
+    for expected in range(3):
+        await in_a_thread(lambda: refused("read", another, "another thread than its loop's"))
+        assert await read(another) == expected
+    close_both(one, another)
+
+
 async def test_an_rpc_called_in_another_thread_says_so_or_has_a_connection_of_its_own_there():
     async with served() as server, rpc(ip="127.0.0.1", port=server.port) as remote:
         assert await remote.add(x=1, y=2) == 3
@@ -542,6 +589,25 @@ def test_after_its_loop_has_ended_it_says_so_before_anything_is_sent(use):
         refused(use, stream, "an event loop that has ended; connect anew")
         asyncio.run(afterwards())
         assert server.server.stats()["messages"]["in"] == 1
+        stream.close()
+
+
+def test_a_read_that_has_to_wait_is_refused_in_another_loop_whatever_was_read_before():
+    async def make():
+        stream = await connect("127.0.0.1", server.port)
+        for n in range(3):
+            write(stream, {"op": "add", "x": n, "y": 0})
+        # All three are here now, and the last read takes what was.
+        return stream, [await read(stream) for n in range(3)]
+
+    async def afterwards(stream):
+        with pytest.raises(RuntimeError, match="another event loop"):
+            read(stream)
+
+    with ServedElsewhere() as server:
+        stream, answers = asyncio.run(make())
+        assert answers == [0, 1, 2]
+        asyncio.run(afterwards(stream))
         stream.close()
 
 

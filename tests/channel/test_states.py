@@ -69,7 +69,8 @@ class Told(Owner):
 async def lost(end, words="closed"):
     """Every use of an end whose connection is over says so."""
     assert state(end) == "lost"
-    assert (end.channel.is_lost, end.channel.is_open, end.channel.unsent) == (True, False, 0)
+    assert (end.channel.is_lost, end.channel.is_open, end.channel.is_full) == (True, False, False)
+    assert end.channel.unsent == 0
     for use in (end.channel.read, lambda: end.channel.write("too late")):
         with pytest.raises(ConnectionLost, match=words):
             await use()
@@ -198,6 +199,38 @@ async def test_what_is_too_large_ends_what_can_be_read_and_a_reader_closes_it():
     assert state(another) == "lost"
 
 
+async def test_who_writes_on_and_on_lets_others_have_their_turn_though_all_of_it_is_taken():
+    one, _ = toy_pair()
+    turns_of_others = 0
+
+    async def others():
+        nonlocal turns_of_others
+        while True:
+            turns_of_others += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    for number in range(2000):
+        await one.channel.write(number)
+    task.cancel()
+    assert not one.channel.is_full
+    assert turns_of_others > 2000 / 512
+
+
+async def test_who_begins_to_listen_is_given_what_is_here_at_once_or_in_the_next_turn():
+    for begin, at_once in (("listen", ["here"]), ("listen_soon", [])):
+        one, another = toy_pair()
+        told = Told(another.channel)
+        another.channel.stop_listening()
+        one.channel.write("here")
+        await until(lambda channel=another.channel: channel.unread)
+        assert not told.messages
+        getattr(another.channel, begin)()
+        assert told.messages == at_once
+        await turns()
+        assert told.messages == ["here"]
+
+
 # ---- full
 
 
@@ -322,6 +355,7 @@ async def test_a_farewell_is_heard_and_what_still_comes_is_dropped():
     one.channel.farewell("goodbye")
     assert (state(one), one.channel.is_open) == ("leaving", False)
     another.channel.write("not heard")
+    assert not one.channel.receive()
     with pytest.raises(ConnectionLost, match="being closed, after its last message"):
         one.channel.send("after it")
     with pytest.raises(ConnectionLost, match="being closed, after its last message"):
@@ -404,6 +438,8 @@ async def test_an_error_that_ends_it_is_told_to_everybody_who_waits():
         assert caught.value.real_error is error
     await turns()
     assert [each.real_error for each in told.errors] == [error]
+    # Whoever waited for room needn't any more.
+    assert told.times_writable == 1
     assert one.channel.end_error is error
     await lost(one, "the cable")
 
@@ -413,6 +449,19 @@ async def test_a_transport_that_breaks_while_it_sends_ends_the_connection():
     another.channel.close()
     with pytest.raises(ConnectionLost, match="nobody is there"):
         await one.channel.write("into the void")
+    await lost(one)
+
+
+async def test_a_message_that_ends_the_connection_while_it_is_encoded_leaves_nothing_behind():
+    class Closes(list):
+        def __iter__(self):
+            one.channel.close()
+            return super().__iter__()
+
+    one, _ = toy_pair()
+    with pytest.raises(ConnectionLost):
+        await one.channel.write(Closes([1]))
+    assert one.channel.messages_out == 0
     await lost(one)
 
 
@@ -473,3 +522,14 @@ async def test_what_moves_is_not_too_slow():
         await take_a_piece(another)
         await asyncio.sleep(0.02)
     assert not told[0].limits
+
+
+async def test_nobody_is_told_of_a_time_that_runs_out_after_the_end():
+    one, another = toy_pair(limits=Limits(idle_timeout=0.05))
+    told = Told(one.channel)
+    another.channel.close()
+    await until(lambda: state(one) == "lost")
+    over = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(0.2, over.set_result, None)
+    await over
+    assert not told.limits

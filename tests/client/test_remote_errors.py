@@ -2,8 +2,9 @@
 
 import pytest
 
-from fastcore import RemoteError, register_error, rpc
+from fastcore import RemoteError, connect, read, register_error, rpc, send_recv, write
 from helpers.surface import OurError, serving
+from helpers.wire import served
 
 
 async def test_a_builtin_exception_arrives_as_itself_with_peer_op_and_remote_traceback():
@@ -28,3 +29,19 @@ async def test_another_exception_arrives_as_remote_error_until_it_is_registered(
             with pytest.raises(OurError) as known:
                 await remote.fail()
             assert known.value.args == ("ours", 1)
+
+
+async def test_what_a_handler_returns_is_an_answer_even_if_it_looks_like_an_error():
+    def fail(stream):
+        raise ValueError("an error")
+
+    async with served({"fail": fail, "echo": lambda stream, x: x}) as server:
+        stream = await connect("127.0.0.1", server.port)
+        await write(stream, {"op": "fail"})
+        error = await read(stream)
+        assert error["status"] == "uncaught-error"
+        assert await send_recv(stream=stream, op="echo", x=error) == error
+        async with rpc(stream=stream) as remote:
+            assert await remote.echo(x=error) == error
+            with pytest.raises(ValueError, match="an error"):
+                await remote.fail()

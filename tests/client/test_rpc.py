@@ -1,15 +1,21 @@
 """``rpc``: any name is a remote call, and every stream comes back or is closed."""
 
 import asyncio
+import functools
 import gc
+import struct
+from contextlib import asynccontextmanager, suppress
 
+import msgpack
 import pytest
 
 import fastcore
-from fastcore import ConnectionLost, RPCClosed, Server, connect, rpc
+from fastcore import BadMessage, ConnectionLost, FrameTooLarge, RPCClosed, Server, connect, rpc, write
+from fastcore.transport.tornado import channel_of
 from helpers.classic_server import classic_server
 from helpers.support import until
 from helpers.surface import serving
+from helpers.wire import SENTINEL, frame, raw_frame
 
 
 @pytest.mark.parametrize(
@@ -217,3 +223,172 @@ async def test_iterating_over_one_answer_is_refused_whenever_it_comes(is_over):
             assert await answers(remote.none()) == []
             with pytest.raises(TypeError, match="one answer"):
                 await answers(remote.one())
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_what_a_classic_server_says_unasked_is_nobodys_answer(together):
+    asked = talking = 0
+
+    async def talk(reader, writer):
+        nonlocal asked, talking
+        talking += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(SENTINEL):
+                asked += 1
+                if together:
+                    writer.write(frame(asked) + frame("unasked"))
+                else:
+                    writer.write(frame(asked))
+                    await writer.drain()
+                    writer.write(frame("unasked"))
+        writer.close()
+        talking -= 1
+
+    def has_come(stream):
+        return stream.closed() or channel_of(stream).unread
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        ip, port = server.sockets[0].getsockname()
+        streams = set()
+        async with rpc(ip=ip, port=port) as remote:
+            for number in range(1, 4):
+                assert await remote.ask() == number
+                [stream] = remote.streams
+                streams.add(stream)
+                # Until it is there, nobody can know.
+                await until(functools.partial(has_come, stream))
+        assert len(streams) == 3
+        await until(lambda: not talking)
+
+
+async def test_what_a_handler_writes_beside_its_answer_is_dropped_and_logged_with_advice(caplog):
+    async def aside(stream):
+        await write(stream, "an aside")
+        return "the answer"
+
+    with serving(Server({"aside": aside})) as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            assert [await remote.aside() for _ in range(3)] == ["the answer"] * 3
+    lines = [line for line in caplog.messages if "'an aside'" in line]
+    assert lines
+    assert f"127.0.0.1:{server.port}" in lines[0]
+    assert "connect, write and read" in lines[0]
+
+
+async def test_a_request_that_cannot_be_packed_leaves_its_connection_to_the_next():
+    with serving() as server:
+        async with rpc(ip="127.0.0.1", port=server.port, limit=1, share=0, timeout=5) as remote:
+            for reply in (True, False):
+                for _ in range(3):
+                    with pytest.raises(TypeError):
+                        await remote.echo(x=object(), reply=reply)
+                assert await remote.echo(x=1) == 1
+            assert list(remote.streams.values()) == [True]
+
+
+async def test_a_call_that_wants_no_answer_is_done_when_the_server_has_taken_it():
+    may_read, over = asyncio.Event(), asyncio.Event()
+
+    async def keep(reader, writer):
+        await may_read.wait()
+        while await reader.read(2**20):
+            pass
+        writer.close()
+        over.set()
+
+    async with await asyncio.start_server(keep, "127.0.0.1", 0) as server:
+        ip, port = server.sockets[0].getsockname()
+        async with rpc(ip=ip, port=port) as remote:
+            # More than two kernels hold.
+            call = remote.keep(data=bytes(30_000_000), reply=False)
+            await until(lambda: any(channel_of(stream).is_full for stream in remote.streams))
+            assert not call.done()
+            may_read.set()
+            assert await call is None
+        await over.wait()
+
+
+@asynccontextmanager
+async def answering(answer):
+    """The address of a server made by hand: what it answers depends on the op and the call's number."""
+    talking = 0
+
+    async def talk(reader, writer):
+        nonlocal talking
+        talking += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while request := await reader.readuntil(SENTINEL):
+                (size,) = struct.unpack("<I", request[:4])
+                header = msgpack.unpackb(request[4 : 4 + size])
+                message = msgpack.unpackb(request[4 + size : -len(SENTINEL)])
+                writer.write(answer(message["op"], header["call"]))
+        writer.close()
+        talking -= 1
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        ip, port = server.sockets[0].getsockname()
+        yield f"{ip}:{port}"
+        await until(lambda: not talking)
+
+
+async def test_a_server_that_has_numbered_its_answers_gives_none_without_a_number():
+    def answer(op, number):
+        return frame(op, call=number) if op == "first" else frame("whose is this?")
+
+    async with answering(answer) as address, rpc(address, share=1) as remote:
+        assert await remote.first() == "first"
+        with pytest.raises(ConnectionLost, match="a message that answers no call"):
+            await remote.second()
+        assert await remote.first() == "first"
+
+
+async def test_an_answer_that_cannot_be_read_ends_its_call_and_no_other():
+    held = []
+
+    def answer(op, number):
+        if op == "hold":
+            held.append(number)
+            return b""
+        if op == "garble":
+            return raw_frame(b"\xc1", msgpack.packb({"call": number}))
+        released = b"".join(frame("released", call=number) for number in held)
+        held.clear()
+        return frame(op, call=number) + released
+
+    async with answering(answer) as address, rpc(address, share=1) as remote:
+        assert await remote.first() == "first"
+        [stream] = remote.streams
+        waiting = remote.hold()
+        with pytest.raises(BadMessage):
+            await remote.garble()
+        assert not waiting.done()
+        assert await remote.second() == "second"
+        assert await waiting == "released"
+        assert remote.streams == {stream: True}
+
+
+async def test_an_answer_of_a_classic_server_that_cannot_be_read_ends_the_one_call():
+    def answer(op, number):
+        return raw_frame(b"\xc1") if op == "garble" else frame(op)
+
+    async with answering(answer) as address, rpc(address) as remote:
+        for _ in range(2):
+            with pytest.raises(BadMessage):
+                await remote.garble()
+            assert await remote.first() == "first"
+        assert list(remote.streams.values()) == [True]
+
+
+async def test_an_answer_that_is_too_large_ends_all_calls_of_its_connection():
+    def answer(op, number):
+        return {"large": frame(bytes(100_000), call=number), "hold": b""}.get(op, frame(op, call=number))
+
+    async with answering(answer) as address, rpc(address, share=1, max_buffer_size=1000) as remote:
+        assert await remote.first() == "first"
+        [stream] = remote.streams
+        waiting = remote.hold()
+        for call in (remote.large(), waiting):
+            with pytest.raises(FrameTooLarge):
+                await call
+        assert stream.closed()
+        assert await remote.first() == "first"

@@ -6,6 +6,7 @@ import socket
 import time
 from datetime import timedelta
 
+import msgpack
 import pytest
 from tornado import gen
 from tornado.iostream import IOStream, StreamClosedError
@@ -15,7 +16,7 @@ from fastcore import ConnectionLost, connect, read, send_recv, write
 from fastcore.transport.tornado import channel_of
 from helpers.support import until
 from helpers.surface import serving
-from helpers.wire import frame
+from helpers.wire import SENTINEL, frame
 
 
 def pair() -> tuple[IOStream, IOStream]:
@@ -221,3 +222,92 @@ async def test_a_read_that_with_timeout_gave_up_on_may_be_waited_for_again():
         await until(lambda: channel_of(stream).unread > 0)
         assert await reading == 2
         stream.close()
+
+
+async def test_a_stream_that_was_closed_before_its_first_message_says_so():
+    for use in (read, lambda stream: write(stream, 1), lambda stream: send_recv(stream=stream, op="ping")):
+        one, another = pair()
+        one.close()
+        with pytest.raises(ConnectionLost):
+            await use(one)
+        another.close()
+
+
+async def test_a_peer_that_falls_silent_is_found_by_the_system_unless_nobody_wants_that():
+    with serving() as server:
+        for seconds, is_on in ((10, True), (None, False)):
+            stream = await connect("127.0.0.1", server.port, peer_timeout=seconds)
+            assert bool(stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) is is_on
+            stream.close()
+
+
+async def test_the_descriptor_of_a_stream_that_was_closed_while_it_was_full_serves_another():
+    one, another = pair()
+    write(one, bytes(5_000_000))
+    assert channel_of(one).is_full
+    number = one.socket.fileno()
+    one.close()
+    sockets = [*socket.socketpair()]
+    while sockets[-1].fileno() < number:
+        sockets += socket.socketpair()
+    at = [sock.fileno() for sock in sockets].index(number)
+    again, its_peer = IOStream(sockets[at]), IOStream(sockets[at ^ 1])
+    writing = write(again, bytes(5_000_000))
+    assert await read(its_peer) == bytes(5_000_000)
+    await writing
+    write(its_peer, "an answer")
+    assert await read(again) == "an answer"
+    for thing in (another, again, its_peer, *sockets):
+        thing.close()
+
+
+def disguised(data: bytes | bytearray | memoryview) -> bytes:
+    return bytes(data).translate(bytes(range(255, -1, -1)))
+
+
+class DisguisedStream(IOStream):
+    """A stream that does something to its bytes, by the methods that Tornado documents for that."""
+
+    def read_from_fd(self, buffer):
+        data = bytearray(len(buffer))
+        size = super().read_from_fd(data)
+        if size:
+            buffer[:size] = disguised(data[:size])
+        return size
+
+    def write_to_fd(self, data):
+        return super().write_to_fd(memoryview(disguised(data)))
+
+
+class DisguisedSocket(socket.socket):
+    """The same as a socket."""
+
+    def recv_into(self, buffer, *arguments):
+        size = super().recv_into(buffer, *arguments)
+        buffer[:size] = disguised(buffer[:size])
+        return size
+
+    def send(self, data, *arguments):
+        return super().send(disguised(data), *arguments)
+
+
+@pytest.mark.parametrize("kind", ["stream", "socket"])
+async def test_what_a_subclass_does_to_the_bytes_is_done_to_messages_too(kind):
+    one, another = socket.socketpair()
+    kinds = {
+        "stream": DisguisedStream,
+        "socket": lambda sock: IOStream(DisguisedSocket(fileno=sock.detach())),
+    }
+    stream = kinds[kind](one)
+    another.setblocking(False)
+    loop = asyncio.get_running_loop()
+    for message in ("small", [bytes(100_000), bytes(100_000)]):
+        write(stream, message)
+        seen = b""
+        while not disguised(seen).endswith(SENTINEL):
+            seen += await loop.sock_recv(another, 2**20)
+        assert msgpack.packb(message) in disguised(seen)
+        await loop.sock_sendall(another, seen)
+        assert await read(stream) == message
+    stream.close()
+    another.close()

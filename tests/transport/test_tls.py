@@ -2,12 +2,16 @@
 
 import asyncio
 import logging
+import socket
 import ssl
 
 import pytest
 
-from fastcore import ConnectionLost, ConnectionPool, connect, read, rpc, send_recv, write
+from fastcore import ConnectionLost, ConnectionPool, Server, connect, read, rpc, send_recv, write
+from fastcore.transport import tornado
+from fastcore.transport.tornado import accept_stream
 from helpers.certificates import OURS, THEIRS, client_context, server_context
+from helpers.support import until
 from helpers.wire import SENTINEL, frame, served, stranger_at
 
 
@@ -181,3 +185,30 @@ async def test_who_never_finishes_the_handshake_is_dropped_and_others_are_served
         assert await stranger.hears_the_end() == b""
         assert await remote.add(x=1, y=2) == 3
     assert "handshake" in caplog.text
+
+
+async def test_who_leaves_in_the_handshake_or_has_finished_it_has_not_taken_too_long_for_it():
+    async with served(ssl_options=server_context(), handshake_timeout=1) as server:
+        stream = await connect("127.0.0.1", server.port, ssl_options=client_context())
+        assert await send_recv(stream=stream, op="add", x=1, y=2) == 3
+        async with stranger_at(server):
+            await until(lambda: server.stats()["connections"]["open"] == 2)
+        await until(lambda: server.stats()["connections"]["open"] == 1)
+        over = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(1.3, over.set_result, None)
+        await over
+        assert await send_recv(stream=stream, op="add", x=1, y=2) == 3
+        stream.close()
+        assert "handshake_timeout" not in server.stats()["errors"]
+
+
+async def test_a_socket_with_which_no_tls_can_begin_is_closed(monkeypatch):
+    def refuse(*_, **__):
+        raise ConnectionResetError("it has gone already")
+
+    monkeypatch.setattr(tornado, "ssl_wrap_socket", refuse)
+    one, another = socket.socketpair()
+    with another:
+        with pytest.raises(ConnectionResetError):
+            accept_stream(Server({}, ssl_options=server_context()), one)
+        assert one.fileno() == -1
