@@ -7,7 +7,8 @@ from collections import deque
 from typing import Any, Final, Protocol
 
 from fastcore._futures import is_busy, set_result_now, unobserved
-from fastcore.remote_errors import remote_exception
+from fastcore.errors import RemoteError
+from fastcore.remote_errors import is_error_reply, remote_exception
 
 __all__ = ["FIRST_WINDOW", "RemoteCall", "WhereCallsAre"]
 
@@ -83,6 +84,8 @@ class _Parts:
                 # Raises what ended them, if anything did.
                 call.result()
                 raise StopAsyncIteration
+            if self._waiting is not None and not self._waiting.done():
+                raise RuntimeError(f"two readers at once: the answers of {call.op!r} are being read")
             self._waiting = call.get_loop().create_future()
             await self._waiting
         value = self.values.popleft()
@@ -150,7 +153,10 @@ class RemoteCall(asyncio.Future[Any]):
 
     def answer_error(self, reply: Any, peer: str) -> None:
         """End the call with the exception that an error reply tells of."""
-        self.fail(remote_exception(reply, peer, self.op))
+        if is_error_reply(reply):
+            self.fail(remote_exception(reply, peer, self.op))
+        else:
+            self.fail(RemoteError("unknown", f"{peer} answered {self.op!r} by an error: {reply!r:.100}"))
 
     def fail(self, error: BaseException) -> None:
         """End the call because there will be no answer, or none that can be read."""

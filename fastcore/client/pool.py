@@ -211,6 +211,7 @@ class ConnectionPool:
             and op != "close"
         ):
             call = RemoteCall(loop=connection.channel.loop)
+            call.parts = None
             connection.start(call, op, message)
         else:
             call = self.start(address, message)
