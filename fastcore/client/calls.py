@@ -54,13 +54,19 @@ class _Parts:
         self._left -= 1
         self._since += 1
         if self._waiting is not None:
-            self.wake()
+            self.wake_now()
 
-    def wake(self) -> None:
-        """Have the one who waits look again."""
+    def wake_now(self) -> None:
+        """Have the one who waits look again at once: only from where no task runs."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not waiting.done():
             set_result_now(waiting, None)
+
+    def wake(self) -> None:
+        """Have the one who waits look again in the next turn."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     def let_more_come(self, where: WhereCallsAre, waiting: int) -> None:
         """Open the window again when half of it is used up; so many wait to be taken."""

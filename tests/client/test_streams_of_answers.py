@@ -263,6 +263,28 @@ async def test_a_server_that_is_gone_ends_the_loop():
         assert values == [0]
 
 
+async def test_a_loop_over_a_call_that_never_had_a_connection_ends():
+    async with streaming(timeout=0.1) as at:
+        port = at.server.port
+    async with rpc(ip="127.0.0.1", port=port, timeout=0.1) as remote:
+        with pytest.raises(ConnectionLost, match="could not connect"):
+            [value async for value in remote.rows(n=5)]
+
+
+async def test_a_loop_over_a_call_that_another_task_cancels_ends():
+    async with streaming() as at:
+        call = at.call("slowly", n=5)
+
+        async def read_all():
+            return [value async for value in call]
+
+        reading = asyncio.ensure_future(read_all())
+        await until(lambda: at.server.stats()["running"])
+        call.cancel()
+        await asyncio.wait([reading], timeout=5)
+        assert reading.cancelled()
+
+
 # ---- slow readers
 
 
