@@ -157,6 +157,14 @@ class RemoteCall(asyncio.Future[Any]):
         else:
             set_result_now(self, value)
 
+    def answer_sent(self) -> None:
+        """End a call that wants no answer; also from within a task, which can't wake another one."""
+        self.where = None
+        if self.parts is not None:
+            self._end_parts(None)
+        elif not self.done():
+            self.set_result(None)
+
     def answer_error(self, reply: Any, peer: str) -> None:
         """End the call with the exception that an error reply tells of."""
         if is_error_reply(reply):
@@ -198,11 +206,14 @@ class RemoteCall(asyncio.Future[Any]):
         if last is not None:
             # A server that knows no parts gives a list of them.
             if not isinstance(last, list):
-                self.fail(TypeError(f"{self.op!r} gave one answer and no stream of them: await it"))
+                self.fail(self._no_stream())
                 return
             parts.values.extend(last)
         self.set_result(None)
         parts.wake()
+
+    def _no_stream(self) -> TypeError:
+        return TypeError(f"{self.op!r} gave one answer and no stream of them: await it")
 
     def __aiter__(self) -> _Iterator:
         """Iterate over the answers as they come."""
@@ -214,7 +225,9 @@ class RemoteCall(asyncio.Future[Any]):
         if self.done() and not self.cancelled() and self.exception() is None and not self.parts.values:
             # It was over before anybody asked for one by one.
             result = self.result()
-            self.parts.values.extend(result if isinstance(result, list) else [result])
+            if result is not None and not isinstance(result, list):
+                raise self._no_stream()
+            self.parts.values.extend(result or ())
         return _Iterator(self, self.parts)
 
     # ---- given up

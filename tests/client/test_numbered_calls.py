@@ -459,3 +459,16 @@ async def test_errors_that_mean_something_to_python_itself_end_their_call(raised
             with pytest.raises(Exception):  # noqa: B017, PT011
                 await remote.raises()
         assert await remote.add(x=1, y=2) == 3
+
+
+@pytest.mark.parametrize("share", [0, 1])
+async def test_the_first_call_may_want_no_reply(share):
+    # It is sent from within the task that made the connection, and wakes another one.
+    async with served() as server, rpc(ip="127.0.0.1", port=server.port, share=share) as remote:
+        calls = [asyncio.ensure_future(awaited(remote.add(x=1, y=n, reply=False))) for n in range(20)]
+        done, _ = await asyncio.wait(calls, timeout=5)
+        assert len(done) == 20
+
+
+async def awaited(call):
+    return await call
