@@ -44,7 +44,7 @@ from fastcore._wire cimport (
 from fastcore._futures import given_up, is_busy, set_result_now, unobserved
 from fastcore._values import PayloadSink
 from fastcore._wire import bad_payload, read_header
-from fastcore.engine_errors import BadFrame, BadMessage, FrameTooLarge, TooDeep
+from fastcore.engine_errors import BadFrame, BadMessage, FrameTooLarge, TooDeep, TooManyValues
 from fastcore.errors import ConnectionLost
 from fastcore.limits import MAX_DEPTH
 
@@ -778,7 +778,7 @@ cdef class Channel:
             return self.take_next()
         except (BadFrame, BadMessage) as error:
             # One with the number of a call was a message, and so was one that is only too much.
-            if self.call_header is not None or isinstance(error, TooDeep) or (
+            if self.call_header is not None or isinstance(error, (TooDeep, TooManyValues)) or (
                 isinstance(error, FrameTooLarge) and error.what != "header"
             ):
                 self.is_understood = True

@@ -7,7 +7,8 @@ from collections import deque
 from typing import Any, Final, Protocol
 
 from fastcore._futures import is_busy, set_result_now, unobserved
-from fastcore.remote_errors import remote_exception
+from fastcore.errors import RemoteError
+from fastcore.remote_errors import is_error_reply, remote_exception
 
 __all__ = ["FIRST_WINDOW", "RemoteCall", "WhereCallsAre"]
 
@@ -53,13 +54,19 @@ class _Parts:
         self._left -= 1
         self._since += 1
         if self._waiting is not None:
-            self.wake()
+            self.wake_now()
 
-    def wake(self) -> None:
-        """Have the one who waits look again."""
+    def wake_now(self) -> None:
+        """Have the one who waits look again at once: only from where no task runs."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not waiting.done():
             set_result_now(waiting, None)
+
+    def wake(self) -> None:
+        """Have the one who waits look again in the next turn."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     def let_more_come(self, where: WhereCallsAre, waiting: int) -> None:
         """Open the window again when half of it is used up; so many wait to be taken."""
@@ -83,6 +90,8 @@ class _Parts:
                 # Raises what ended them, if anything did.
                 call.result()
                 raise StopAsyncIteration
+            if self._waiting is not None and not self._waiting.done():
+                raise RuntimeError(f"two readers at once: the answers of {call.op!r} are being read")
             self._waiting = call.get_loop().create_future()
             await self._waiting
         value = self.values.popleft()
@@ -148,9 +157,20 @@ class RemoteCall(asyncio.Future[Any]):
         else:
             set_result_now(self, value)
 
+    def answer_sent(self) -> None:
+        """End a call that wants no answer; also from within a task, which can't wake another one."""
+        self.where = None
+        if self.parts is not None:
+            self._end_parts(None)
+        elif not self.done():
+            self.set_result(None)
+
     def answer_error(self, reply: Any, peer: str) -> None:
         """End the call with the exception that an error reply tells of."""
-        self.fail(remote_exception(reply, peer, self.op))
+        if is_error_reply(reply):
+            self.fail(remote_exception(reply, peer, self.op))
+        else:
+            self.fail(RemoteError("unknown", f"{peer} answered {self.op!r} by an error: {reply!r:.100}"))
 
     def fail(self, error: BaseException) -> None:
         """End the call because there will be no answer, or none that can be read."""

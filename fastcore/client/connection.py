@@ -99,7 +99,7 @@ class ClientConnection(Owner):
         Parameters
         ----------
         call : RemoteCall
-            One that has begun, but for its op and where it is. It may be iterated over already.
+            A new one; it may be iterated over already.
         op : object
             What is called.
         message : dict
@@ -140,7 +140,7 @@ class ClientConnection(Owner):
         if error is not None:
             self._not_sent(call, error)
         else:
-            call.answer(None)
+            call.answer_sent()
             self._settle()
 
     def _not_sent(self, call: RemoteCall, error: BaseException) -> None:
@@ -182,9 +182,8 @@ class ClientConnection(Owner):
     def _unnumbered(self, message: Any) -> bool:
         """Take what a classic server says: the answer to the one call that is open."""
         if self.numbers or len(self.calls) != 1:
-            self.channel.close(RuntimeError(f"{self.channel.peer} sent a message that answers no call"))
-            # To be told of the end, which the calls that are open wait for.
-            return True
+            self._fail_all(ConnectionLost(f"{self.channel.peer} sent a message that answers no call"))
+            return False
         _, call = self.calls.popitem()
         self._learn(False)
         # An answer to a request that isn't sent whole: the server has read no further.
@@ -218,6 +217,13 @@ class ClientConnection(Owner):
             return False
         if header is not None and header.call is not None:
             call = self.calls.pop(header.call, None)
+            if header.part:
+                # Otherwise its handler would wait for ever until it may send more.
+                self._tell_given_up(header.call)
+        elif header is None and self.numbers:
+            # One of them will get no answer, and nobody knows which.
+            self._fail_all(error)
+            return False
         elif not self.numbers and len(self.calls) == 1:
             _, call = self.calls.popitem()
         if call is not None:
@@ -271,16 +277,23 @@ class ClientConnection(Owner):
         if not self.numbers:
             self.channel.close()
             return
-        try:
-            self.channel.send(None, call_fields(None, 0, -1, -1, call.number))
-        except Exception:
-            self.channel.close()
+        self._tell_given_up(call.number)
         if self.tells and not self.calls:
             self._settle()
 
+    def _tell_given_up(self, number: int) -> None:
+        self._tell(call_fields(None, 0, -1, -1, number))
+
     def grant(self, call: RemoteCall, parts: int) -> None:
         """Let so many more parts come."""
-        self.channel.send(None, call_fields(call.number, 0, -1, parts))
+        self._tell(call_fields(call.number, 0, -1, parts))
+
+    def _tell(self, fields: bytes) -> None:
+        """Say something about a call; where that can't be sent, the call ends with the connection."""
+        try:
+            self.channel.send(None, fields)
+        except Exception:
+            self.channel.close()
 
     def leave(self) -> None:
         """Close the connection; give it back if it is only lent."""

@@ -227,6 +227,7 @@ class ConnectionPool:
             connection is not None
             and connection.channel.is_clear
             and not connection.is_last
+            and not connection.is_taken
             and "close" not in message
             and op != "close"
         ):
@@ -295,7 +296,11 @@ class ConnectionPool:
         return task
 
     async def _connect(self, connections: Connections, address: Address, timeout: float) -> IOStream:
-        return stream_of((await connections.stream(address, timeout)).channel)
+        channel = (await connections.stream(address, timeout)).channel
+        if channel.is_lost:
+            # Since it was handed over.
+            raise channel.lost_error()
+        return stream_of(channel)
 
     def release(self, stream: IOStream) -> None:
         """Take a connection back that :meth:`connect` gave, for the calls to come.

@@ -428,12 +428,17 @@ class Connection(Owner):
         sends = request.call is not None and bool(request.reply)
         try:
             if inspect.isasyncgen(result):
+                given = 0
                 async for value in result:
                     if sends:
                         await self._send_part(request, value)
                         sent += 1
                     elif keeps:
                         values.append(value)
+                    given += 1
+                    if given % _PARTS_PER_TURN == 0:
+                        # It may never wait for anything itself.
+                        await asyncio.sleep(0)
             else:
                 assert inspect.isgenerator(result)
                 for given, value in enumerate(result, 1):

@@ -69,7 +69,8 @@ async def classic_server(port: int = 0, **handlers: Callable[..., Any]) -> Async
         yield made
     finally:
         server.close()
-        for task in [*made.tasks]:
-            task.cancel()
         while made.connections:
+            # Some may have been accepted and begin only now.
+            for task in [*made.tasks]:
+                task.cancel()
             await asyncio.sleep(0.001)

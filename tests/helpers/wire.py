@@ -144,3 +144,35 @@ async def stranger_at(server: Server, **options: Any) -> AsyncIterator[Stranger]
         yield stranger
     finally:
         stranger.leave()
+
+
+class FakeServer:
+    """Listens as a server does; each connection is a stranger, who says what the test says."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.met: list[Stranger] = []
+        self._new: asyncio.Queue[Stranger] = asyncio.Queue()
+
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        stranger = Stranger(reader, writer)
+        self.met.append(stranger)
+        self._new.put_nowait(stranger)
+
+    async def next(self) -> Stranger:
+        """The next one that connects."""
+        return await self._new.get()
+
+
+@asynccontextmanager
+async def fake_server(port: int = 0) -> AsyncIterator[FakeServer]:
+    """A server of which every byte is the test's; its connections end with it."""
+    made = FakeServer()
+    server = await asyncio.start_server(made.meet, "127.0.0.1", port, limit=2**24)
+    made.port = server.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.close()
+        for stranger in made.met:
+            stranger.leave()
