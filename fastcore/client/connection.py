@@ -207,6 +207,7 @@ class ClientConnection(Owner):
             "and read, or let the handler yield them",
             self.channel.peer,
             message,
+            extra={"about": self.channel.peer},
         )
 
     def on_error(self, error: Exception, header: CallHeader | None) -> bool:
