@@ -339,9 +339,18 @@ class ConnectionPool:
         self._in_each_loop(Connections.end)
 
     def retire(self) -> None:
-        """Keep no connection; calls under way have theirs until they have ended."""
+        """Keep no connection; calls under way have theirs until they have ended.
+
+        In the next turn of the loop: a call that is being made over an rpc that nobody keeps,
+        as in ``rpc(stream=stream).op()``, begins in this one.
+        """
         self.reuses = False
-        self._in_each_loop(Connections.close_free, wait=False)
+        self._current.clear()
+        for connections in self._living():
+            if connections.loop.is_running():
+                connections.loop.call_soon_threadsafe(connections.close_free)
+            elif in_thread_of(connections.loop):
+                connections.close_free()
 
     def close_streams(self) -> None:
         """Close all connections; a later call makes a new one.
@@ -351,14 +360,10 @@ class ConnectionPool:
         """
         self._in_each_loop(Connections.close_all)
 
-    def _in_each_loop(self, action: Callable[[Connections], None], wait: bool = True) -> None:
+    def _in_each_loop(self, action: Callable[[Connections], None]) -> None:
         self._current.clear()
         for connections in self._living():
-            act = functools.partial(action, connections)
-            if wait or in_thread_of(connections.loop):
-                run_in_thread_of(connections.loop, act)
-            else:
-                connections.loop.call_soon_threadsafe(act)
+            run_in_thread_of(connections.loop, functools.partial(action, connections))
 
 
 def stream_of(channel: Channel) -> IOStream:

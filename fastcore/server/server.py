@@ -1,7 +1,7 @@
 """``Server``: handlers, called by the messages of strangers.
 
 Here is what all connections share: where they come from, how many there may be, what
-is told of them, and their common end. What happens on one is in ``connections``.
+is told of them, and their common end. What happens on one is in ``connection``.
 """
 
 from __future__ import annotations

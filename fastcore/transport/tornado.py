@@ -64,10 +64,10 @@ class StreamTransport(Transport):
     __slots__ = (
         "_close_fd",
         "_fd",
-        "_handshake_timer",
         "_is_lingering",
         "_on_readable",
         "_selector",
+        "_timer",
         "channel",
         "stream",
     )
@@ -80,7 +80,7 @@ class StreamTransport(Transport):
         self._fd = -1
         self._is_lingering = False
         self._on_readable: Callable[[], object] = self.channel.receive
-        self._handshake_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         stream._fastcore_channel = self.channel  # type: ignore[attr-defined]
         # Every way of closing a stream passes here, while it can still send.
         self._close_fd = stream.close_fd
@@ -121,7 +121,7 @@ class StreamTransport(Transport):
             socket.socket.shutdown(self.stream.socket, socket.SHUT_WR)
         self._on_readable = self._drop
         self._selector.add_reader(self._fd, self._drop)
-        self.channel.loop.call_later(_LAST_WORDS, self.channel.close)
+        self._timer = self.channel.loop.call_later(_LAST_WORDS, self.channel.close)
 
     # ---- the stream
 
@@ -135,9 +135,7 @@ class StreamTransport(Transport):
             handshake = stream._ssl_connect_future or stream.wait_for_handshake()
             handshake.add_done_callback(self._connected)
             if channel.limits.handshake_timeout is not None:
-                self._handshake_timer = channel.loop.call_later(
-                    channel.limits.handshake_timeout, self._no_handshake
-                )
+                self._timer = channel.loop.call_later(channel.limits.handshake_timeout, self._no_handshake)
         elif stream._connect_future is not None:
             stream._connect_future.add_done_callback(self._connected)
         else:
@@ -170,8 +168,8 @@ class StreamTransport(Transport):
         if stream.writing():
             # Bytes that somebody has written to it before.
             self.want_write()
-        if self._handshake_timer is not None:
-            self._handshake_timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         channel.opened(_socket_of(stream), _peer_name(stream))
 
     def _stream_wants(self, state: int) -> None:
@@ -232,8 +230,8 @@ class StreamTransport(Transport):
             self._fd = -1
         elif isinstance(stream, SSLIOStream):
             answer_plainly(stream.socket, stream.error)
-        if self._handshake_timer is not None:
-            self._handshake_timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._end()
 
     def _end(self) -> None:

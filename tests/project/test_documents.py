@@ -210,7 +210,8 @@ def test_the_numbers_on_the_page_of_calls_are_those_of_the_code():
     assert f"the caller lets {calls.FIRST_WINDOW} answers be on their way" in told
     assert f"some {calls._BYTES_IN_WINDOW // 1024} KiB together" in told
     assert f"from {calls._SMALLEST_WINDOW} to {calls._LARGEST_WINDOW:,}" in told
-    assert f"Every {connections._A_MOMENT * 1000:g} ms" in told
+    assert f"answer within {connections._A_MOMENT * 1000:g} ms" in " ".join(told.split())
+    assert connections._A_WHILE == 1.0
     assert f"After {connection._PARTS_PER_TURN} of them" in told
     assert connection._BYTES_OF_ONE == 1024**2
     assert "counts once more for each MiB" in told
