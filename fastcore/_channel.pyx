@@ -751,7 +751,8 @@ cdef class Channel:
                     # It has left a read of its own, which would take what comes next.
                     self.close(self.busy_error())
                     return 0
-                if not self.ahead and not len(self.buffer) and not self.is_paused:
+                if not self.ahead and not len(self.buffer) and not self.is_paused and self.state != LOST:
+                    # After the last message of a lost connection comes its end.
                     return 0
         finally:
             self.is_delivering = False

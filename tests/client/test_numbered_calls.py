@@ -472,3 +472,20 @@ async def test_the_first_call_may_want_no_reply(share):
 
 async def awaited(call):
     return await call
+
+
+async def test_the_end_that_comes_behind_an_answer_ends_the_other_calls():
+    async with paired() as pair:
+        calls = [pair.call(), pair.call()]
+        first, _ = await pair.hears_calls(*calls)
+        (stream,) = pair.remote.streams
+        pair.answers(first, "said")
+        # It arrives, and nobody has looked at it when the connection is closed.
+        channel = channel_of(stream)
+        channel.stop_listening()
+        await until(lambda: channel.unread)
+        stream.close()
+        channel.listen_soon()
+        assert await calls[0] == "said"
+        with pytest.raises(ConnectionLost):
+            await calls[1]
