@@ -547,6 +547,11 @@ cdef class Channel:
         if self.socket is not None:
             self.send_waiting()
 
+    def hold_back(self):
+        """Send nothing until `writable` is called: other bytes go first."""
+        if self.socket is not None:
+            self.set_full(True)
+
     def ending(self, error):
         """The transport is about to close: send what its writers were told is on its way.
 
@@ -726,6 +731,9 @@ cdef class Channel:
                             continue
                     self.is_listening = self.listens_again = False
                     goes_on = owner.on_error(error, self.call_header)
+                    if isinstance(error, ConnectionLost):
+                        # Nothing follows, whatever the owner thinks.
+                        return 0
                 else:
                     if message is NOTHING:
                         return 0
@@ -1058,7 +1066,9 @@ cdef class Channel:
             return 0
         self.messages_out += 1
         self.has_large = type(frame) is list
-        if self.outbox.unsent or self.outbox.is_sending or self.socket is None or self.has_sent_in_turn():
+        if self.is_full or self.outbox.unsent or self.outbox.is_sending or self.socket is None or (
+            self.has_sent_in_turn()
+        ):
             self.outbox.put(frame)
             if not self.turn_ends or self.outbox.unsent >= ENOUGH_TO_SEND:
                 self.send_later()

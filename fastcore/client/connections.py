@@ -45,6 +45,7 @@ class Rules(Protocol):
     closed: bool
     reuses: bool
     options: dict[str, Any]
+    current: dict[Address, ClientConnection]
 
 
 class _WaitingCall:
@@ -440,6 +441,8 @@ class Connections:
         if server is None:
             return
         self._scarce = False
+        if self._rules.current.get(server.address) is connection:
+            del self._rules.current[server.address]
         del server.connections[connection]
         for group in (server.free, server.shared):
             if connection in group:

@@ -130,8 +130,8 @@ class ConnectionPool:
         #: Whether a connection is kept for the next call when one has ended.
         self.reuses = True
         self._in_loops: dict[asyncio.AbstractEventLoop, Connections] = {}
-        # The connection that the last call to a server has shared.
-        self._current: dict[Address, ClientConnection] = {}
+        #: The connection that the last call to a server has shared.
+        self.current: dict[Address, ClientConnection] = {}
         self._thread = threading.get_ident()
 
     @property
@@ -222,7 +222,7 @@ class ConnectionPool:
                 f"not {op}({positional[0]!r:.50}...)"
             )
         message["op"] = op
-        connection = self._current.get(address)
+        connection = self.current.get(address)
         if (
             connection is not None
             and connection.channel.is_clear
@@ -252,7 +252,7 @@ class ConnectionPool:
         call.begin(message.get("op"), None)
         shared = connections.shared(address)
         if shared is not None:
-            self._current[address] = shared
+            self.current[address] = shared
         connections.call(call, address, message)
         return call
 
@@ -345,7 +345,7 @@ class ConnectionPool:
         as in ``rpc(stream=stream).op()``, begins in this one.
         """
         self.reuses = False
-        self._current.clear()
+        self.current.clear()
         for connections in self._living():
             if connections.loop.is_running():
                 connections.loop.call_soon_threadsafe(connections.close_free)
@@ -361,7 +361,7 @@ class ConnectionPool:
         self._in_each_loop(Connections.close_all)
 
     def _in_each_loop(self, action: Callable[[Connections], None]) -> None:
-        self._current.clear()
+        self.current.clear()
         for connections in self._living():
             run_in_thread_of(connections.loop, functools.partial(action, connections))
 

@@ -159,7 +159,7 @@ class Connection(Owner):
         channel = self.channel
         if self.service.is_ending and not self._is_busy:
             self._end()
-        elif self._may_read():
+        elif channel.owner is self and self._may_read():
             channel.listen()
 
     @property

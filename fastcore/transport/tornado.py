@@ -30,6 +30,7 @@ from fastcore.limits import DEFAULT_LIMITS, Limits
 from fastcore.logs import get_logger
 from fastcore.transport.keepalive import set_peer_timeout
 from fastcore.transport.loops import run_in_thread_of
+from fastcore.transport.resets import look_for_resets
 from fastcore.transport.tls import answer_plainly, explain
 
 __all__ = ["StreamTransport", "accept_stream", "add_listener", "channel_of", "listening_sockets"]
@@ -171,16 +172,20 @@ class StreamTransport(Transport):
         if self._timer is not None:
             self._timer.cancel()
         channel.opened(_socket_of(stream), _peer_name(stream))
+        look_for_resets(self)
 
     def _stream_wants(self, state: int) -> None:
         if state & IOLoop.WRITE:
-            # Somebody writes bytes of their own to the stream, and the socket is full.
+            # Somebody writes bytes of their own to the stream, and the socket is full: messages
+            # come behind them.
+            self.channel.hold_back()
             self.want_write()
 
     def _writable(self) -> None:
         if self.stream.writing():
             self.stream._handle_write()
-        self.channel.writable()
+        if not self.stream.writing():
+            self.channel.writable()
         self.want_write()
 
     def _receive_records(self) -> None:
