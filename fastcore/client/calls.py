@@ -148,6 +148,13 @@ class RemoteCall(asyncio.Future[Any]):
         else:
             set_result_now(self, value)
 
+    def sent(self) -> None:
+        """End a call that wants no answer."""
+        self.where = None
+        if not self.done():
+            # Not at once: the request may have been sent by a task, and that is still running.
+            self.set_result(None)
+
     def answer_error(self, reply: Any, peer: str) -> None:
         """End the call with the exception that an error reply tells of."""
         self.fail(remote_exception(reply, peer, self.op))

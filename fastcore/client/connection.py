@@ -140,7 +140,7 @@ class ClientConnection(Owner):
         if error is not None:
             self._not_sent(call, error)
         else:
-            call.answer(None)
+            call.sent()
             self._settle()
 
     def _not_sent(self, call: RemoteCall, error: BaseException) -> None:
