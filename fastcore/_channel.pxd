@@ -1,7 +1,7 @@
 """The channel; see the module."""
 
 from fastcore._framing cimport MessageBuffer
-from fastcore._iterating cimport Next
+from fastcore._iterating cimport Source
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
@@ -129,7 +129,7 @@ cdef class Channel:
     cdef int set_full(self, bint full) except -1
 
 
-cdef class NextMessage(Next):
+cdef class Messages(Source):
     # None once the iteration is over.
     cdef Channel channel
     # The Future of the message that was waited for last, as long as nobody has taken that.

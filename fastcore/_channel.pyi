@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from fastcore._framing import MessageBuffer
-from fastcore._iterating import Next
+from fastcore._iterating import Source
 from fastcore._outbox import Outbox
 from fastcore._socket import Socket
 from fastcore._watchdog import Figures
@@ -149,6 +149,6 @@ class Channel:
     def send(self, message: object, fields: bytes | None = None) -> bool: ...
 
 @final
-class NextMessage(Next):
+class Messages(Source):
     def __init__(self, channel: Channel) -> None: ...
     def stop(self) -> None: ...

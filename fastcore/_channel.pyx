@@ -32,7 +32,7 @@ import sys
 import msgpack
 
 from fastcore._framing cimport MessageBuffer
-from fastcore._iterating cimport Next, waited_for
+from fastcore._iterating cimport Source, waited_for
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
@@ -1068,8 +1068,8 @@ cdef class Channel:
 
 
 @cython.final
-cdef class NextMessage(Next):
-    """The next message of a channel, for one iteration that ends with the connection.
+cdef class Messages(Source):
+    """The messages of a channel, for one iteration that ends with the connection.
 
     Parameters
     ----------

@@ -2,11 +2,15 @@
 
 An async generator that awaits a Future makes three objects for each value, and asking them costs
 more than decoding a small message. Here nothing is made: an iterator gives the same awaitable
-every time, and that gives the value at once, or the Future that has to be waited for.
+again and again, and that gives the value at once, or the Future that has to be waited for.
 """
 
+cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *)
 
 cdef extern from *:
     """
@@ -26,11 +30,8 @@ cdef extern from *:
     void give_send(type kind, fastcore_send send)
 
 
-cdef class Next:
-    """The next value, to be awaited; the same for all of them.
-
-    A subclass has `look`.
-    """
+cdef class Source:
+    """Where the values come from. A subclass has `look`."""
 
     cdef object look(self, bint *is_here):
         """The next value, if it is here; else a Future, through `waited_for`, after which to look again.
@@ -42,6 +43,11 @@ cdef class Next:
         """
         raise NotImplementedError
 
+
+@cython.final
+cdef class Next:
+    """The next value, to be awaited."""
+
     def __await__(self):
         return self
 
@@ -50,16 +56,30 @@ cdef class Next:
 
     def __next__(self):
         cdef bint is_here = True
-        value = self.look(&is_here)
+        value = self.source.look(&is_here)
         if is_here:
             raise StopIteration(value)
         return value
+
+    def send(self, value):
+        """Do what an awaited coroutine does when its task is resumed."""
+        return next(self)
+
+    def throw(self, kind, value=None, traceback=None):
+        """Do what it does when its task is cancelled: nothing was taken, so nothing is lost."""
+        error = kind
+        if isinstance(kind, type):
+            error = value if isinstance(value, BaseException) else kind() if value is None else kind(value)
+        raise error if traceback is None else error.with_traceback(traceback)
+
+    def close(self):
+        """Do what it does when it is given up."""
 
 
 cdef PySendResult send(PyObject *self, PyObject *nothing, PyObject **result) except PYGEN_ERROR:
     """As `__next__`, the way the interpreter prefers."""
     cdef bint is_here = True
-    cdef object value = (<Next> self).look(&is_here)
+    cdef object value = (<Next> self).source.look(&is_here)
     Py_INCREF(value)
     result[0] = <PyObject *> value
     return PYGEN_RETURN if is_here else PYGEN_NEXT
@@ -74,14 +94,30 @@ cdef object waited_for(object future):
     return future
 
 
-cdef class Values:
-    """Iterates over what a `Next` gives."""
+cdef Next next_of(Source source):
+    cdef Next made = Next.__new__(Next)
+    made.source = source
+    return made
 
-    def __init__(self, Next next not None):
-        self.next = next
+
+cdef class Values:
+    """Iterates over what a source gives.
+
+    Parameters
+    ----------
+    source : Source
+        Nobody else's.
+    """
+
+    def __init__(self, Source source not None):
+        self.source = source
+        self.next = next_of(source)
 
     def __aiter__(self):
         return self
 
     def __anext__(self):
+        if Py_REFCNT(<PyObject *> self.next) > 1:
+            # Somebody has kept it, and asks for one more.
+            return next_of(self.source)
         return self.next

@@ -8,7 +8,7 @@ from typing import Any
 
 from tornado.iostream import IOStream
 
-from fastcore._channel import Channel, NextMessage
+from fastcore._channel import Channel, Messages
 from fastcore._futures import unobserved
 from fastcore._iterating import Values
 from fastcore.transport.loops import current_loop
@@ -68,15 +68,15 @@ def read(stream: IOStream) -> asyncio.Future[Any]:
 class _Messages(Values):
     """Iterates over the messages of a stream."""
 
-    __slots__ = ("_next",)
+    __slots__ = ("_messages",)
 
-    def __init__(self, next: NextMessage) -> None:
-        super().__init__(next)
-        self._next = next
+    def __init__(self, source: Messages) -> None:
+        super().__init__(source)
+        self._messages = source
 
     async def aclose(self) -> None:
         """End the iteration, as if it were an async generator."""
-        self._next.stop()
+        self._messages.stop()
 
 
 def messages(stream: IOStream) -> AsyncIterator[Any]:
@@ -120,7 +120,7 @@ def messages(stream: IOStream) -> AsyncIterator[Any]:
     1
     2
     """
-    return _Messages(NextMessage(channel_of(stream)))
+    return _Messages(Messages(channel_of(stream)))
 
 
 def write(stream: IOStream, msg: object) -> asyncio.Future[None]:
