@@ -60,6 +60,8 @@ cdef enum:
     MESSAGES_PER_TURN = 256
     # Bytes of further small messages that are decoded together with the first one.
     AHEAD = 4_096
+    # Of something that is asked for only where it is needed.
+    UNKNOWN = -1
     # A message of which so much is still to come holds others up.
     HOLDS_UP = 65_536
 
@@ -292,6 +294,18 @@ cdef class Channel:
         )
 
     @property
+    def is_rushed(self):
+        """Whether others wait for their turn of the loop since before the messages that are being given.
+
+        Who waited for one of these is better resumed in the next turn then. Otherwise at
+        once, and what they do meanwhile makes no difference: they are as many as the
+        messages that came together.
+        """
+        if self.others_wait == UNKNOWN:
+            self.others_wait = is_busy(self.loop)
+        return self.others_wait == 1
+
+    @property
     def in_step(self):
         """Whether nothing has arrived that nobody asked for."""
         return self.state <= OPEN and not self.ahead and not len(self.buffer)
@@ -309,7 +323,7 @@ cdef class Channel:
             self.check_here()
         except RuntimeError:
             return False
-        return not self.loop.is_closed()
+        return self.is_delivering or not self.loop.is_closed()
 
     cdef int check_here(self) except -1:
         """Raise if this isn't the process, the loop or the thread that it belongs to.
@@ -648,6 +662,7 @@ cdef class Channel:
         if self.is_delivering:
             return 0
         self.is_delivering = True
+        self.others_wait = UNKNOWN
         try:
             for _ in range(MESSAGES_PER_TURN):
                 owner = self.owner

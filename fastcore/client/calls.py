@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from fastcore._futures import is_busy, set_result_now, unobserved
+from fastcore._futures import set_result_now, unobserved
 from fastcore._iterating import Values
 from fastcore._parts import Parts
 from fastcore.remote_errors import remote_exception
@@ -68,14 +68,14 @@ class RemoteCall(asyncio.Future[Any]):
 
     # ---- its answers
 
-    def answer(self, value: Any) -> None:
-        """End the call with its answer."""
+    def answer(self, value: Any, later: bool) -> None:
+        """End the call with its answer; who waits for it is resumed at once, or later."""
         self.where = None
         if self.parts is not None:
             self._end_parts(value)
         elif self.done():
             return
-        elif is_busy(self.get_loop()):
+        elif later:
             self.set_result(value)
         else:
             set_result_now(self, value)
