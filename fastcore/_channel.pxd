@@ -83,8 +83,6 @@ cdef class Channel:
     # Whether that is a message whose turn hasn't come yet.
     cdef bint is_ahead
     cdef bint is_delivering
-    # Whether others waited for the loop when that began.
-    cdef int others_wait
     # The Future of the read that waits.
     cdef object waiting
     # Pairs: how many bytes must have been sent in all, and the Future that waits for that.

@@ -60,8 +60,6 @@ cdef enum:
     MESSAGES_PER_TURN = 256
     # Bytes of further small messages that are decoded together with the first one.
     AHEAD = 4_096
-    # Of something that is asked for only where it is needed.
-    UNKNOWN = -1
     # A message of which so much is still to come holds others up.
     HOLDS_UP = 65_536
 
@@ -292,18 +290,6 @@ cdef class Channel:
             self.state == OPEN and not self.is_full and len(self.buffer) < HOLDS_UP
             and self.buffer.sink_missing < HOLDS_UP and self.is_here()
         )
-
-    @property
-    def is_rushed(self):
-        """Whether others wait for their turn of the loop since before the messages that are being given.
-
-        Who waited for one of these is better resumed in the next turn then. Otherwise at
-        once, and what they do meanwhile makes no difference: they are as many as the
-        messages that came together.
-        """
-        if self.others_wait == UNKNOWN:
-            self.others_wait = is_busy(self.loop)
-        return self.others_wait == 1
 
     @property
     def in_step(self):
@@ -662,7 +648,6 @@ cdef class Channel:
         if self.is_delivering:
             return 0
         self.is_delivering = True
-        self.others_wait = UNKNOWN
         try:
             for _ in range(MESSAGES_PER_TURN):
                 owner = self.owner

@@ -68,16 +68,15 @@ class RemoteCall(asyncio.Future[Any]):
 
     # ---- its answers
 
-    def answer(self, value: Any, later: bool) -> None:
-        """End the call with its answer; who waits for it is resumed at once, or later."""
+    def answer(self, value: Any) -> None:
+        """End the call with its answer; who waits for it is resumed at once.
+
+        Only for what comes by way of the loop's callbacks, in which no task is running.
+        """
         self.where = None
         if self.parts is not None:
             self._end_parts(value)
-        elif self.done():
-            return
-        elif later:
-            self.set_result(value)
-        else:
+        elif not self.done():
             set_result_now(self, value)
 
     def sent(self) -> None:

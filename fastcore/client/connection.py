@@ -173,7 +173,7 @@ class ClientConnection(Owner):
             if header.error:
                 call.answer_error(message, self.channel.peer)
             else:
-                call.answer(message, self.channel.is_rushed)
+                call.answer(message)
         return bool(self.calls) if self.keeper is None else not self.is_taken
 
     def _goes_on(self) -> bool:
@@ -194,7 +194,7 @@ class ClientConnection(Owner):
         if is_error_reply(message):
             call.answer_error(message, self.channel.peer)
         else:
-            call.answer(message, self.channel.is_rushed)
+            call.answer(message)
         return bool(self.calls)
 
     def _learn(self, numbers: bool) -> None:
