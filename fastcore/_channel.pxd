@@ -1,6 +1,7 @@
 """The channel; see the module."""
 
 from fastcore._framing cimport MessageBuffer
+from fastcore._iterating cimport Source
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
@@ -127,6 +128,9 @@ cdef class Channel:
     cdef tuple next_parts(self)
     cdef object next_in_buffer(self)
     cdef object message_of(self, tuple parts)
+    cdef int check_reader(self) except -1
+    cdef object read_at_once(self)
+    cdef int wait(self, object future) except -1
     cdef int resolve(self) except -1
     cdef object new_future(self)
     cdef int fail(self, object future, object error) except -1
@@ -139,3 +143,13 @@ cdef class Channel:
     cdef int send_waiting(self) except -1
     cdef int answer_writers(self) except -1
     cdef int set_full(self, bint full) except -1
+
+
+cdef class Messages(Source):
+    # None once the iteration is over.
+    cdef Channel channel
+    # The Future of the message that was waited for last, as long as nobody has taken that.
+    cdef object waiting
+
+    cdef object result_of(self, object future)
+    cdef object end(self, object error)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from fastcore._framing import MessageBuffer
+from fastcore._iterating import Source
 from fastcore._outbox import Outbox
 from fastcore._socket import Socket
 from fastcore._watchdog import Figures
@@ -154,3 +155,8 @@ class Channel:
     def read(self) -> asyncio.Future[Any]: ...
     def write(self, message: object, fields: bytes | None = None) -> asyncio.Future[None]: ...
     def send(self, message: object, fields: bytes | None = None) -> bool: ...
+
+@final
+class Messages(Source):
+    def __init__(self, channel: Channel) -> None: ...
+    def stop(self) -> None: ...

@@ -34,6 +34,7 @@ import sys
 import msgpack
 
 from fastcore._framing cimport MessageBuffer
+from fastcore._iterating cimport Source, waited_for
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
@@ -336,7 +337,7 @@ cdef class Channel:
             self.check_here()
         except RuntimeError:
             return False
-        return not self.loop.is_closed()
+        return self.is_delivering or not self.loop.is_closed()
 
     cpdef int check_here(self) except -1:
         """Raise if this isn't the process, the loop or the thread that it belongs to.
@@ -912,35 +913,53 @@ cdef class Channel:
     def read(self):
         """Give a Future of the next message."""
         cdef object future
-        if self.read_in_turn == 0 or self.forks != forks_so_far or self.thread != PyThread_get_thread_ident():
-            self.check_here()
+        self.check_reader()
         future = self.new_future()
         try:
-            if self.is_waited_for() or (self.is_listening and not self.is_lent):
-                raise self.busy_error()
-            if self.is_listening:
-                # The owner takes what has a number, so it hands out the rest too.
-                self.look_later()
-            elif self.read_in_turn < MESSAGES_PER_TURN:
-                self.read_in_turn += 1
-                message = self.take()
-                if message is not NOTHING:
-                    set_result(future, message)
-                    return future
-            else:
-                # The message stays where it is for a turn, so a read given up loses nothing.
-                self.read_in_turn = 0
-                self.look_later()
+            message = self.read_at_once()
         except Exception as error:
             self.fail(future, error)
             return future
+        if message is NOTHING:
+            self.wait(future)
+        else:
+            set_result(future, message)
+        return future
+
+    cdef int check_reader(self) except -1:
+        """As `check_here`, once a turn."""
+        if self.read_in_turn == 0 or self.forks != forks_so_far or self.thread != PyThread_get_thread_ident():
+            self.check_here()
+        return 0
+
+    cdef object read_at_once(self):
+        """The next message; NOTHING if there is none yet, or it is others' turn.
+
+        Then it stays where it is until the Future that is waited for gets it, so a read
+        given up loses nothing.
+        """
+        if self.is_waited_for() or (self.is_listening and not self.is_lent):
+            raise self.busy_error()
+        if self.is_listening:
+            # The owner takes what has a number, so it hands out the rest too.
+            self.look_later()
+        elif self.read_in_turn < MESSAGES_PER_TURN:
+            self.read_in_turn += 1
+            return self.take()
+        else:
+            self.read_in_turn = 0
+            self.look_later()
+        return NOTHING
+
+    cdef int wait(self, object future) except -1:
+        """Have a Future get the next message when it is there."""
         # A message that is here may be had anywhere; who waits must do so where it comes.
         self.check_here()
         self.waiting = future
         if self.buffer.pending and not self.is_watched():
             # Only now there is somebody for whom its rest is late.
             self.watch()
-        return future
+        return 0
 
     cdef int resolve(self) except -1:
         """Give the read that waits its message, if there is one."""
@@ -1157,6 +1176,67 @@ cdef class Channel:
         elif changed and self.owner is not None:
             self.owner.writable()
         return 0
+
+
+@cython.final
+cdef class Messages(Source):
+    """The messages of a channel, for one iteration that ends with the connection.
+
+    Parameters
+    ----------
+    channel : Channel
+        Whose messages.
+    """
+
+    def __init__(self, Channel channel not None):
+        self.channel = channel
+
+    cdef object look(self, bint *is_here):
+        cdef Channel channel = self.channel
+        cdef object message
+        if channel is None:
+            raise StopAsyncIteration
+        if self.waiting is not None:
+            if not self.waiting.done():
+                if self.waiting._callbacks:
+                    raise channel.busy_error()
+                # Who waited for it was ended in the middle of that.
+                is_here[0] = False
+                return waited_for(self.waiting)
+            future, self.waiting = self.waiting, None
+            if not future.cancelled():
+                return self.result_of(future)
+        channel.check_reader()
+        try:
+            message = channel.read_at_once()
+        except Exception as error:
+            if channel.buffer.failure is not None:
+                channel.close(error)
+            return self.end(error)
+        if message is not NOTHING:
+            return message
+        self.waiting = channel.new_future()
+        channel.wait(self.waiting)
+        is_here[0] = False
+        return waited_for(self.waiting)
+
+    cdef object result_of(self, object future):
+        try:
+            return future.result()
+        except Exception as error:
+            return self.end(error)
+
+    cdef object end(self, object error):
+        """Raise the error that ends the iteration, unless it tells of an ordinary end."""
+        cdef Channel channel = self.channel
+        self.channel = None
+        if isinstance(error, ConnectionLost) and error.real_error is None and not channel.unread:
+            raise StopAsyncIteration from None
+        raise error
+
+    def stop(self):
+        """Give no further message."""
+        self.channel = None
 
 
 cdef Py_ssize_t size_of_payload(tuple parts) except -1:

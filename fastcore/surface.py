@@ -5,7 +5,9 @@ import msgpack  # noqa: F401
 
 import fastcore._blocks
 import fastcore._buffer
+import fastcore._iterating
 import fastcore._outbox
+import fastcore._parts
 import fastcore._values
 import fastcore._watchdog  # noqa: F401
 from fastcore._framing import SENTINEL, FrameBuffer, MessageBuffer

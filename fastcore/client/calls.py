@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from fastcore._futures import is_busy, set_result_now, unobserved
+from fastcore._futures import set_result_now, unobserved
+from fastcore._iterating import Values
+from fastcore._parts import Parts
 from fastcore.errors import RemoteError
 from fastcore.remote_errors import is_error_reply, remote_exception
 
-__all__ = ["FIRST_WINDOW", "RemoteCall", "WhereCallsAre"]
-
-#: How many parts may be on their way at first, and later at the least and at the most.
-FIRST_WINDOW: Final = 32
-_SMALLEST_WINDOW: Final = 8
-_LARGEST_WINDOW: Final = 1024
-#: Bytes of parts that may be on their way, as far as those that have come tell.
-_BYTES_IN_WINDOW: Final = 256 * 1024
+__all__ = ["RemoteCall", "WhereCallsAre"]
 
 
 class WhereCallsAre(Protocol):
@@ -34,83 +28,14 @@ class WhereCallsAre(Protocol):
         """Let so many more parts come."""
 
 
-class _Parts:
-    """The answers of one call that nobody took yet, and how many more may come."""
-
-    __slots__ = ("_bytes_before", "_call", "_left", "_since", "_waiting", "_window", "values")
-
-    def __init__(self, call: RemoteCall, bytes_before: int) -> None:
-        self.values: deque[Any] = deque()
-        self._call = call
-        self._bytes_before = bytes_before
-        self._window = self._left = FIRST_WINDOW
-        # Parts since the window was reckoned last.
-        self._since = 0
-        self._waiting: asyncio.Future[None] | None = None
-
-    def add(self, value: Any) -> None:
-        """Take one that has come."""
-        self.values.append(value)
-        self._left -= 1
-        self._since += 1
-        if self._waiting is not None:
-            self.wake_now()
-
-    def wake_now(self) -> None:
-        """Have the one who waits look again at once: only from where no task runs."""
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None and not waiting.done():
-            set_result_now(waiting, None)
-
-    def wake(self) -> None:
-        """Have the one who waits look again in the next turn."""
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
-
-    def let_more_come(self, where: WhereCallsAre, waiting: int) -> None:
-        """Open the window again when half of it is used up; so many wait to be taken."""
-        left = self._left + waiting
-        if left > self._window >> 1:
-            return
-        received = where.bytes_in
-        size = max(1, (received - self._bytes_before) // max(1, self._since))
-        self._window = min(max(_BYTES_IN_WINDOW // size, _SMALLEST_WINDOW), _LARGEST_WINDOW)
-        self._bytes_before = received
-        self._since = 0
-        if self._window > left:
-            self._left += self._window - left
-            where.grant(self._call, self._window - left)
-
-    async def next(self) -> Any:
-        """Give the next one as soon as it is there; raise StopAsyncIteration after the last."""
-        call = self._call
-        while not self.values:
-            if call.done():
-                # Raises what ended them, if anything did.
-                call.result()
-                raise StopAsyncIteration
-            if self._waiting is not None and not self._waiting.done():
-                raise RuntimeError(f"two readers at once: the answers of {call.op!r} are being read")
-            self._waiting = call.get_loop().create_future()
-            await self._waiting
-        value = self.values.popleft()
-        if call.where is not None:
-            self.let_more_come(call.where, len(self.values))
-        return value
-
-
-class _Iterator:
+class _Iterator(Values):
     """Iterates over the answers of one call; dropped before their end, it ends the call."""
 
-    __slots__ = ("__anext__", "_call")
+    __slots__ = ("_call",)
 
-    def __init__(self, call: RemoteCall, parts: _Parts) -> None:
+    def __init__(self, call: RemoteCall, parts: Parts) -> None:
+        super().__init__(parts)
         self._call = call
-        self.__anext__ = parts.next
-
-    def __aiter__(self) -> _Iterator:
-        return self
 
     def __del__(self) -> None:
         self._call.cancel()
@@ -127,15 +52,14 @@ class RemoteCall(asyncio.Future[Any]):
     Whoever makes one begins it.
     """
 
-    __slots__ = ("_is_iterated", "number", "op", "parts", "where")
+    __slots__ = ("number", "op", "parts", "where")
     #: Its number on its connection.
     number: int
     #: Where it is under way; None when that is over.
     where: WhereCallsAre | None
     op: object
     # None for as long as there is no sign of more than one answer.
-    parts: _Parts | None
-    _is_iterated: bool
+    parts: Parts | None
 
     def begin(self, op: object, where: WhereCallsAre | None) -> None:
         """Do what a constructor would."""
@@ -146,18 +70,17 @@ class RemoteCall(asyncio.Future[Any]):
     # ---- its answers
 
     def answer(self, value: Any) -> None:
-        """End the call with its answer."""
+        """End the call with its answer; who waits for it is resumed at once.
+
+        Only for what comes by way of the loop's callbacks, in which no task is running.
+        """
         self.where = None
         if self.parts is not None:
             self._end_parts(value)
-        elif self.done():
-            return
-        elif is_busy(self.get_loop()):
-            self.set_result(value)
-        else:
+        elif not self.done():
             set_result_now(self, value)
 
-    def answer_sent(self) -> None:
+    def sent(self) -> None:
         """End a call that wants no answer; also from within a task, which can't wake another one."""
         self.where = None
         if self.parts is not None:
@@ -181,26 +104,17 @@ class RemoteCall(asyncio.Future[Any]):
             if self.parts is not None:
                 self.parts.wake()
 
-    def add_part(self, value: Any) -> None:
-        """Take one of many answers."""
-        where = self.where
-        if where is None:
-            return
-        parts = self.parts
-        if parts is None:
-            parts = self.parts = _Parts(self, where.bytes_in)
-            self._is_iterated = False
-        parts.add(value)
-        if not self._is_iterated:
-            # For a list, all of them are wanted.
-            parts.let_more_come(where, 0)
+    def begin_parts(self) -> Parts:
+        """Make a place for the first of many answers."""
+        parts = self.parts = Parts(self)
+        return parts
 
     def _end_parts(self, last: Any) -> None:
         parts = self.parts
         assert parts is not None
         if self.done():
             return
-        if not self._is_iterated:
+        if not parts.is_iterated:
             self.set_result([*parts.values])
             return
         if last is not None:
@@ -217,18 +131,17 @@ class RemoteCall(asyncio.Future[Any]):
 
     def __aiter__(self) -> _Iterator:
         """Iterate over the answers as they come."""
-        if self.parts is None:
-            self.parts = _Parts(self, 0 if self.where is None else self.where.bytes_in)
-        elif self._is_iterated:
+        parts = self.parts or self.begin_parts()
+        if parts.is_iterated:
             raise RuntimeError(f"the answers of {self.op!r} are being read already")
-        self._is_iterated = True
-        if self.done() and not self.cancelled() and self.exception() is None and not self.parts.values:
+        parts.is_iterated = True
+        if self.done() and not self.cancelled() and self.exception() is None and not parts.values:
             # It was over before anybody asked for one by one.
             result = self.result()
             if result is not None and not isinstance(result, list):
                 raise self._no_stream()
-            self.parts.values.extend(result or ())
-        return _Iterator(self, self.parts)
+            parts.values.extend(result or ())
+        return _Iterator(self, parts)
 
     # ---- given up
 

@@ -12,8 +12,9 @@ import functools
 from typing import Any, Protocol
 
 from fastcore._channel import Channel, Owner
+from fastcore._parts import FIRST_WINDOW
 from fastcore._wire import CallHeader, call_fields
-from fastcore.client.calls import FIRST_WINDOW, RemoteCall
+from fastcore.client.calls import RemoteCall
 from fastcore.errors import ConnectionLost
 from fastcore.logs import get_logger
 from fastcore.remote_errors import is_error_reply
@@ -140,7 +141,7 @@ class ClientConnection(Owner):
         if error is not None:
             self._not_sent(call, error)
         else:
-            call.answer_sent()
+            call.sent()
             self._settle()
 
     def _not_sent(self, call: RemoteCall, error: BaseException) -> None:
@@ -162,7 +163,7 @@ class ClientConnection(Owner):
         if header.part:
             call = self.calls.get(number)
             if call is not None:
-                call.add_part(message)
+                (call.parts or call.begin_parts()).add(message, not self.channel.in_step)
             return True
         call = self.calls.pop(number, None)
         if self.tells and not self.calls:

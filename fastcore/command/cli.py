@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from fastcore import __version__
+from fastcore._parts import Parts
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address
 from fastcore.classic import install_as_distributed_core
 from fastcore.client.calls import RemoteCall
@@ -243,10 +244,10 @@ class _ShownCall(RemoteCall):
     __slots__ = ("has_parts",)
     has_parts: asyncio.Future[None]
 
-    def add_part(self, value: Any) -> None:
-        super().add_part(value)
+    def begin_parts(self) -> Parts:
         if not self.has_parts.done():
             self.has_parts.set_result(None)
+        return super().begin_parts()
 
     def answer_error(self, reply: Any, peer: str) -> None:
         error = remote_exception(reply, peer, self.op)

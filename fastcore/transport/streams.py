@@ -8,9 +8,9 @@ from typing import Any
 
 from tornado.iostream import IOStream
 
-from fastcore._channel import Channel
+from fastcore._channel import Channel, Messages
 from fastcore._futures import unobserved
-from fastcore.errors import ConnectionLost
+from fastcore._iterating import Values
 from fastcore.transport.loops import current_loop
 from fastcore.transport.tornado import channel_of
 
@@ -65,7 +65,21 @@ def read(stream: IOStream) -> asyncio.Future[Any]:
     return channel.read()
 
 
-async def messages(stream: IOStream) -> AsyncIterator[Any]:
+class _Messages(Values):
+    """Iterates over the messages of a stream."""
+
+    __slots__ = ("_messages",)
+
+    def __init__(self, source: Messages) -> None:
+        super().__init__(source)
+        self._messages = source
+
+    async def aclose(self) -> None:
+        """End the iteration, as if it were an async generator."""
+        self._messages.stop()
+
+
+def messages(stream: IOStream) -> AsyncIterator[Any]:
     """Iterate over the messages of a stream, until the peer closes it.
 
     Parameters
@@ -73,10 +87,11 @@ async def messages(stream: IOStream) -> AsyncIterator[Any]:
     stream : tornado.iostream.IOStream
         Any open stream.
 
-    Yields
-    ------
-    object
-        Each message.
+    Returns
+    -------
+    AsyncIterator
+        It gives each message. Leaving the loop early loses none: they can be read, or
+        iterated over, from there on.
 
     Raises
     ------
@@ -105,14 +120,7 @@ async def messages(stream: IOStream) -> AsyncIterator[Any]:
     1
     2
     """
-    while True:
-        try:
-            message = await read(stream)
-        except ConnectionLost as error:
-            if error.real_error is None and not channel_of(stream).unread:
-                return
-            raise
-        yield message
+    return _Messages(Messages(channel_of(stream)))
 
 
 def write(stream: IOStream, msg: object) -> asyncio.Future[None]:

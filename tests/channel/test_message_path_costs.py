@@ -7,6 +7,8 @@ import tracemalloc
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 import fastcore
 from fastcore import connect, read, rpc, write
 from fastcore._socket import Socket
@@ -90,6 +92,31 @@ async def test_calls_that_share_a_connection_take_no_more_functions_each():
         with Frames() as frames:
             await asyncio.gather(*(remote.add(x=1, y=number) for number in range(CALLS)))
     assert frames.total() <= 7 * CALLS, frames
+
+
+async def test_answers_that_come_together_take_one_turn_of_the_loop(monkeypatch):
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, asyncio.SelectorEventLoop):
+        pytest.skip("uvloop lets nobody count")
+    async with served() as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        await remote.add(x=1, y=2)
+
+        async def calls():
+            for number in range(20):
+                assert await remote.add(x=1, y=number) == 1 + number
+
+        callbacks = Counter()
+        call_soon = loop.call_soon
+
+        def counted(callback, *arguments, **options):
+            callbacks[getattr(callback, "__qualname__", repr(callback))] += 1
+            return call_soon(callback, *arguments, **options)
+
+        monkeypatch.setattr(loop, "call_soon", counted)
+        await asyncio.gather(*(calls() for _ in range(CALLS)))
+        monkeypatch.undo()
+    # Beside the first step and the end of each task.
+    assert callbacks.total() < 6 * CALLS, callbacks
 
 
 def count_futures():

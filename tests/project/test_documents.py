@@ -15,8 +15,8 @@ import msgpack
 import pytest
 
 import fastcore
-from fastcore import MAX_BUFFER_SIZE, ConnectionPool, Limits, Server, rpc
-from fastcore.client import calls, connections
+from fastcore import MAX_BUFFER_SIZE, ConnectionPool, Limits, Server, _parts, rpc
+from fastcore.client import connections
 from fastcore.server import connection
 from helpers.support import Program
 from helpers.wire import SENTINEL, Stranger, frame, served, stranger_at
@@ -207,12 +207,12 @@ def words(page: str) -> str:
 
 def test_the_numbers_on_the_page_of_calls_are_those_of_the_code():
     told = words("calls.md")
-    assert f"the caller lets {calls.FIRST_WINDOW} answers be on their way" in told
-    assert f"some {calls._BYTES_IN_WINDOW // 1024} KiB together" in told
-    assert f"from {calls._SMALLEST_WINDOW} to {calls._LARGEST_WINDOW:,}" in told
+    assert f"the caller lets {_parts.FIRST_WINDOW} answers be on their way" in told
+    assert f"some {_parts.BYTES_IN_WINDOW // 1024} KiB together" in told
+    assert f"from {_parts.SMALLEST_WINDOW} to {_parts.LARGEST_WINDOW:,}" in told
     assert f"answer within {connections._A_MOMENT * 1000:g} ms" in " ".join(told.split())
     assert connections._A_WHILE == 1.0
-    assert f"After {connection._PARTS_PER_TURN} of them" in told
+    assert f"After {connection._A_TURN / 1e6:g} ms" in told
     assert connection._BYTES_OF_ONE == 1024**2
     assert "counts once more for each MiB" in told
 

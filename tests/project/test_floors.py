@@ -19,6 +19,7 @@ FLOORS = [
     ["_socket"],
     ["_outbox"],
     ["_futures", "_watchdog"],
+    ["_iterating _parts"],
     ["_channel"],
     ["transport"],
     ["client", "server"],
