@@ -1,10 +1,10 @@
 """Types of the answers of one call; see ``_parts.pyx``."""
 
+import asyncio
 from collections import deque
 from typing import Any, Final, final
 
 from fastcore._iterating import Source
-from fastcore.client.calls import RemoteCall
 
 FIRST_WINDOW: Final = 32
 SMALLEST_WINDOW: Final = 8
@@ -15,7 +15,7 @@ BYTES_IN_WINDOW: Final = 262144
 class Parts(Source):
     is_iterated: bool
 
-    def __init__(self, call: RemoteCall) -> None: ...
+    def __init__(self, call: asyncio.Future[Any]) -> None: ...
     @property
     def values(self) -> deque[Any]: ...
     def add(self, value: object, more_are_here: bool) -> None: ...

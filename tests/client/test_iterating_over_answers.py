@@ -36,12 +36,6 @@ async def test_each_comes_once_and_in_order_however_they_arrive(op):
         assert await getattr(remote, op)(to=to) == list(range(to))
 
 
-async def test_two_who_ask_at_once_get_one_each():
-    async with served({"slowly": count_slowly}) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
-        answers = aiter(remote.slowly(to=2))
-        assert sorted(await asyncio.gather(anext(answers), anext(answers))) == [0, 1]
-
-
 async def test_one_given_up_loses_nothing():
     async with served({"slowly": count_slowly}) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
         answers = aiter(remote.slowly(to=20))

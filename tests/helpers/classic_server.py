@@ -25,7 +25,8 @@ class ClassicServer:
     """
 
     def __init__(self, handlers: dict[str, Callable[..., Any]]) -> None:
-        self.handlers = handlers
+        # As each of them has it.
+        self.handlers = {"identity": lambda: {"type": "ClassicServer", "id": "1"}, **handlers}
         self.port = 0
         self.connections = self.most = 0
         self.tasks: set[asyncio.Task[None]] = set()
