@@ -21,7 +21,7 @@ reads), owned, lent, and listening (its owner is given the messages as they come
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject, PyObject_Call
 from cpython.pythread cimport PyThread_get_thread_ident
@@ -526,6 +526,9 @@ cdef class Channel:
         if self.owner is not None and self.owner.owes():
             self.is_at_end = True
             self.transport.pause()
+            if self.is_waited_for():
+                # A handler that reads by hand has nothing more to wait for.
+                self.look_later()
         else:
             self.close()
         return 0
@@ -902,7 +905,9 @@ cdef class Channel:
                     header, payload, self.max_decompressed_size, self.max_depth, self.max_values
                 )
         try:
-            if self.checks_all or len(payload) > NO_SURVEY:
+            if self.checks_all or not (
+                type(payload) is bytes and PyBytes_GET_SIZE(payload) <= NO_SURVEY
+            ):
                 return unpack_with_care(payload, self.max_depth, self.max_values, None)
             return unpack(payload, strict_map_key=False)
         except BadMessage:
@@ -1241,6 +1246,8 @@ cdef class Messages(Source):
 
 cdef Py_ssize_t size_of_payload(tuple parts) except -1:
     payload = parts[1]
+    if type(payload) is bytes:
+        return PyBytes_GET_SIZE(payload)
     return payload.length if type(payload) is PayloadSink else len(payload)
 
 

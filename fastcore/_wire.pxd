@@ -1,5 +1,8 @@
 """Messages and their bytes, for the compiled way of messages."""
 
+cimport cython
+
+
 cdef enum:
     # A payload up to here can't cost much more than another of its size.
     NO_SURVEY = 2_048
@@ -8,6 +11,7 @@ cdef enum:
     ERROR = 2
 
 
+@cython.final
 cdef class CallHeader:
     # The number; None is the nil of what belongs to no call.
     cdef readonly object call

@@ -27,6 +27,7 @@ around it, and packed item by item; whatever else a message holds is packed by m
 once. The headers that fastcore itself sends are written and read without MessagePack.
 """
 
+cimport cython
 from cpython.bytearray cimport PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_SIZE
@@ -112,6 +113,10 @@ cdef struct Fields:
     bint part, error
 
 
+# One for each message, and nothing in it holds anything.
+@cython.final
+@cython.freelist(64)
+@cython.no_gc
 cdef class CallHeader:
     """What a header says of calls.
 

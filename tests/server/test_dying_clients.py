@@ -160,3 +160,21 @@ async def test_who_closes_only_its_own_side_gets_the_answers_it_asked_for():
         assert [await stranger.hears() for _ in range(5)] == [*range(5)]
         assert await stranger.hears_the_end() == b""
         await until(lambda: server.stats()["connections"]["open"] == 0)
+
+
+async def test_a_handler_that_reads_by_hand_hears_that_its_client_has_closed_its_side():
+    ended = asyncio.get_running_loop().create_future()
+
+    async def reading(stream):
+        try:
+            while True:
+                await read(stream)
+        except ConnectionLost as error:
+            ended.set_result(error)
+            raise
+
+    async with served({"reading": reading}) as server, stranger_at(server) as stranger:
+        stranger.say(frame({"op": "reading"}), frame("one"))
+        stranger.writer.write_eof()
+        assert isinstance(await ended, ConnectionLost)
+        await until(lambda: server.stats()["connections"]["open"] == 0)
