@@ -53,7 +53,8 @@ async def test_connect_gives_up_after_the_timeout_and_tells_ip_port_and_timeout(
     with pytest.raises(IOError, match=rf"127\.0\.0\.1:{port}.*0\.2") as raised:
         await connect("127.0.0.1", port, timeout=0.2)
     assert isinstance(raised.value, StreamClosedError)
-    assert time.monotonic() - started >= 0.2
+    # A loop may count in milliseconds.
+    assert time.monotonic() - started >= 0.199
 
 
 async def test_a_name_that_does_not_exist_is_an_error_that_says_so():
