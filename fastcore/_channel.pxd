@@ -90,8 +90,8 @@ cdef class Channel:
     cdef bint is_understood
     # Whether the message put last consists of pieces.
     cdef bint has_large
-    # Whether `look_again` will be called.
-    cdef bint looks_again
+    # Whether `wait_again` will be called.
+    cdef bint waits_again
     # Whether a message is being taken, in which anything may run and come back here.
     cdef bint is_taking
     # Whether that is a message whose turn hasn't come yet.
@@ -110,15 +110,15 @@ cdef class Channel:
     cdef double sent_at
     # Whether `end_turn` will be called.
     cdef bint turn_ends
-    # Whether `look` will be called, for messages that are here already.
-    cdef bint looks_later
+    # Whether `hand_out` will be called, for messages that are here already.
+    cdef bint hands_out_later
 
     cpdef bint is_here(self)
     cpdef int check_here(self) except -1
     cdef int check_loop(self) except -1
     cpdef bint is_watched(self)
     cdef int watch(self) except -1
-    cdef int look_later(self) except -1
+    cdef int hand_out_later(self) except -1
     cdef int end_of_input(self) except -1
     cdef int keep_first(self, Py_ssize_t size) except -1
     cdef int deliver(self) except -1

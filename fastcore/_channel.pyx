@@ -76,7 +76,7 @@ cdef double A_SHARE = 0.000_2
 cdef double A_TURN = 0.001
 
 # Seconds after which a read that was given up is looked after again.
-cdef double LOOK_AGAIN = 0.02
+cdef double WAIT_AGAIN = 0.02
 
 # What `take` gives while no message is complete; None is a message.
 cdef object NOTHING = object()
@@ -442,7 +442,7 @@ cdef class Channel:
         """As `listen`, for those that come, and in the next turn those that are here."""
         self.is_listening = True
         if self.ahead or len(self.buffer) or self.state == LOST:
-            self.look_later()
+            self.hand_out_later()
 
     def stop_listening(self):
         """Have the owner given no messages; others may read then."""
@@ -505,7 +505,7 @@ cdef class Channel:
         if self.buffer.received == size:
             self.keep_first(size)
         if self.is_listening:
-            if not self.looks_later:
+            if not self.hands_out_later:
                 self.deliver()
         elif self.waiting is not None:
             if self.socket.is_at_end():
@@ -513,7 +513,7 @@ cdef class Channel:
                 self.close()
             if is_busy(self.loop):
                 # Taken by then only, so that a read given up until then loses nothing.
-                self.look_later()
+                self.hand_out_later()
             else:
                 self.resolve()
         elif len(self.buffer) >= self.max_waiting:
@@ -528,7 +528,7 @@ cdef class Channel:
             self.transport.pause()
             if self.is_waited_for():
                 # A handler that reads by hand has nothing more to wait for.
-                self.look_later()
+                self.hand_out_later()
         else:
             self.close()
         return 0
@@ -615,7 +615,7 @@ cdef class Channel:
             if not future.done():
                 future.set_exception(self.lost_error())
                 unobserved(future)
-        self.look_later()
+        self.hand_out_later()
         if self.owner is not None:
             self.loop.call_soon(self.owner.writable)
 
@@ -688,18 +688,18 @@ cdef class Channel:
 
     # ---- in
 
-    def look(self):
+    def hand_out(self):
         """Give the one who reads what is here: messages, or the end."""
-        self.looks_later = False
+        self.hands_out_later = False
         if self.is_listening:
             self.deliver()
         elif self.waiting is not None:
             self.resolve()
 
-    cdef int look_later(self) except -1:
-        if not self.looks_later:
-            self.looks_later = True
-            self.loop.call_soon(self.look)
+    cdef int hand_out_later(self) except -1:
+        if not self.hands_out_later:
+            self.hands_out_later = True
+            self.loop.call_soon(self.hand_out)
         return 0
 
     cdef int deliver(self) except -1:
@@ -768,7 +768,7 @@ cdef class Channel:
                     return 0
         finally:
             self.is_delivering = False
-        self.look_later()
+        self.hand_out_later()
         return 0
 
     cdef object take(self):
@@ -784,7 +784,7 @@ cdef class Channel:
         """
         if self.is_taking:
             # Decoding makes objects, which may wake the collector, and that anybody.
-            self.look_later()
+            self.hand_out_later()
             return NOTHING
         self.is_taking = True
         try:
@@ -947,13 +947,13 @@ cdef class Channel:
             raise self.busy_error()
         if self.is_listening:
             # The owner takes what has a number, so it hands out the rest too.
-            self.look_later()
+            self.hand_out_later()
         elif self.read_in_turn < MESSAGES_PER_TURN:
             self.read_in_turn += 1
             return self.take()
         else:
             self.read_in_turn = 0
-            self.look_later()
+            self.hand_out_later()
         return NOTHING
 
     cdef int wait(self, object future) except -1:
@@ -993,16 +993,16 @@ cdef class Channel:
             return self.waiting is not None
         if self.waiting.done() or Py_REFCNT(<PyObject *> self.waiting) == 1:
             self.waiting = None
-        elif not self.looks_again and not self.loop.is_closed():
-            self.looks_again = True
-            self.loop.call_later(LOOK_AGAIN, self.look_again)
+        elif not self.waits_again and not self.loop.is_closed():
+            self.waits_again = True
+            self.loop.call_later(WAIT_AGAIN, self.wait_again)
         return False
 
-    def look_again(self):
+    def wait_again(self):
         """See whether a read that was given up is waited for again."""
-        self.looks_again = False
+        self.waits_again = False
         if not self.is_listening:
-            self.look()
+            self.hand_out()
 
     cdef object new_future(self):
         return PyObject_Call(Future, (), self.future_options)
@@ -1196,7 +1196,7 @@ cdef class Messages(Source):
     def __init__(self, Channel channel not None):
         self.channel = channel
 
-    cdef object look(self, bint *is_here):
+    cdef object next_one(self, bint *is_here):
         cdef Channel channel = self.channel
         cdef object message
         if channel is None:

@@ -2,7 +2,7 @@
 
 
 cdef class Source:
-    cdef object look(self, bint *is_here)
+    cdef object next_one(self, bint *is_here)
 
 
 cdef class Next:

@@ -31,9 +31,9 @@ cdef extern from *:
 
 
 cdef class Source:
-    """Where the values come from. A subclass has `look`."""
+    """Where the values come from. A subclass has `next_one`."""
 
-    cdef object look(self, bint *is_here):
+    cdef object next_one(self, bint *is_here):
         """The next value, if it is here; else a Future, through `waited_for`, after which to look again.
 
         Raises
@@ -56,7 +56,7 @@ cdef class Next:
 
     def __next__(self):
         cdef bint is_here = True
-        value = self.source.look(&is_here)
+        value = self.source.next_one(&is_here)
         if is_here:
             raise StopIteration(value)
         return value
@@ -79,7 +79,7 @@ cdef class Next:
 cdef PySendResult send(PyObject *self, PyObject *nothing, PyObject **result) except PYGEN_ERROR:
     """As `__next__`, the way the interpreter prefers."""
     cdef bint is_here = True
-    cdef object value = (<Next> self).source.look(&is_here)
+    cdef object value = (<Next> self).source.next_one(&is_here)
     Py_INCREF(value)
     result[0] = <PyObject *> value
     return PYGEN_RETURN if is_here else PYGEN_NEXT

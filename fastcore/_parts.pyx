@@ -110,7 +110,7 @@ cdef class Parts(Source):
             where.grant(self.call, self.window - left)
         return 0
 
-    cdef object look(self, bint *is_here):
+    cdef object next_one(self, bint *is_here):
         if self.values:
             value = self.popleft()
             self.let_more_come(len(self.values))

@@ -71,7 +71,7 @@ cdef class Watchdog:
     cpdef int wake(self) except -1:
         """Look until there is nothing to wait for."""
         if self.timer is None and self.period:
-            self.look()
+            self.check()
         return 0
 
     cpdef int doze(self) except -1:
@@ -93,12 +93,12 @@ cdef class Watchdog:
         self.idling.forget()
         return 0
 
-    def look(self):
+    def check(self):
         """See what hasn't moved since the last time."""
         cdef double now = self.loop.time()
         begun, unsent, idle = self.figures()
         self.is_awake = begun is not None or unsent is not None or self.idling.limit is not None
-        self.timer = self.loop.call_later(self.period, self.look) if self.is_awake else None
+        self.timer = self.loop.call_later(self.period, self.check) if self.is_awake else None
         if self.reading.is_too_long(begun, now):
             self.strike("message_timeout", "a message was begun and not finished", self.reading)
         elif self.writing.is_too_long(unsent, now):

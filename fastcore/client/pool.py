@@ -19,7 +19,7 @@ from fastcore.client.connection import ClientConnection
 from fastcore.client.connections import Connections
 from fastcore.limits import check_limit
 from fastcore.transport.connecting import check_options
-from fastcore.transport.loops import current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
+from fastcore.transport.event_loop import current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
 from fastcore.transport.tornado import StreamTransport, channel_of
 
 __all__ = ["ConnectionPool", "RPCCall", "RemoteServer"]

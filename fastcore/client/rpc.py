@@ -11,7 +11,7 @@ from fastcore.addressing import Address, AddressLike, parse_address
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import closes, connection_of
 from fastcore.client.pool import ConnectionPool, RemoteServer
-from fastcore.transport.loops import ignore_io_loop
+from fastcore.transport.event_loop import ignore_io_loop
 from fastcore.transport.tornado import channel_of
 
 __all__ = ["rpc", "send_recv"]

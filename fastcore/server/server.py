@@ -29,7 +29,7 @@ from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.accepting import Acceptor, bind_unix
 from fastcore.server.connection import Connection
 from fastcore.server.service import Handler, Service
-from fastcore.transport.loops import ignore_io_loop
+from fastcore.transport.event_loop import ignore_io_loop
 from fastcore.transport.tls import explain
 from fastcore.transport.tornado import accept_stream, add_listener, channel_of, listening_sockets
 

@@ -11,7 +11,7 @@ from tornado.iostream import IOStream
 from fastcore._channel import Channel, Messages
 from fastcore._futures import unobserved
 from fastcore._iterating import Values
-from fastcore.transport.loops import current_loop
+from fastcore.transport.event_loop import current_loop
 from fastcore.transport.tornado import channel_of
 
 __all__ = ["messages", "read", "write"]

@@ -28,8 +28,8 @@ from fastcore.addressing import format_address
 from fastcore.errors import LimitReached
 from fastcore.limits import DEFAULT_LIMITS, Limits
 from fastcore.logs import get_logger
+from fastcore.transport.event_loop import run_in_thread_of
 from fastcore.transport.keepalive import set_peer_timeout
-from fastcore.transport.loops import run_in_thread_of
 from fastcore.transport.resets import look_for_resets
 from fastcore.transport.tls import answer_plainly, explain
 
