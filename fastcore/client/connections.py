@@ -1,6 +1,7 @@
 """The connections of a pool in one event loop, and who waits for one.
 
-Calls to a server that numbers its answers share a few connections. To another server, each
+Calls to a server that numbers its answers share a few connections, each of them the one with the
+fewest others. To another server, each
 call that is under way has one of its own. Whether a server numbers its answers shows with the
 first one, so until then it is treated as one that doesn't; where that takes more than a moment
 while others wait, it is asked for its identity, which every server tells at once.
@@ -121,6 +122,8 @@ class _Server:
         #: How many connections it may have before that; one of a few is for asking.
         self.allowed = max(share - 1, 1)
         self.is_asked = False
+        #: Whether no more connections are made as long as one of those to share can be used, or will be soon.
+        self.is_grown = self.is_growing = False
 
 
 class Connections:
@@ -166,12 +169,35 @@ class Connections:
     def shared(self, address: Address) -> ClientConnection | None:
         """Give a connection that further calls may share at once, if there is one."""
         server = self._servers.get(address)
-        if server is None:
+        if server is None or server.waiting:
             return None
+        return self._least_used(server)
+
+    def _least_used(self, server: _Server) -> ClientConnection | None:
+        """Give the connection with the fewest calls, if there are as many as there should be.
+
+        Nobody knows how large an answer will be before it comes, so a call goes behind another
+        one only where it can't have a connection without any.
+        """
+        best: ClientConnection | None = None
         for connection in server.shared:
-            if connection.channel.is_clear and not connection.is_last:
+            if connection.is_last or not connection.channel.is_clear:
+                continue
+            if not connection.calls:
                 return connection
-        return None
+            if best is None or len(connection.calls) < len(best.calls):
+                best = connection
+        if not server.is_grown and self._may_grow(server) and not self._is_full(server):
+            return None
+        return best
+
+    def _may_grow(self, server: _Server) -> bool:
+        return self._to_share(server) < self._rules.share
+
+    @staticmethod
+    def _to_share(server: _Server) -> int:
+        """How many connections calls share, or will when they have given their first answer."""
+        return sum(not (each.is_taken or each.is_last) for each in server.connections)
 
     def call(self, call: RemoteCall, address: Address, message: dict[str, Any]) -> None:
         """Start a call over a connection that is free, or have it wait for one."""
@@ -222,6 +248,15 @@ class Connections:
         self._serve(server)
         if server.waiting:
             self._look_after_a_while()
+            if server.numbers and not (server.is_grown or server.is_growing):
+                server.is_growing = True
+                self.loop.call_later(_A_MOMENT, self._grown, server)
+
+    def _grown(self, server: _Server) -> None:
+        """Make do with the connections that are there."""
+        server.is_growing = False
+        server.is_grown = True
+        self._serve(server)
 
     def _waits_elsewhere(self, server: _Server) -> bool:
         return bool(server.waiting) or self._watch is not None
@@ -257,9 +292,9 @@ class Connections:
 
     def _place_for(self, server: _Server, waiting: _WaitingCall | _WaitingStream) -> ClientConnection | None:
         if self._rules.share and not waiting.wants_all:
-            if (connection := self.shared(server.address)) is not None:
+            if (connection := self._least_used(server)) is not None:
                 return connection
-            if len(server.shared) >= self._rules.share or self._is_full(server):
+            if not self._may_grow(server) or self._is_full(server):
                 # Large messages are in the way of all of them: it waits behind the least.
                 usable = [each for each in server.shared if each.channel.is_open and not each.is_last]
                 if usable:
@@ -298,8 +333,8 @@ class Connections:
         wanted = len(server.waiting) - server.connecting
         if server.numbers and self._rules.share:
             streams = sum(waiting.wants_all for waiting in server.waiting)
-            shared = min(self._rules.share - len(server.shared), 1)
-            wanted = min(wanted, max(streams + shared, shared) - server.connecting)
+            shared = max(self._rules.share - self._to_share(server), 0)
+            wanted = min(wanted, streams + shared - server.connecting)
         elif server.numbers is None and self._rules.share:
             wanted = min(wanted, server.allowed - len(server.connections) - server.connecting)
         return wanted > 0
@@ -344,6 +379,9 @@ class Connections:
         if isinstance(reason, OSError) and reason.errno in _SCARCE and self._of:
             # Those that are open will have to do.
             self._scarce = True
+            return
+        if server.shared and not any(waiting.wants_all for waiting in server.waiting):
+            self._grown(server)
             return
         # Those who have come since then are tried for themselves.
         while server.waiting and server.waiting[0].since <= started:
@@ -444,6 +482,7 @@ class Connections:
         if self._rules.current.get(server.address) is connection:
             del self._rules.current[server.address]
         del server.connections[connection]
+        server.is_grown = False
         for group in (server.free, server.shared):
             if connection in group:
                 group.remove(connection)

@@ -223,9 +223,10 @@ class ConnectionPool:
             )
         message["op"] = op
         connection = self.current.get(address)
+        if connection is not None and (connection.calls or not connection.channel.is_clear):
+            connection = self._least_used(connection, address)
         if (
             connection is not None
-            and connection.channel.is_clear
             and not connection.is_last
             and not connection.is_taken
             and "close" not in message
@@ -244,6 +245,16 @@ class ConnectionPool:
             timer = call.get_loop().call_later(timeout, call.time_out, error)
             call.add_done_callback(lambda _: timer.cancel())
         return call
+
+    def _least_used(self, current: ClientConnection, address: Address) -> ClientConnection | None:
+        """Give a better connection than the one used last, if there is one at once."""
+        connections = current.keeper
+        if not isinstance(connections, Connections):
+            return None
+        found = connections.shared(address)
+        if found is not None:
+            self.current[address] = found
+        return found
 
     def start(self, address: Address, message: dict[str, Any]) -> RemoteCall:
         """Do what :meth:`call` does, with the whole request and the rules of waiting."""

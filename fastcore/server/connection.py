@@ -37,7 +37,7 @@ __all__ = ["Connection"]
 logger = get_logger("fastcore.server")
 
 #: A request counts once more for each so many bytes among those that run.
-_BYTES_OF_ONE: Final = 1024 * 1024
+_BYTES_OF_ONE: Final = 256 * 1024
 #: Nanoseconds in which a generator gives parts before others have their turn.
 _A_TURN: Final = 500_000
 

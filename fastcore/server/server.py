@@ -66,7 +66,7 @@ class Server(TCPServer):
         Seconds after which a handler that blocks the loop is named in the log.
     max_running, max_running_per_connection : int, optional
         Most requests whose handlers wait for something at a time, of all connections and of
-        one; a request counts once more for each MiB that it has. Those beyond wait unread.
+        one; a request counts once more for each 256 KiB that it has. Those beyond wait unread.
     cancel_handlers : bool
         Whether the handlers of a client that is gone are cancelled. Those that were called
         without a number, as classic clients do, run on in any case.
@@ -117,7 +117,7 @@ class Server(TCPServer):
         max_connections: int | None = 65_536,
         error_detail: Detail = "traceback",
         slow_handler: float | None = 1.0,
-        max_running: int | None = 10_000,
+        max_running: int | None = 65_536,
         max_running_per_connection: int | None = 256,
         cancel_handlers: bool = True,
         **kwargs: Any,

@@ -213,8 +213,8 @@ def test_the_numbers_on_the_page_of_calls_are_those_of_the_code():
     assert f"answer within {connections._A_MOMENT * 1000:g} ms" in " ".join(told.split())
     assert connections._A_WHILE == 1.0
     assert f"After {connection._A_TURN / 1e6:g} ms" in told
-    assert connection._BYTES_OF_ONE == 1024**2
-    assert "counts once more for each MiB" in told
+    assert connection._BYTES_OF_ONE == 256 * 1024
+    assert "counts once more for each 256 KiB" in told
 
 
 def test_the_page_on_operations_tells_of_each_figure():
