@@ -36,7 +36,7 @@ def server_process(port: int = 0) -> Iterator[tuple[Program, int]]:
         yield program, int(program.line())
 
 
-@pytest.mark.parametrize(("share", "connections"), [(0, 50), (4, 1)])
+@pytest.mark.parametrize(("share", "connections"), [(0, 50), (4, 4), (1, 1)])
 async def test_every_waiting_call_ends_when_the_server_is_killed(share, connections):
     with server_process() as (program, port):
         async with rpc(ip="127.0.0.1", port=port, share=share) as remote:
@@ -48,7 +48,7 @@ async def test_every_waiting_call_ends_when_the_server_is_killed(share, connecti
                 assert isinstance(end, ConnectionLost)
                 assert f"127.0.0.1:{port}" in str(end)
                 assert "'never'" in str(end)
-            assert remote.streams == {}
+            await until(lambda: remote.streams == {})
 
 
 async def test_a_server_that_comes_back_is_used_again():
