@@ -291,14 +291,10 @@ class Connections:
                 self._serve(server)
 
     def _place_for(self, server: _Server, waiting: _WaitingCall | _WaitingStream) -> ClientConnection | None:
-        if self._rules.share and not waiting.wants_all:
-            if (connection := self._least_used(server)) is not None:
-                return connection
-            if not self._may_grow(server) or self._is_full(server):
-                # Large messages are in the way of all of them: it waits behind the least.
-                usable = [each for each in server.shared if each.channel.is_open and not each.is_last]
-                if usable:
-                    return min(usable, key=lambda each: len(each.calls))
+        shares = bool(self._rules.share) and not waiting.wants_all
+        best = self._least_used(server) if shares else None
+        if best is not None and not best.calls:
+            return best
         if waiting.wants_all:
             for connection in server.shared:
                 if connection.is_free:
@@ -311,7 +307,11 @@ class Connections:
             if not connection.calls and not connection.is_taken:
                 # The server said something that nobody asked for, or it isn't this process's.
                 connection.channel.close()
-        return None
+        if shares and best is None and (self._is_full(server) or not self._may_grow(server)):
+            # Large messages are in the way of all of them: it waits behind the least.
+            usable = [each for each in server.shared if each.channel.is_open and not each.is_last]
+            best = min(usable, key=lambda each: len(each.calls), default=None)
+        return best
 
     def _listen_to_all(self) -> None:
         """Hear of each connection that comes free, as somebody waits who can't share one."""

@@ -343,6 +343,8 @@ async def carry_out(plan):
         assert at.pool.waiting == 0
         assert limit is None or at.pool.open <= limit
         # And goes on.
+        # The server may have closed one of them, of which nobody here has heard yet.
+        at.pool.close_streams()
         at.calls("at_once", "awaited", 0.0, 0, True)
         at.calls("later", "awaited", 0.001, 0, True)
         at.is_rough = False

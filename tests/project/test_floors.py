@@ -105,6 +105,7 @@ def test_the_package_itself_imports_nothing_of_it_but_for_those_who_read_types()
     assert WITHIN["fastcore"] == {"fastcore.surface", "fastcore.collision", "fastcore.checkout"}
 
 
+@pytest.mark.skipif(not [*HOUSE.glob("*.pyx")], reason="a wheel has no sources of the compiled modules")
 def test_what_the_tests_of_these_imports_see_is_what_there_is():
     """As an import that no pattern finds would hold any floor."""
     assert {"fastcore._buffer", "fastcore._blocks", "fastcore.engine_errors"} <= WITHIN["fastcore._framing"]
