@@ -29,14 +29,23 @@ class ClassicServer:
         self.handlers = {"identity": lambda: {"type": "ClassicServer", "id": "1"}, **handlers}
         self.port = 0
         self.connections = self.most = 0
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.writers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Not a coroutine: one that is cancelled before its first step closes nothing."""
         self.connections += 1
         self.most = max(self.most, self.connections)
-        task = asyncio.current_task()
-        assert task is not None
-        self.tasks.add(task)
+        task = asyncio.get_running_loop().create_task(self.serve(reader, writer))
+        self.writers[task] = writer
+        task.add_done_callback(self.end)
+
+    def end(self, task: asyncio.Task[None]) -> None:
+        self.connections -= 1
+        self.writers.pop(task).close()
+        if not task.cancelled() and task.exception() is not None:
+            raise task.exception()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 data = await reader.readuntil(SENTINEL)
@@ -52,26 +61,24 @@ class ClassicServer:
                     await writer.drain()
                 if close or op == "close":
                     return
-        except (asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError):
             pass
-        finally:
-            self.connections -= 1
-            self.tasks.discard(task)
-            writer.close()
 
 
 @asynccontextmanager
 async def classic_server(port: int = 0, **handlers: Callable[..., Any]) -> AsyncIterator[ClassicServer]:
     """One that listens on this machine, and ends with its connections."""
     made = ClassicServer(handlers)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", port, limit=2**26)
+    server = await asyncio.start_server(made.accept, "127.0.0.1", port, limit=2**26)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made
     finally:
         server.close()
+        # Some may have been accepted and are heard of only now.
+        for _ in range(3):
+            await asyncio.sleep(0)
         while made.connections:
-            # Some may have been accepted and begin only now.
-            for task in [*made.tasks]:
+            for task in [*made.writers]:
                 task.cancel()
             await asyncio.sleep(0.001)
