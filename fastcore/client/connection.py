@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from fastcore._channel import Channel, Owner
 from fastcore._parts import FIRST_WINDOW
 from fastcore._wire import CallHeader, call_fields
+from fastcore.addressing import Address
 from fastcore.client.calls import RemoteCall
 from fastcore.errors import ConnectionLost
 from fastcore.logs import get_logger
@@ -26,6 +27,9 @@ logger = get_logger("fastcore.client")
 
 class Keeper(Protocol):
     """Who keeps a connection while no call is open on it."""
+
+    def shared(self, address: Address, /) -> ClientConnection | None:
+        """Give a connection that a further call to a server may have at once."""
 
     def learned(self, connection: ClientConnection, /) -> None:
         """Hear whether the peer numbers its answers."""

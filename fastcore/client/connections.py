@@ -52,7 +52,7 @@ class Rules(Protocol):
 class _WaitingCall:
     """A call that waits for a connection."""
 
-    __slots__ = ("call", "message", "since")
+    __slots__ = ("call", "message", "since", "wants_all")
 
     #: Nothing has come for a call that isn't under way.
     bytes_in = 0
@@ -61,15 +61,12 @@ class _WaitingCall:
         self.call = call
         self.message = message
         self.since = since
+        #: Whether it can't share a connection: the server closes it afterwards.
+        self.wants_all = closes(message)
 
     @property
     def is_over(self) -> bool:
         return self.call.done()
-
-    @property
-    def wants_all(self) -> bool:
-        """Whether it can't share a connection: the server closes it afterwards."""
-        return closes(self.message)
 
     def get(self, connection: ClientConnection) -> None:
         start = connection.start_last if self.wants_all else connection.start
@@ -116,6 +113,8 @@ class _Server:
         #: Those that calls may share.
         self.shared: list[ClientConnection] = []
         self.waiting: deque[_WaitingCall | _WaitingStream] = deque()
+        #: How many of those can't share one; counted here, as all of them are asked for with each that comes.
+        self.exclusive = 0
         self.connecting = 0
         #: Whether it numbers its answers; None until the first one.
         self.numbers: bool | None = None
@@ -124,6 +123,17 @@ class _Server:
         self.is_asked = False
         #: Whether no more connections are made as long as one of those to share can be used, or will be soon.
         self.is_grown = self.is_growing = False
+
+    def push(self, waiting: _WaitingCall | _WaitingStream) -> None:
+        """Let one wait behind the others."""
+        self.waiting.append(waiting)
+        self.exclusive += waiting.wants_all
+
+    def pop(self) -> _WaitingCall | _WaitingStream:
+        """Let the first one wait no longer."""
+        first = self.waiting.popleft()
+        self.exclusive -= first.wants_all
+        return first
 
 
 class Connections:
@@ -187,8 +197,11 @@ class Connections:
                 return connection
             if best is None or len(connection.calls) < len(best.calls):
                 best = connection
-        if not server.is_grown and self._may_grow(server) and not self._is_full(server):
-            return None
+        if not server.is_grown:
+            if not self._may_grow(server):
+                server.is_grown = True
+            elif not self._is_full(server):
+                return None
         return best
 
     def _may_grow(self, server: _Server) -> bool:
@@ -244,7 +257,7 @@ class Connections:
             return
         if not self._waits_elsewhere(server):
             self._progress = waiting.since
-        server.waiting.append(waiting)
+        server.push(waiting)
         self._serve(server)
         if server.waiting:
             self._look_after_a_while()
@@ -267,12 +280,12 @@ class Connections:
         while waiting:
             first = waiting[0]
             if first.is_over:
-                waiting.popleft()
+                server.pop()
                 continue
             connection = self._place_for(server, first)
             if connection is None:
                 break
-            waiting.popleft()
+            server.pop()
             self._progress = self.loop.time()
             first.get(connection)
         if not self.waiting:
@@ -332,9 +345,8 @@ class Connections:
             return False
         wanted = len(server.waiting) - server.connecting
         if server.numbers and self._rules.share:
-            streams = sum(waiting.wants_all for waiting in server.waiting)
             shared = max(self._rules.share - self._to_share(server), 0)
-            wanted = min(wanted, streams + shared - server.connecting)
+            wanted = min(wanted, server.exclusive + shared - server.connecting)
         elif server.numbers is None and self._rules.share:
             wanted = min(wanted, server.allowed - len(server.connections) - server.connecting)
         return wanted > 0
@@ -380,12 +392,12 @@ class Connections:
             # Those that are open will have to do.
             self._scarce = True
             return
-        if server.shared and not any(waiting.wants_all for waiting in server.waiting):
+        if server.shared and not server.exclusive:
             self._grown(server)
             return
         # Those who have come since then are tried for themselves.
         while server.waiting and server.waiting[0].since <= started:
-            server.waiting.popleft().fail(error)
+            server.pop().fail(error)
         self._serve(server)
 
     def add(self, address: Address, stream: IOStream) -> None:
@@ -517,7 +529,7 @@ class Connections:
                     until = max(until, now + timeout / 4)
                     next_look = until if next_look is None else min(next_look, until)
                     break
-                server.waiting.popleft()
+                server.pop()
                 first.fail(self._no_turn(server.address, timeout))
         if next_look is not None:
             self._watch = self.loop.call_at(next_look, self._look)
@@ -550,7 +562,7 @@ class Connections:
         self.close_all()
         for server in [*self._servers.values()]:
             while server.waiting:
-                server.waiting.popleft().fail(_closed(server.address))
+                server.pop().fail(_closed(server.address))
         for task in [*self._tasks]:
             task.cancel()
         self._watch_no_more()

@@ -224,7 +224,11 @@ class ConnectionPool:
         message["op"] = op
         connection = self.current.get(address)
         if connection is not None and (connection.calls or not connection.channel.is_clear):
-            connection = self._least_used(connection, address)
+            # Another one may be better, if there is one at once.
+            assert connection.keeper is not None
+            connection = connection.keeper.shared(address)
+            if connection is not None:
+                self.current[address] = connection
         if (
             connection is not None
             and not connection.is_last
@@ -245,16 +249,6 @@ class ConnectionPool:
             timer = call.get_loop().call_later(timeout, call.time_out, error)
             call.add_done_callback(lambda _: timer.cancel())
         return call
-
-    def _least_used(self, current: ClientConnection, address: Address) -> ClientConnection | None:
-        """Give a better connection than the one used last, if there is one at once."""
-        connections = current.keeper
-        if not isinstance(connections, Connections):
-            return None
-        found = connections.shared(address)
-        if found is not None:
-            self.current[address] = found
-        return found
 
     def start(self, address: Address, message: dict[str, Any]) -> RemoteCall:
         """Do what :meth:`call` does, with the whole request and the rules of waiting."""

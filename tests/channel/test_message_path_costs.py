@@ -86,12 +86,20 @@ async def test_a_call_takes_seven_functions_of_ours_in_both_ends():
     assert frames.total() <= 7 * CALLS, frames
 
 
-async def test_calls_that_share_a_connection_take_no_more_functions_each():
+@pytest.mark.parametrize("calls", [50, 1000])
+async def test_calls_that_wait_for_connections_cost_each_the_same_however_many_they_are(calls):
     async with served() as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        with Frames() as frames:
+            await asyncio.gather(*(remote.add(x=1, y=number) for number in range(calls)))
+    assert frames.total() <= 60 * calls, frames
+
+
+async def test_calls_that_share_a_connection_take_nine_functions_each_at_most():
+    async with served() as server, rpc(ip="127.0.0.1", port=server.port, share=1) as remote:
         await remote.add(x=1, y=2)
         with Frames() as frames:
             await asyncio.gather(*(remote.add(x=1, y=number) for number in range(CALLS)))
-    assert frames.total() <= 7 * CALLS, frames
+    assert frames.total() <= 9 * CALLS, frames
 
 
 async def test_answers_that_come_together_take_one_turn_of_the_loop(monkeypatch):
