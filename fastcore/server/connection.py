@@ -36,6 +36,8 @@ __all__ = ["Connection"]
 
 logger = get_logger("fastcore.server")
 
+#: For connections that hold nothing, all of which have the same.
+_NOTHING_HELD: Final[deque[tuple[Any, CallHeader | None, int]]] = deque()
 #: A request counts once more for each so many bytes among those that run.
 _BYTES_OF_ONE: Final = 256 * 1024
 #: Nanoseconds in which a generator gives parts before others have their turn.
@@ -138,7 +140,7 @@ class Connection(Owner):
         #: The one without a number.
         self._in_order: _Request | None = None
         #: Requests that have come, and are too many for now.
-        self._held: deque[tuple[Any, CallHeader | None, int]] = deque()
+        self._held = _NOTHING_HELD
         self._held_bytes = 0
         #: Whether one of them is being begun, and its bytes.
         self._begins_held = False
@@ -389,6 +391,9 @@ class Connection(Owner):
         """Keep a request for later, so that what is said of others can still be read."""
         if not self.service.is_ending:
             size = self.channel.last_size
+            if not self._held:
+                # An empty one takes as much memory as all else of an idle connection together.
+                self._held = deque()
             self._held.append((message, header, size))
             self._held_bytes += size
         return self._may_read()
