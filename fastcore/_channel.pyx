@@ -45,7 +45,7 @@ from fastcore._wire cimport (
 from fastcore._futures import given_up, is_busy, set_result_now, unobserved
 from fastcore._values import PayloadSink
 from fastcore._wire import bad_payload, read_header
-from fastcore.engine_errors import BadFrame, BadMessage, FrameTooLarge, TooDeep, TooManyValues
+from fastcore.engine_errors import BadFrame, BadMessage, BadValue, FrameTooLarge, TooDeep, TooManyValues
 from fastcore.errors import ConnectionLost
 from fastcore.limits import MAX_DEPTH
 
@@ -1040,6 +1040,8 @@ cdef class Channel:
             self.put(message, fields if fields is not None else self.usual_fields)
             if self.state == LOST:
                 raise self.lost_error()
+        except BadValue as error:
+            return self.failed_future(error.of(f"a message to {self.peer}", "message"))
         except Exception as error:
             return self.failed_future(error)
         self.written_in_turn += 1

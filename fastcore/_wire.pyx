@@ -44,6 +44,7 @@ from fastcore._framing import SENTINEL
 from fastcore._values import (
     CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LARGE, TOO_MANY, PayloadSink, are_chosen
 )
+from fastcore.bad_values import find_bad_value
 from fastcore.compressions import compressions
 from fastcore.engine_errors import BadMessage, FrameTooLarge, TooDeep, TooManyValues
 from fastcore.limits import MAX_DEPTH
@@ -501,8 +502,8 @@ cpdef object encode(object message, object compression=None, bytes fields=None):
 
     Raises
     ------
-    TypeError, ValueError, OverflowError
-        If MessagePack can't express the message.
+    BadValue
+        If MessagePack can't express the message; it names the value.
 
     Examples
     --------
@@ -511,6 +512,13 @@ cpdef object encode(object message, object compression=None, bytes fields=None):
     >>> [len(piece) for piece in encode({'op': 'put', 'data': bytes(IN_PLACE), 'n': 1})]
     [35, 65536, 35]
     """
+    try:
+        return encoded(message, compression, fields)
+    except (TypeError, ValueError, OverflowError, BufferError) as error:
+        raise find_bad_value(message, pack_alone, error) from None
+
+
+cdef object encoded(object message, object compression, bytes fields):
     cdef bytes payload
     cdef Py_ssize_t size
     if compression is not None:
@@ -542,6 +550,11 @@ cdef bytes pack(object message):
     if PyBytes_GET_SIZE(payload) > FORGET:
         pack_value = msgpack.Packer(use_bin_type=True).pack
     return payload
+
+
+def pack_alone(value):
+    """As `pack`, for who looks for a value that can't be packed."""
+    return pack(value)
 
 
 cdef list compressed(bytes payload, object compression, bytes fields):
@@ -621,7 +634,7 @@ cdef int pack_around(object value, list parts, list pieces, int depth) except -1
     cdef object key, item
     cdef Search found = find_in_place(value, depth)
     if found == TOO_DEEP:
-        raise ValueError("recursion limit exceeded: a message is nested too deep, or holds itself")
+        raise ValueError("a message is nested too deep, or holds itself")
     if PyList_GET_SIZE(parts) >= MANY:
         end_piece(parts, pieces)
     if found == MISSING:
@@ -746,6 +759,9 @@ def careful_dict(pairs):
 
 def bad_payload(error):
     """Make the error for a payload that MessagePack refuses."""
+    if isinstance(error, TypeError) and "unhashable" in str(error):
+        why = "a map has a list or a map as a key, and a tuple arrives as a list"
+        return BadMessage(f"the payload of a message can't be decoded: {why}")
     return BadMessage(f"the payload of a message can't be decoded: {error!r}")
 
 

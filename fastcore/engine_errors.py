@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = [
     "BadFrame",
     "BadMessage",
+    "BadValue",
     "BufferMisuse",
     "FastcoreError",
     "FrameTooLarge",
@@ -95,6 +96,39 @@ class TooManyValues(BadMessage):
 
     def __str__(self) -> str:
         return f"a message holds more than {self.limit:,} values; raise the limit with max_values="
+
+
+class BadValue(FastcoreError, TypeError, ValueError, OverflowError):
+    """A message can't be sent, as it holds a value that MessagePack can't express.
+
+    Nothing of it was sent, and the connection goes on.
+
+    Parameters
+    ----------
+    path : str
+        The way to the value from the message on: ``"['rows'][3]['price']"``, and empty where it
+        is the message itself.
+    problem : str
+        What is wrong with it.
+    what : str, optional
+        What was to be sent, as far as that is known: ``"the call of 'put'"``.
+    name : str
+        What the message is called at the beginning of the way.
+    """
+
+    def __init__(self, path: str, problem: str, what: str | None = None, name: str = "message") -> None:
+        super().__init__(path, problem, what, name)
+        self.path = path
+        self.problem = problem
+        self.what = what
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.what or 'a message'} can't be sent: {self.name}{self.path} {self.problem}"
+
+    def of(self, what: str, name: str) -> BadValue:
+        """Make the same of it, where it is known what was to be sent."""
+        return BadValue(self.path, self.problem, what, name)
 
 
 class BufferMisuse(FastcoreError, RuntimeError):

@@ -12,6 +12,7 @@ from tornado.iostream import StreamClosedError
 from fastcore.engine_errors import (
     BadFrame,
     BadMessage,
+    BadValue,
     BufferMisuse,
     FastcoreError,
     FrameTooLarge,
@@ -22,6 +23,7 @@ from fastcore.engine_errors import (
 __all__ = [
     "BadFrame",
     "BadMessage",
+    "BadValue",
     "BufferMisuse",
     "ConnectionLost",
     "FastcoreError",

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["HoldBackFloods", "KeepLines", "escaped", "get_logger", "in_one_line"]
+__all__ = ["HoldBackFloods", "KeepLines", "escaped", "get_logger", "in_one_line", "shown"]
 
 
 #: Kinds of lines that are kept apart; strangers can't make it more.
@@ -107,6 +108,60 @@ def in_one_line(text: str) -> str:
     'one\\ntwo'
     """
     return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def shown(value: object, most: int = 100, convert: Callable[[object], str] = repr) -> str:
+    r"""Write the beginning of any value in one line; what a message can hold, in no time whatever its size.
+
+    Parameters
+    ----------
+    value : object
+        Whatever a peer sent, or a program gave: also one whose ``__repr__`` fails.
+    most : int
+        Characters, beyond which it is cut off.
+    convert : callable
+        ``repr``, or ``str`` for what should read as a text.
+
+    Examples
+    --------
+    >>> shown({'op': ['add', 'x' * 1000]}, 30)
+    "{'op': ['add', 'xxxxxxxxxxxxxx..."
+    >>> shown(ValueError('one\ntwo'), 30, str)
+    'one\\ntwo'
+    """
+    try:
+        text = convert(value) if convert is str else _begun(value, most + 1)
+    except Exception:
+        text = f"a {type(value).__name__} that can't be shown"
+    return in_one_line(text if len(text) <= most else text[:most] + "...")
+
+
+def _begun(value: Any, most: int) -> str:
+    """Give a repr, of which what is beyond so many characters may be wrong or left out."""
+    kind = type(value)
+    if most <= 0:
+        return "..."
+    if kind is str or kind is bytes or kind is bytearray:
+        return repr(value[:most])
+    if kind is int:
+        # Python writes none of thousands of digits.
+        return repr(value) if value.bit_length() < 1000 else f"an int of {value.bit_length():,} bits"
+    if isinstance(value, tuple):
+        begin, end = (kind.__name__ if kind is not tuple else "") + "(", ",)" if len(value) == 1 else ")"
+    elif kind is list or kind is dict:
+        begin, end = "[]" if kind is list else "{}"
+    else:
+        return repr(value)
+    text = begin
+    for item in value:
+        if len(text) > most:
+            break
+        if text != begin:
+            text += ", "
+        text += _begun(item, most - len(text))
+        if kind is dict:
+            text += f": {_begun(value[item], most - len(text))}"
+    return text + end
 
 
 class KeepLines(logging.Filter):

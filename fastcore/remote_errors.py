@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 from fastcore.errors import (
     BadFrame,
     BadMessage,
+    BadValue,
     FrameTooLarge,
     LimitReached,
     RemoteError,
@@ -65,7 +66,7 @@ _builtins: dict[str, type[Exception]] = {
 }
 _ours: dict[str, type[Exception]] = {
     error.__name__: error
-    for error in (BadFrame, BadMessage, FrameTooLarge, LimitReached, TooDeep, TooManyValues)
+    for error in (BadFrame, BadMessage, BadValue, FrameTooLarge, LimitReached, TooDeep, TooManyValues)
 }
 
 

@@ -31,6 +31,7 @@ from fastcore.client.rpc import rpc, send_recv
 from fastcore.errors import (
     BadFrame,
     BadMessage,
+    BadValue,
     BufferMisuse,
     ConnectionLost,
     FastcoreError,
@@ -52,6 +53,7 @@ __all__ = [
     "SENTINEL",
     "BadFrame",
     "BadMessage",
+    "BadValue",
     "BufferMisuse",
     "ConnectionLost",
     "ConnectionPool",

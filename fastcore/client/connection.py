@@ -16,7 +16,7 @@ from fastcore._parts import FIRST_WINDOW
 from fastcore._wire import CallHeader, call_fields
 from fastcore.addressing import Address
 from fastcore.client.calls import RemoteCall
-from fastcore.errors import ConnectionLost
+from fastcore.errors import BadValue, ConnectionLost
 from fastcore.logs import get_logger
 from fastcore.remote_errors import is_error_reply
 
@@ -245,9 +245,14 @@ class ClientConnection(Owner):
             call.fail(self._told(error, call))
 
     def _told(self, error: BaseException, call: RemoteCall) -> BaseException:
-        """Name the op in the error of a connection that was lost."""
+        """Name the op in the error of a request that can't be sent, or of a connection that was lost."""
         if isinstance(error, ConnectionLost):
             return ConnectionLost(f"{error.args[0]} during the call of {call.op!r}", error.real_error)
+        if isinstance(error, BadValue):
+            # A caller knows the first step of the way by its keyword.
+            keyword, _, way = error.path.removeprefix("['").partition("']")
+            what = f"the call of {call.op!r} to {self.channel.peer}"
+            return BadValue(way, error.problem, what, keyword) if keyword else error.of(what, "message")
         return error
 
     def writable(self) -> None:

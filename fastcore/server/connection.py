@@ -24,7 +24,7 @@ from tornado.iostream import IOStream
 
 from fastcore._channel import Channel, Owner
 from fastcore._wire import ERROR_FLAG, PART_FLAG, CallHeader, call_fields
-from fastcore.errors import ConnectionLost, FrameTooLarge, LimitReached, TooDeep
+from fastcore.errors import BadValue, ConnectionLost, FrameTooLarge, LimitReached, TooDeep
 from fastcore.logs import get_logger
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.figures import OpStats
@@ -233,6 +233,7 @@ class Connection(Owner):
                 request.left = None if header is None else header.window
                 return self._begin(request, result, context)
             figures.record(took)
+            begun = 0
             if reply:
                 goes_on = channel.send(result, None if call is None else call_fields(call))
                 if not closes and op != "close":
@@ -243,6 +244,8 @@ class Connection(Owner):
             request = _Request(op, call, reply, closes)
             if isinstance(error, _Refused):
                 return self._refuse(error.reason, request)
+            if type(error) is BadValue and error.what is None:
+                return self._not_packed(request, error)
             if figures is not None and begun:
                 figures.record(perf_counter_ns() - begun)
             if begun and type(error) is TypeError and _is_of_the_call(error):
@@ -348,7 +351,11 @@ class Connection(Owner):
             else:
                 self._failed(request, error)
         except BaseException as error:
-            self._failed(request, error)
+            if type(error) is BadValue and error.what is None:
+                # One of its parts; what its handler wrote by itself has a name.
+                self._not_packed(request, error)
+            else:
+                self._failed(request, error)
         else:
             self._done(request, result)
 
@@ -507,8 +514,10 @@ class Connection(Owner):
                 goes_on = self.channel.send(result, request.fields(flags))
             except ConnectionLost:
                 self._closes = True
+            except BadValue as error:
+                return self._not_packed(request, error)
             except Exception as error:
-                goes_on = self._not_packed(request, error)
+                return self._failed(request, error)
         return self._replied(request.closes, goes_on)
 
     def _replied(self, closes: Any, goes_on: bool) -> bool:
@@ -522,13 +531,16 @@ class Connection(Owner):
             return False
         return goes_on and self._in_order is None
 
-    def _not_packed(self, request: _Request, error: Exception) -> bool:
+    def _not_packed(self, request: _Request, error: BadValue) -> bool:
+        """Reply that an answer can't be sent; False if no further request is to be begun now."""
+        peer = self.channel.peer
+        error = error.of(f"the answer of {_short(request.op)}", "answer")
         self.service.figures.failed(request.op)
-        logger.warning(
-            "the answer of %r, called from %s, can't be sent: %s", request.op, self.channel.peer, error
-        )
-        reply = error_reply(error, self.service.error_detail)
-        return self.channel.send(reply, request.fields(ERROR_FLAG))
+        about = (request.op, peer.rpartition(":")[0])
+        logger.warning("called from %s: %s", peer, error, extra={"about": about})
+        # Where it was found out is nowhere in the handler.
+        detail: Detail = "type" if self.service.error_detail == "type" else "message"
+        return self._done(request, error_reply(error, detail), ERROR_FLAG)
 
     def _failed(self, request: _Request, error: BaseException) -> bool:
         """Reply that a handler raised; False if no further request is to be begun now."""

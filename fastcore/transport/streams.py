@@ -144,8 +144,9 @@ def write(stream: IOStream, msg: object) -> asyncio.Future[None]:
 
     Raises
     ------
-    TypeError, ValueError, OverflowError
-        In the Future: the message can't be expressed. Nothing was sent.
+    BadValue
+        In the Future: the message holds a value that can't be sent, which it names. Nothing was
+        sent. It is a ``TypeError``, a ``ValueError`` and an ``OverflowError``.
     ConnectionLost
         In the Future: the connection has ended.
 

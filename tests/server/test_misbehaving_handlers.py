@@ -9,7 +9,7 @@ import time
 import pytest
 from tornado import gen
 
-from fastcore import ConnectionLost, RemoteError, connect, read, register_error, rpc, write
+from fastcore import BadValue, ConnectionLost, RemoteError, connect, read, register_error, rpc, write
 from helpers.wire import frame, served, stranger_at
 
 
@@ -102,6 +102,39 @@ async def test_a_result_that_cannot_be_sent_is_an_error_at_the_caller(result):
         with pytest.raises((TypeError, ValueError, OverflowError)):
             await remote.get()
         assert await remote.add(x=1, y=2) == 3
+
+
+async def test_an_answer_that_cannot_be_sent_is_named_to_the_caller_and_in_the_log(caplog):
+    rows = [1, {"price": {2}}]
+
+    async def later(stream):
+        await asyncio.sleep(0)
+        return rows
+
+    async def parts(stream):
+        yield 1
+        yield rows
+
+    async def by_hand(stream):
+        await write(stream, rows)
+
+    handlers = {"now": lambda stream: rows, "later": later, "parts": parts, "by_hand": by_hand}
+    words = "can't be sent: answer[1]['price'] is of type set, which messages don't hold"
+    async with served(handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        for op in ("now", "later", "parts"):
+            caplog.clear()
+            with pytest.raises(BadValue) as caught:
+                await getattr(remote, op)()
+            assert str(caught.value) == f"the answer of {op!r} {words}"
+            [record] = caplog.records
+            assert record.getMessage().endswith(f": the answer of {op!r} {words}")
+            assert record.exc_info is None
+        # What a handler writes by itself is its own affair.
+        with pytest.raises(BadValue, match=r"a message to .* can't be sent: message\[1\]\['price'\]"):
+            await remote.by_hand()
+        figures = server.stats()
+    assert figures["errors"]["handler"] == 4
+    assert [figures["ops"][op]["count"] for op in handlers] == [1, 1, 1, 1]
 
 
 async def test_a_handler_that_closes_the_stream_ends_the_connection_and_nothing_else():

@@ -101,14 +101,14 @@ def test_it_is_found_as_deep_as_msgpack_packs():
 def test_a_list_that_holds_itself_is_refused():
     value = []
     value.append(value)
-    with pytest.raises(ValueError, match="recursion limit"):
+    with pytest.raises(ValueError, match="holds itself"):
         encode(value)
 
 
 def test_a_list_that_holds_itself_twice_is_refused_at_once():
     value = []
     value += [value, value]
-    with pytest.raises(ValueError, match="recursion limit"):
+    with pytest.raises(ValueError, match="holds itself"):
         encode(value)
 
 
@@ -116,7 +116,7 @@ def test_a_list_that_holds_itself_twice_is_refused_at_once():
 def test_a_list_that_holds_itself_beside_it_is_refused(wrap):
     value = [BIG]
     value.append(wrap(value))
-    with pytest.raises(ValueError, match="recursion limit"):
+    with pytest.raises(ValueError, match="holds itself"):
         encode(value)
 
 

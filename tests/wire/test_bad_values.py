@@ -1,0 +1,124 @@
+"""What can't be sent: the error names the value, the way to it, and what is wrong with it."""
+
+import datetime
+import decimal
+import math
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastcore import BadMessage, BadValue
+from fastcore._wire import decode, encode
+
+LOOP: list[object] = [1]
+LOOP.append({"again": LOOP})
+
+
+def nested(depth, inner=()):
+    value = inner
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+class Money:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("message", "path", "words"),
+    [
+        (Money(), "", ["test_bad_values.Money"]),
+        ({"rows": [1, 2, {"price": decimal.Decimal(1)}]}, "['rows'][2]['price']", ["decimal.Decimal"]),
+        ([datetime.date(2016, 4, 1)], "[0]", ["datetime.date"]),
+        (({1},), "[0]", ["of type set"]),
+        ([1, 2**64], "[1]", ["int of 65 bits", "2**64 - 1"]),
+        ({"n": -(2**63) - 1}, "['n']", ["int of 64 bits", "-2**63"]),
+        ([10**5000], "[0]", ["int of 16,610 bits"]),
+        ({"name": "x\ud800"}, "['name']", [r"'\ud800' at 1", "UTF-8"]),
+        ({"a": {Money(): 1}}, "['a']", ["has the key <", "Money"]),
+        ({"a": {"\udfff": 1}}, "['a']", [r"has the key '\udfff'", "UTF-8"]),
+        ({2**70: 1}, "", ["has the key 1180591620717411303424", "71 bits"]),
+        ([{(1, Money()): 1}], "[0]", ["has the key (1, <", "arrive as a list"]),
+        (LOOP, "[1]['again']", ["holds itself"]),
+        (nested(2000), "[0]" * 8 + "...1,012 more..." + "[0]" * 4, ["deeper than 1,024 levels"]),
+        ({"\n\x1b[31m": [Money()]}, r"['\n\x1b[31m'][0]", ["Money"]),
+        ({"k" * 1000: Money()}, f"['{'k' * 49}...]", ["Money"]),
+        ([memoryview(bytes(10))[::2]], "[0]", ["bytes(view)"]),
+        # A large value is sent from where it lies, and what is beside it is packed in parts.
+        ({"data": bytes(70_000), "why": [Money()]}, "['why'][0]", ["Money"]),
+        ({"data": memoryview(bytes(140_000))[::2]}, "['data']", ["bytes(view)"]),
+    ],
+)
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_it_names_the_value_and_the_way_to_it(message, path, words, compression):
+    with pytest.raises(BadValue) as caught:
+        encode(message, compression)
+    error = caught.value
+    assert error.path == path
+    assert all(word in str(error) for word in words), str(error)
+    assert str(error).startswith(f"a message can't be sent: message{path} ")
+    assert str(error).isprintable()
+    assert len(str(error)) < 500
+
+
+def test_it_is_what_old_programs_catch():
+    for kind in (TypeError, ValueError, OverflowError):
+        with pytest.raises(kind):
+            encode(Money())
+
+
+bad = st.sampled_from([Money(), 2**64, "\ud800", {1}])
+good = st.none() | st.integers(0, 9) | st.text("abc") | st.binary()
+trees = st.recursive(good, lambda inner: st.lists(inner) | st.dictionaries(st.text("abc"), inner))
+
+
+@given(trees, bad, st.randoms())
+def test_whatever_is_wrong_is_found_where_it_is(tree, wrong, chance):
+    """Put something wrong anywhere into a message, and follow the way that the error tells."""
+    message = {"top": tree}
+    holder, step = message, "top"
+    while isinstance(holder[step], list | dict) and holder[step] and chance.random() < 0.7:
+        holder = holder[step]
+        step = chance.choice([*holder] if isinstance(holder, dict) else range(len(holder)))
+    holder[step] = wrong
+    with pytest.raises(BadValue) as caught:
+        encode(message)
+    if "more..." not in caught.value.path:
+        assert eval(f"message{caught.value.path}") == wrong
+
+
+def test_a_value_that_fails_while_it_is_asked_is_told_all_the_same():
+    class Shy(dict):
+        def items(self):
+            raise ValueError("ask\nme not")
+
+        def __iter__(self):
+            raise KeyError
+
+    with pytest.raises(BadValue, match=r"can't be packed: .*"):
+        encode({"a": Shy(b=1)})
+
+
+def test_what_looks_for_it_looks_at_each_value_once():
+    looked = 0
+
+    class Row(list):
+        def __iter__(self):
+            nonlocal looked
+            looked += 1
+            return super().__iter__()
+
+    # The deeper the containers, the more often would a value be looked at by who packs each of them.
+    message = nested(500, [Row() for _ in range(1000)] + [Money()])
+    with pytest.raises(BadValue):
+        encode(message)
+    assert looked <= 3000
+
+
+def test_a_tuple_as_a_key_is_named_where_it_arrives():
+    payload = msgpack.packb({(1, 2): 3, math.pi: 4})
+    with pytest.raises(BadMessage, match="a tuple arrives as a list"):
+        decode(b"", payload)
