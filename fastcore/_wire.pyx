@@ -48,6 +48,7 @@ from fastcore.bad_values import find_bad_value
 from fastcore.compressions import compressions
 from fastcore.engine_errors import BadMessage, FrameTooLarge, TooDeep, TooManyValues
 from fastcore.limits import MAX_DEPTH
+from fastcore.logs import shown
 
 Piece = bytes | memoryview
 
@@ -354,7 +355,7 @@ def read_header(bytes header):
         if length is None:
             return None
         if type(length) is not int or not 0 <= length < 2**63:
-            raise BadMessage(f"the header's length is {length!r:.100}, not a number of bytes")
+            raise BadMessage(f"the header's length is {shown(length)}, not a number of bytes")
         if "compression" in keys:
             return length
     return PayloadSink(length) if length >= LARGE_SIZE else length
@@ -439,7 +440,7 @@ cdef CallHeader whose(bytes header):
 cdef object number_in(dict keys, str key):
     number = keys.get(key)
     if number is not None and (type(number) is not int or number < 0):
-        raise BadMessage(f"the header's {key} is {number!r:.100}, not a number from 0 on")
+        raise BadMessage(f"the header's {key} is {shown(number)}, not a number from 0 on")
     return number
 
 
@@ -471,7 +472,7 @@ def unpack_header(bytes header):
     try:
         keys = unpack(header)
     except Exception as error:
-        raise BadMessage(f"the header of a message can't be decoded: {error!r}") from error
+        raise BadMessage(f"the header of a message can't be decoded: {shown(error, 300)}") from error
     if not isinstance(keys, dict):
         raise BadMessage(f"the header of a message is a {type(keys).__name__}, not a map")
     return keys
@@ -759,10 +760,13 @@ def careful_dict(pairs):
 
 def bad_payload(error):
     """Make the error for a payload that MessagePack refuses."""
-    if isinstance(error, TypeError) and "unhashable" in str(error):
+    if isinstance(error, msgpack.StackError):
+        why = f"it nests deeper than {DEEPEST:,} levels"
+    elif isinstance(error, TypeError) and "unhashable" in str(error):
         why = "a map has a list or a map as a key, and a tuple arrives as a list"
-        return BadMessage(f"the payload of a message can't be decoded: {why}")
-    return BadMessage(f"the payload of a message can't be decoded: {error!r}")
+    else:
+        why = shown(error, 300)
+    return BadMessage(f"the payload of a message can't be decoded: {why}")
 
 
 cdef object decompress(object algorithm, object payload, Py_ssize_t limit):
@@ -770,7 +774,7 @@ cdef object decompress(object algorithm, object payload, Py_ssize_t limit):
         known = compressions[algorithm].decompress
     except (KeyError, TypeError):
         raise BadMessage(
-            f"a message is compressed with {algorithm!r:.100}; known here: {', '.join(compressions)}"
+            f"a message is compressed with {shown(algorithm)}; known here: {', '.join(compressions)}"
         ) from None
     return known(payload, limit)
 

@@ -129,7 +129,8 @@ def _check(host: str, port: object, given: object) -> Address:
     try:
         number = int(port)  # type: ignore[call-overload]
     except (TypeError, ValueError):
-        raise ValueError(f"no port in the address {given!r}: {port!r} isn't a number") from None
+        hint = "; give both, or 'host:port' where one alone is taken" if port is None else ""
+        raise ValueError(f"no port in the address {given!r}: {port!r} isn't a number{hint}") from None
     if not 0 < number < 65536:
         raise ValueError(f"no such port in the address {given!r}: {number}")
     return host, number

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
 from fastcore.engine_errors import FrameTooLarge
+from fastcore.logs import shown
 
 __all__ = ["Compression", "check_compression", "compressions"]
 
@@ -83,7 +84,12 @@ def check_compression(name: str | None) -> None:
         ...
     ValueError: no compression 'zip' here: there are zlib...
     """
-    if name is not None and name not in compressions:
-        lacking = {"lz4", "snappy"} - compressions.keys()
-        hint = f"; pip install 'fastcore-rpc[{name}]'" if name in lacking else ""
-        raise ValueError(f"no compression {name!r} here: there are {', '.join(compressions)}{hint}")
+    if name is None or (isinstance(name, str) and name in compressions):
+        return
+    if not isinstance(name, str):
+        raise TypeError(
+            f"compression is a name or None, not {shown(name)}: there are {', '.join(compressions)}"
+        )
+    lacking = {"lz4", "snappy"} - compressions.keys()
+    hint = f"; pip install 'fastcore-rpc[{name}]'" if name in lacking else ""
+    raise ValueError(f"no compression {shown(name)} here: there are {', '.join(compressions)}{hint}")

@@ -18,7 +18,20 @@ __all__ = [
 
 
 class FastcoreError(Exception):
-    """The base of every error that fastcore itself raises."""
+    """The base of every error that fastcore itself raises.
+
+    Attributes
+    ----------
+    peer : str or None
+        Who said so, where it is an error reply that tells of it: then a limit that it names is
+        the peer's, and a keyword one that was given there.
+    """
+
+    peer: str | None = None
+
+    @property
+    def _there(self) -> str:
+        return f" at {self.peer}" if self.peer is not None else ""
 
 
 class BadFrame(FastcoreError, ValueError):
@@ -51,9 +64,10 @@ class FrameTooLarge(BadFrame):
         self.keyword = keyword
 
     def __str__(self) -> str:
+        there = self._there
         return (
-            f"{self.what} of {self.size:,} bytes or more is over the limit of {self.limit:,} bytes; "
-            f"raise it with {self.keyword}= if the peer is to be trusted with that much memory"
+            f"{self.what} of {self.size:,} bytes or more is over the limit of {self.limit:,} bytes{there}; "
+            f"raise it{there} with {self.keyword}= if the peer is to be trusted with that much memory"
         )
 
 
@@ -78,7 +92,8 @@ class TooDeep(BadMessage):
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"a message nests deeper than {self.limit:,} levels; raise the limit with max_depth="
+        raising = f"raise the limit{self._there} with max_depth="
+        return f"a message nests deeper than {self.limit:,} levels; {raising}"
 
 
 class TooManyValues(BadMessage):
@@ -95,7 +110,9 @@ class TooManyValues(BadMessage):
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"a message holds more than {self.limit:,} values; raise the limit with max_values="
+        return (
+            f"a message holds more than {self.limit:,} values; raise the limit{self._there} with max_values="
+        )
 
 
 class BadValue(FastcoreError, TypeError, ValueError, OverflowError):

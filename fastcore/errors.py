@@ -73,7 +73,7 @@ class LimitReached(FastcoreError, TimeoutError):
         self.message = message
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.keyword}=)"
+        return f"{self.message} ({self.keyword}={self._there})"
 
 
 class RPCClosed(FastcoreError, IOError):

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import os
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
+
+from fastcore.logs import shown
 
 __all__ = [
     "DEFAULT_LIMITS",
     "MAX_BUFFER_SIZE",
     "Limits",
+    "check_keywords",
     "check_limit",
+    "check_seconds",
     "get_total_physical_memory",
     "usable_memory",
 ]
+
+
+T = TypeVar("T")
 
 
 def get_total_physical_memory() -> int:
@@ -61,14 +72,90 @@ MAX_BUFFER_SIZE = usable_memory() // 2
 MAX_DEPTH = 1024
 
 
-def check_limit(name: str, value: object) -> None:
-    """Raise the error for a limit that makes no sense; None is no limit."""
-    if value is not None and not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    if value is not None and not value > 0:
-        raise ValueError(f"{name} must be above 0, not {value!r}")
+def check_limit(name: str, value: object, *, whole: bool = False, optional: bool = True) -> None:
+    """Raise the error for a limit that makes no sense.
+
+    Parameters
+    ----------
+    name : str
+        The keyword that sets it.
+    value : object
+        What was given.
+    whole : bool
+        Whether it counts something: bytes, values, connections.
+    optional : bool
+        Whether None takes it away.
+    """
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not (
+        hasattr(value, "__index__") if whole else isinstance(value, int | float)
+    ):
+        kind = "a whole number" if whole else "a number"
+        raise TypeError(f"{name} must be {kind}{' or None' if optional else ''}, not {shown(value)}")
+    if not value > 0:  # type: ignore[operator]
+        raise ValueError(f"{name} must be above 0, not {shown(value)}")
+    if whole and value >= 2**63:  # type: ignore[operator]
+        raise ValueError(f"{name} must be below 2**63, not {shown(value)}")
 
 
+#: Parameters that are no keywords.
+_COLLECTS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Raise the error for a time to wait that is none; what is over already may be asked for."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {shown(value)}")
+
+
+def check_keywords(function: Callable[..., Any], given: Iterable[str], further: Collection[str]) -> None:
+    """Raise the error for a keyword that there isn't, with the one that may be meant.
+
+    Parameters
+    ----------
+    function : callable
+        Whoever was called.
+    given : iterable of str
+        The keywords that he doesn't name himself.
+    further : collection of str
+        Those of them that he takes.
+
+    Examples
+    --------
+    >>> def buy(what, price=None, **options):
+    ...     check_keywords(buy, options, ['wrapped'])
+    >>> buy('apple', prise=1)
+    Traceback (most recent call last):
+        ...
+    TypeError: buy has no keyword 'prise': did you mean 'price'? There are price, what, wrapped
+    """
+    for name in given:
+        if name not in further:
+            own = inspect.signature(function).parameters.values()
+            known = sorted({each.name for each in own if each.kind not in _COLLECTS}.union(further))
+            close = difflib.get_close_matches(name, known, 1)
+            meant = f"did you mean {close[0]!r}? There" if close else "there"
+            raise TypeError(
+                f"{function.__name__} has no keyword {shown(name)}: {meant} are {', '.join(known)}"
+            )
+
+
+def _refuses_others(kind: type[T]) -> type[T]:
+    """Have a class tell its keywords to who gives another one."""
+    init = kind.__init__
+    names = [*inspect.signature(init).parameters]
+
+    @functools.wraps(init)
+    def checked(self: T, *args: Any, **keywords: Any) -> None:
+        check_keywords(kind, keywords, names)
+        init(self, *args, **keywords)
+
+    kind.__init__ = checked  # type: ignore[method-assign, assignment]
+    return kind
+
+
+@_refuses_others
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one connection may cost: keywords of ``Server``, ``connect`` and ``rpc``.
@@ -128,14 +215,19 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            check_limit(field.name, getattr(self, field.name))
+            # Annotations are texts in this file.
+            whole, optional = "int" in field.type, "None" in field.type
+            check_limit(field.name, getattr(self, field.name), whole=whole, optional=optional)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Give the keywords that name a limit."""
+        return [field.name for field in fields(cls)]
 
     @classmethod
     def taken_from(cls, keywords: dict[str, Any]) -> Limits:
         """Make limits of those keywords that name one, and take them out."""
-        return cls(
-            **{field.name: keywords.pop(field.name) for field in fields(cls) if field.name in keywords}
-        )
+        return cls(**{name: keywords.pop(name) for name in cls.names() if name in keywords})
 
 
 #: The limits of a stream of which nobody said anything.

@@ -24,13 +24,14 @@ from fastcore.errors import (
     BadFrame,
     BadMessage,
     BadValue,
+    FastcoreError,
     FrameTooLarge,
     LimitReached,
     RemoteError,
     TooDeep,
     TooManyValues,
 )
-from fastcore.logs import escaped
+from fastcore.logs import escaped, shown
 
 __all__ = ["Detail", "error_reply", "is_error_reply", "register_error", "remote_exception"]
 
@@ -83,6 +84,11 @@ def register_error(error_type: E) -> E:
     type
         The same.
 
+    Raises
+    ------
+    TypeError
+        If it isn't one: a peer must neither end this program nor cancel a task of it.
+
     Examples
     --------
     >>> from fastcore import register_error
@@ -90,6 +96,12 @@ def register_error(error_type: E) -> E:
     ... class OutOfStock(Exception):
     ...     pass
     """
+    if not (isinstance(error_type, type) and issubclass(error_type, Exception)):
+        raise TypeError(
+            f"an error that arrives as itself is a subclass of Exception, not {shown(error_type)}"
+        )
+    if issubclass(error_type, StopIteration):
+        raise TypeError(f"no Future can hold a StopIteration, so {shown(error_type)} can't arrive as itself")
     _types[_key(error_type)] = error_type
     return error_type
 
@@ -171,12 +183,14 @@ def remote_exception(reply: Any, peer: str, op: object) -> Exception:
     elif isinstance(described, str):
         error = RemoteError("unknown", _words(described))
     elif not isinstance(described, bytes):
-        error = RemoteError("unknown", f"the peer described its error by {described!r:.100}")
+        error = RemoteError("unknown", f"the peer described its error by {shown(described)}")
     else:
         # Releases 1.10 to 1.13 of distributed sent a pickle here.
         error = RemoteError("unknown", "the peer described its error by a pickle, which isn't read")
+    if isinstance(error, FastcoreError):
+        error.peer = peer
     remote = reply.get("traceback")
-    note = f"raised by op {op!r:.200} at {peer}"
+    note = f"raised by op {shown(op, 200)} at {peer}"
     if isinstance(remote, str) and remote:
         note += f"; its traceback there:\n{escaped(remote[-_MAX_TEXT:])}"
     error.add_note(note)

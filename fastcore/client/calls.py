@@ -9,6 +9,7 @@ from fastcore._futures import set_result_now, unobserved
 from fastcore._iterating import Values
 from fastcore._parts import Parts
 from fastcore.errors import RemoteError
+from fastcore.logs import shown
 from fastcore.remote_errors import is_error_reply, remote_exception
 
 __all__ = ["RemoteCall", "WhereCallsAre"]
@@ -93,7 +94,7 @@ class RemoteCall(asyncio.Future[Any]):
         if is_error_reply(reply):
             self.fail(remote_exception(reply, peer, self.op))
         else:
-            self.fail(RemoteError("unknown", f"{peer} answered {self.op!r} by an error: {reply!r:.100}"))
+            self.fail(RemoteError("unknown", f"{peer} answered {self.op!r} by an error: {shown(reply)}"))
 
     def fail(self, error: BaseException) -> None:
         """End the call because there will be no answer, or none that can be read."""

@@ -17,8 +17,9 @@ from fastcore.addressing import Address, AddressLike, format_address, parse_addr
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import ClientConnection
 from fastcore.client.connections import Connections
-from fastcore.limits import check_limit
-from fastcore.transport.connecting import check_options
+from fastcore.limits import check_limit, check_seconds
+from fastcore.logs import shown
+from fastcore.transport.connecting import limits_of
 from fastcore.transport.event_loop import current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
 from fastcore.transport.tornado import StreamTransport, channel_of
 
@@ -115,12 +116,12 @@ class ConnectionPool:
         **options: Any,
     ) -> None:
         ignore_io_loop(options)
-        check_options(options)
-        check_limit("limit", limit)
-        check_limit("timeout", timeout)
+        limits_of(ConnectionPool, options)
+        check_limit("limit", limit, whole=True)
+        check_limit("timeout", timeout, optional=False)
         check_limit("call_timeout", call_timeout)
-        if not isinstance(share, int) or share < 0:
-            raise ValueError(f"share is a number of connections, or 0, not {share!r}")
+        if share != 0 or isinstance(share, bool):
+            check_limit("share", share, whole=True, optional=False)
         self.limit = limit
         self.timeout = timeout
         self.share = share
@@ -219,8 +220,14 @@ class ConnectionPool:
         if positional:
             raise TypeError(
                 f"{op}() takes its arguments by keyword, as the handler names them: {op}(x=...), "
-                f"not {op}({positional[0]!r:.50}...)"
+                f"not {op}({shown(positional[0], 50)}...)"
             )
+        if "op" in message:
+            raise TypeError(f"{op}() takes no keyword 'op': what is called has that name in the request")
+        if timeout is None:
+            timeout = self.call_timeout
+        else:
+            check_seconds("timeout", timeout)
         message["op"] = op
         connection = self.current.get(address)
         if connection is not None and (connection.calls or not connection.channel.is_clear):
@@ -241,8 +248,6 @@ class ConnectionPool:
             connection.start(call, op, message)
         else:
             call = self.start(address, message)
-        if timeout is None:
-            timeout = self.call_timeout
         if timeout is not None:
             peer = format_address(address)
             error = TimeoutError(f"no answer to {op!r} from {peer} within {timeout:g} s")

@@ -11,6 +11,7 @@ from fastcore.addressing import Address, AddressLike, parse_address
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import closes, connection_of
 from fastcore.client.pool import ConnectionPool, RemoteServer
+from fastcore.transport.connecting import limits_of
 from fastcore.transport.event_loop import ignore_io_loop
 from fastcore.transport.tornado import channel_of
 
@@ -83,6 +84,7 @@ class rpc(RemoteServer):
         **options: Any,
     ) -> None:
         ignore_io_loop(options)
+        limits_of(rpc, options)
         if stream is not None and (arg, ip, addr) == (None, None, None):
             address = address_of(channel_of(stream))
         else:

@@ -199,7 +199,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
             server.listen(port, host)
             address = format_address((host, server.port))
     except OSError as error:
-        raise CommandError(f"can't listen on {host}, port {port}: {error}") from error
+        raise CommandError(f"can't listen: {error}") from error
     print(f"serving {arguments.target} on {address}", flush=True)
     await stop.wait()
     await server.shutdown(arguments.deadline)

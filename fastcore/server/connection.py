@@ -25,7 +25,7 @@ from tornado.iostream import IOStream
 from fastcore._channel import Channel, Owner
 from fastcore._wire import ERROR_FLAG, PART_FLAG, CallHeader, call_fields
 from fastcore.errors import BadValue, ConnectionLost, FrameTooLarge, LimitReached, TooDeep
-from fastcore.logs import get_logger
+from fastcore.logs import get_logger, shown
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.figures import OpStats
 from fastcore.server.service import Handler, Service
@@ -210,9 +210,7 @@ class Connection(Owner):
                 closes = message.pop("close", False)
                 op = message.pop("op")
             except (AttributeError, TypeError, KeyError):
-                raise _Refused(
-                    TypeError(f"a message is a dict with an 'op', not {_short(message)}")
-                ) from None
+                raise _Refused(TypeError(f"a message is a dict with an 'op', not {shown(message)}")) from None
             if call is not None and call in self._numbered:
                 raise _Refused(ValueError(f"call {call} is under way already"))
             try:
@@ -534,13 +532,13 @@ class Connection(Owner):
     def _not_packed(self, request: _Request, error: BadValue) -> bool:
         """Reply that an answer can't be sent; False if no further request is to be begun now."""
         peer = self.channel.peer
-        error = error.of(f"the answer of {_short(request.op)}", "answer")
+        error = error.of(f"the answer of {shown(request.op)}", "answer")
         self.service.figures.failed(request.op)
         about = (request.op, peer.rpartition(":")[0])
         logger.warning("called from %s: %s", peer, error, extra={"about": about})
-        # Where it was found out is nowhere in the handler.
+        # By a type that all peers know; and where it was found out is nowhere in the handler.
         detail: Detail = "type" if self.service.error_detail == "type" else "message"
-        return self._done(request, error_reply(error, detail), ERROR_FLAG)
+        return self._done(request, error_reply(TypeError(str(error)), detail), ERROR_FLAG)
 
     def _failed(self, request: _Request, error: BaseException) -> bool:
         """Reply that a handler raised; False if no further request is to be begun now."""
@@ -681,7 +679,7 @@ class Connection(Owner):
         )
 
     def _no_handler(self, op: object) -> str:
-        text = f"no handler found for {_short(op)}"
+        text = f"no handler found for {shown(op)}"
         if self.service.error_detail == "type":
             return text
         host = self.service.host
@@ -730,11 +728,3 @@ async def _end_of(result: Any) -> None:
         result.close()
     elif hasattr(result, "aclose"):
         await result.aclose()
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except RecursionError:
-        return f"a deeply nested {type(value).__name__}"
-    return text if len(text) <= 100 else text[:100] + "..."

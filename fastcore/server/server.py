@@ -23,19 +23,22 @@ from fastcore._channel import Channel
 from fastcore.addressing import UNIX_SCHEME
 from fastcore.compressions import check_compression
 from fastcore.errors import LimitReached
-from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_limit
-from fastcore.logs import get_logger
+from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_keywords, check_limit
+from fastcore.logs import get_logger, shown
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.accepting import Acceptor, bind_unix
 from fastcore.server.connection import Connection
 from fastcore.server.service import Handler, Service
 from fastcore.transport.event_loop import ignore_io_loop
-from fastcore.transport.tls import explain
+from fastcore.transport.tls import check_ssl_options, explain
 from fastcore.transport.tornado import accept_stream, add_listener, channel_of, listening_sockets
 
 __all__ = ["Server"]
 
 logger = get_logger("fastcore.server")
+
+#: What goes on to Tornado's server.
+_OF_TCP_SERVER = ("ssl_options", "read_chunk_size")
 
 #: Connections too many that are told so at a time; those beyond are closed at once.
 _TURNED_AWAY = 100
@@ -125,11 +128,14 @@ class Server(TCPServer):
         ignore_io_loop(kwargs)
         if error_detail not in get_args(Detail):
             raise ValueError(f"error_detail is one of {get_args(Detail)}, not {error_detail!r}")
+        _check_handlers(handlers)
+        check_keywords(Server, kwargs, [*_OF_TCP_SERVER, *Limits.names()])
+        check_ssl_options(kwargs.get("ssl_options"))
         check_compression(compression)
-        check_limit("max_connections", max_connections)
+        check_limit("max_connections", max_connections, whole=True)
         check_limit("slow_handler", slow_handler)
-        check_limit("max_running", max_running)
-        check_limit("max_running_per_connection", max_running_per_connection)
+        check_limit("max_running", max_running, whole=True)
+        check_limit("max_running_per_connection", max_running_per_connection, whole=True)
         kwargs["max_buffer_size"] = max_buffer_size
         # Private, but for what the classic Server had: subclasses have names of their own.
         self._limits = Limits.taken_from(kwargs)
@@ -185,10 +191,18 @@ class Server(TCPServer):
         if isinstance(port, str) and port.startswith(UNIX_SCHEME):
             self.add_sockets([bind_unix(port)])
         else:
-            number = self.default_port if port is None else int(port)
-            if not 0 <= number < 65536:
-                raise ValueError(f"no such port: {number}; there are 0, which picks a free one, to 65535")
-            super().listen(number, *args, **kwargs)
+            given = self.default_port if port is None else port
+            number = int(given) if isinstance(given, str) and given.isdecimal() else given
+            if not isinstance(number, int) or not 0 <= number < 65536:
+                raise ValueError(
+                    f"no such port: {shown(given)}; there are 0, which picks a free one, to 65535; "
+                    "and there is 'unix:/path'"
+                )
+            try:
+                super().listen(number, *args, **kwargs)
+            except OSError as error:
+                where = args[0] if args else kwargs.get("address", "")
+                raise type(error)(error.errno, f"{error.strerror}: {where}, port {number}") from error
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on sockets that listen already."""
@@ -364,3 +378,11 @@ class Server(TCPServer):
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.stop()
+
+
+def _check_handlers(handlers: object) -> None:
+    if not isinstance(handlers, Mapping):
+        raise TypeError(f"handlers is a dict of callables by op, not {shown(handlers)}")
+    for op, handler in handlers.items():
+        if not callable(handler):
+            raise TypeError(f"the handler of {shown(op)} can't be called: it is {shown(handler)}")

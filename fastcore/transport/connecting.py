@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, Final
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
@@ -15,12 +16,12 @@ from fastcore._futures import unobserved
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address, unix_family
 from fastcore.compressions import check_compression
 from fastcore.errors import ConnectionLost
-from fastcore.limits import Limits
+from fastcore.limits import Limits, check_keywords, check_seconds
 from fastcore.transport.event_loop import current_loop, ignore_io_loop
-from fastcore.transport.tls import explain
+from fastcore.transport.tls import check_ssl_options, explain
 from fastcore.transport.tornado import channel_of
 
-__all__ = ["check_options", "connect", "open_stream"]
+__all__ = ["connect", "limits_of", "open_stream"]
 
 #: Seconds before a refused connection is tried again, at first and at the most.
 _RETRY: Final = 0.02
@@ -89,8 +90,8 @@ async def open_stream(
 ) -> IOStream:
     """Do what :func:`connect` does, as a coroutine: cancelled, it leaves no socket behind."""
     address = parse_address(ip=ip, port=port)
-    settings = Limits(**limits)
-    check_compression(compression)
+    check_seconds("timeout", timeout)
+    settings = limits_of(connect, {**limits, "ssl_options": ssl_options, "compression": compression})
     reason: BaseException | None = None
     pause = _RETRY
     try:
@@ -192,11 +193,20 @@ async def _connect_socket(family: int, target: Any) -> socket.socket:
     return sock
 
 
-def check_options(options: dict[str, Any]) -> None:
-    """Raise the error for keywords that :func:`connect` doesn't take, before they are needed."""
-    rest = {key: value for key, value in options.items() if key not in ("ssl_options", "compression")}
-    Limits(**rest)
+def limits_of(function: Callable[..., Any], options: dict[str, Any]) -> Limits:
+    """Give the limits among the options that :func:`connect` takes; raise if there are others, or wrong ones.
+
+    Parameters
+    ----------
+    function : callable
+        Whoever was called with them, beside the keywords of his own.
+    options : dict
+        As given.
+    """
+    check_keywords(function, options, ["ssl_options", "compression", *Limits.names()])
+    check_ssl_options(options.get("ssl_options"))
     check_compression(options.get("compression"))
+    return Limits.taken_from({**options})
 
 
 async def _resolve(address: Address) -> list[tuple[int, Any]]:

@@ -8,9 +8,10 @@ from contextlib import suppress
 from typing import Final
 
 from fastcore._wire import encode
+from fastcore.logs import shown
 from fastcore.remote_errors import error_reply
 
-__all__ = ["answer_plainly", "explain"]
+__all__ = ["answer_plainly", "check_ssl_options", "explain"]
 
 _NO_TLS: Final = "the peer doesn't speak TLS here"
 _NO_CERTIFICATE: Final = (
@@ -19,6 +20,9 @@ _NO_CERTIFICATE: Final = (
 _NOT_TRUSTED: Final = "the peer doesn't trust this {side}'s certificate"
 
 _TLS_ONLY: Final = ConnectionRefusedError("this port speaks TLS; pass ssl_options=")
+
+#: What Tornado makes a context of.
+_OF_A_CONTEXT: Final = frozenset(("ssl_version", "certfile", "keyfile", "cert_reqs", "ca_certs", "ciphers"))
 
 # By OpenSSL's name of the reason.
 _EXPLANATIONS: Final = {
@@ -38,6 +42,25 @@ _EXPLANATIONS: Final = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": _NOT_TRUSTED,
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the peer says that this {side}'s certificate has expired",
 }
+
+
+def check_ssl_options(options: object) -> None:
+    """Raise the error for what makes no context.
+
+    Examples
+    --------
+    >>> check_ssl_options({'cert': 'server.pem'})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ValueError: ssl_options has no 'cert': there are ca_certs, cert_reqs, certfile, ciphers, keyfile...
+    """
+    if isinstance(options, dict):
+        for name in options.keys() - _OF_A_CONTEXT:
+            known = ", ".join(sorted(_OF_A_CONTEXT))
+            raise ValueError(f"ssl_options has no {shown(name)}: there are {known}")
+    elif options is not None and not isinstance(options, ssl.SSLContext):
+        kinds = "an ssl.SSLContext, or a dict of what makes one"
+        raise TypeError(f"ssl_options is {kinds}, not {shown(options)}")
 
 
 def explain(error: BaseException | None, *, server_side: bool = False) -> str | None:

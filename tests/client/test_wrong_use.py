@@ -2,7 +2,18 @@
 
 import pytest
 
-from fastcore import BadValue, connect, rpc, send_recv, write
+from fastcore import (
+    BadValue,
+    ConnectionPool,
+    Limits,
+    Server,
+    TooManyValues,
+    connect,
+    register_error,
+    rpc,
+    send_recv,
+    write,
+)
 from helpers.wire import served
 
 
@@ -29,3 +40,84 @@ async def test_a_message_that_cannot_be_sent_by_hand_is_named_by_its_peer():
             f"a message to 127.0.0.1:{server.port} can't be sent: message[1] "
         )
         stream.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: rpc("127.0.0.1:1", tiemout=3),
+            ["rpc has no", "'tiemout'", "mean 'timeout'", "call_timeout"],
+        ),
+        (lambda: rpc("127.0.0.1:1", ssl=True), ["rpc has no keyword 'ssl'", "ssl_options", "share"]),
+        (lambda: ConnectionPool(limits=3), ["ConnectionPool has no keyword 'limits'", "mean 'limit'"]),
+        (
+            lambda: Server({}, max_conections=3),
+            ["Server has no", "mean 'max_connections'", "max_depth"],
+        ),
+        (lambda: Server({}, max_frame_size=3), ["Server has no keyword", "max_buffer_size"]),
+        (lambda: Limits(max_dept=3), ["Limits has no keyword 'max_dept'", "mean 'max_depth'"]),
+        (lambda: Limits(max_depth=1.5), ["max_depth", "whole number", "1.5"]),
+        (lambda: Limits(max_depth=True), ["max_depth", "whole number", "True"]),
+        (lambda: Limits(max_depth=None), ["max_depth", "whole number", "None"]),
+        (lambda: Limits(max_values=2**70), ["max_values", "2**63"]),
+        (lambda: Limits(max_buffer_size=1e9), ["max_buffer_size", "whole number"]),
+        (lambda: Limits(idle_timeout=float("nan")), ["idle_timeout", "above 0", "nan"]),
+        (lambda: rpc("127.0.0.1:1", limit=2.5), ["limit", "whole number or None", "2.5"]),
+        (lambda: rpc("127.0.0.1:1", share=-1), ["share", "-1"]),
+        (lambda: rpc("127.0.0.1:1", share=True), ["share", "True"]),
+        (lambda: rpc("127.0.0.1:1", timeout=None), ["timeout", "number", "None"]),
+        (lambda: rpc("127.0.0.1:1", call_timeout="3"), ["call_timeout", "'3'"]),
+        (lambda: rpc("127.0.0.1:1", compression="gzip"), ["'gzip'", "zlib"]),
+        (lambda: rpc("127.0.0.1:1", compression=["zlib"]), ["compression", "['zlib']"]),
+        (lambda: rpc("127.0.0.1:1", ssl_options=True), ["ssl_options", "ssl.SSLContext", "True"]),
+        (lambda: rpc("127.0.0.1:1", ssl_options={"cert": "x"}), ["'cert'", "certfile"]),
+        (lambda: rpc("127.0.0.1:1", stream=5), ["IOStream", "5"]),
+        (lambda: rpc("127.0.0.1", 8786), ["no port", "'host:port'"]),
+        (lambda: Server([]), ["dict of callables", "[]"]),
+        (lambda: Server({"add": 5}), ["'add'", "can't be called", "5"]),
+        (lambda: Server({}, ssl_options="server.pem"), ["ssl_options", "'server.pem'"]),
+        (lambda: Server({}).listen("http"), ["no such port: 'http'", "65535", "unix:"]),
+        (lambda: Server({}).listen(1.5), ["no such port: 1.5"]),
+        (lambda: register_error(KeyboardInterrupt), ["subclass of Exception", "KeyboardInterrupt"]),
+        (lambda: register_error(type("Over", (StopIteration,), {})), ["StopIteration", "Over"]),
+        (lambda: rpc("127.0.0.1:1").add(1, 2), ["add() takes its arguments by keyword", "not add(1"]),
+        (lambda: rpc("127.0.0.1:1").add(10**5000), ["add() takes its arguments by keyword"]),
+        (lambda: rpc("127.0.0.1:1").add(op=1), ["'op'"]),
+        (lambda: rpc("127.0.0.1:1").add(x=1, timeout="3"), ["timeout", "'3'"]),
+    ],
+)
+async def test_what_makes_no_sense_is_told_at_once_with_what_would(make, words):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        make()
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+async def test_options_of_connect_are_told_in_its_future():
+    with pytest.raises(TypeError, match="connect has no keyword 'max_dept': did you mean 'max_depth'"):
+        await connect("127.0.0.1", 1, max_dept=3)
+    with pytest.raises(TypeError, match="timeout must be a number of seconds, not None"):
+        await connect("127.0.0.1", 1, timeout=None)
+    with pytest.raises(ValueError, match=r"no port .* 'host:port'"):
+        await connect("127.0.0.1:1")
+
+
+# Tornado leaves the socket that it could not bind to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_port_that_is_taken_is_named():
+    async with served() as server:
+        with pytest.raises(OSError, match=f"in use: 127.0.0.1, port {server.port}"):
+            Server({}).listen(server.port, "127.0.0.1")
+
+
+async def test_whose_limit_it_was_is_told():
+    """A keyword of the server does nothing at the client, and the other way round."""
+    async with (
+        served({"many": lambda stream, n: [0] * len(n)}, max_values=100) as server,
+        rpc(ip="127.0.0.1", port=server.port, max_values=50) as remote,
+    ):
+        with pytest.raises(TooManyValues, match=rf"raise the limit at {remote.address} with max_values="):
+            await remote.many(n=[0] * 200)
+        with pytest.raises(TooManyValues, match="raise the limit with max_values="):
+            await remote.many(n=[0] * 60)
