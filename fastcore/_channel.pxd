@@ -112,6 +112,9 @@ cdef class Channel:
     cdef bint turn_ends
     # Whether `hand_out` will be called, for messages that are here already.
     cdef bint hands_out_later
+    # Seconds that its messages took too long lately, and for how many turns it is passed over.
+    cdef double debt
+    cdef int passed_over
 
     cpdef bint is_here(self)
     cpdef int check_here(self) except -1
@@ -122,6 +125,8 @@ cdef class Channel:
     cdef int end_of_input(self) except -1
     cdef int keep_first(self, Py_ssize_t size) except -1
     cdef int deliver(self) except -1
+    cdef int pass_over(self, double begun, double busy_at) except -1
+    cdef bint is_passed_over(self)
     cdef object take(self)
     cdef object take_next(self)
     cdef int decode_ahead(self) except -1

@@ -28,6 +28,7 @@ class Transport(ABC):
 
 class Owner(ABC):
     lends: bool
+    rations: bool
 
     @abstractmethod
     def on_message(self, message: Any, header: CallHeader | None) -> bool: ...

@@ -30,6 +30,7 @@ from libc.string cimport memcpy
 
 import asyncio
 import sys
+from time import thread_time
 
 import msgpack
 
@@ -62,8 +63,10 @@ cdef enum:
     ENOUGH_TO_SEND = 65_536
     # Messages that may be read, or written, without giving other connections a turn.
     MESSAGES_PER_TURN = 256
-    # Those after which the clock is looked at.
+    # Of further ones than these, the clock is looked at after every so many.
     MESSAGES_UNTIMED = 4
+    # The most turns that a connection is passed over, after it has taken too much of one.
+    PASSED_OVER = 32
     # Bytes of further small messages that are decoded together with the first one.
     AHEAD = 4_096
     # A message of which so much is still to come holds others up.
@@ -72,8 +75,16 @@ cdef enum:
 # Seconds of a turn of the loop that one connection may take, if it has more to say.
 cdef double A_SHARE = 0.000_2
 
+# What is too long for a turn, and how much of that a connection may have taken.
+cdef double TOO_LONG = 0.000_6
+cdef double GRACE = 0.005
+
 # Seconds that are longer than most turns of a loop.
 cdef double A_TURN = 0.001
+
+# Which connection took more than its share last, and until when others aren't to do so.
+cdef void *taken_by = NULL
+cdef double others_until = 0
 
 # Seconds after which a read that was given up is looked after again.
 cdef double WAIT_AGAIN = 0.02
@@ -143,6 +154,8 @@ class Owner:
 
     #: Whether somebody else may own the channel while a message without a number is handled.
     lends = False
+    #: Whether strangers beside it have a claim to their turn, however long its messages take.
+    rations = False
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
@@ -436,7 +449,8 @@ cdef class Channel:
             self.close(self.busy_error())
             return
         self.is_listening = self.listens_again = True
-        self.deliver()
+        if not self.hands_out_later:
+            self.deliver()
 
     def listen_soon(self):
         """As `listen`, for those that come, and in the next turn those that are here."""
@@ -506,7 +520,15 @@ cdef class Channel:
             self.keep_first(size)
         if self.is_listening:
             if not self.hands_out_later:
-                self.deliver()
+                if self.debt > 0 and self.is_passed_over():
+                    self.passed_over = 1
+                    self.hand_out_later()
+                else:
+                    self.deliver()
+            if self.hands_out_later and len(self.buffer) >= self.max_waiting and not self.is_paused:
+                # They come faster than their owner takes them in its share of a turn.
+                self.is_paused = True
+                self.transport.pause()
         elif self.waiting is not None:
             if self.socket.is_at_end():
                 # The end came with the last bytes, and who reads by hand looks for it then.
@@ -690,6 +712,9 @@ cdef class Channel:
 
     def hand_out(self):
         """Give the one who reads what is here: messages, or the end."""
+        if self.passed_over and self.state != LOST and self.is_passed_over():
+            self.loop.call_soon(self.hand_out)
+            return
         self.hands_out_later = False
         if self.is_listening:
             self.deliver()
@@ -710,15 +735,19 @@ cdef class Channel:
         cdef int count
         cdef object owner
         cdef CallHeader header
-        cdef double until = 0
+        cdef double begun, busy_at
+        cdef bint is_rationed
         if self.is_delivering:
             return 0
         self.is_delivering = True
+        is_rationed = self.owner is not None and self.owner.rations
+        begun = monotonic()
+        busy_at = thread_time() if self.debt > 0 else -1
         try:
             for count in range(MESSAGES_PER_TURN):
-                if count == MESSAGES_UNTIMED:
-                    until = monotonic() + A_SHARE
-                elif count > MESSAGES_UNTIMED and count % MESSAGES_UNTIMED == 0 and monotonic() > until:
+                if count and (count % MESSAGES_UNTIMED == 0 or is_rationed and count < MESSAGES_UNTIMED) and (
+                    monotonic() - begun > A_SHARE
+                ):
                     break
                 owner = self.owner
                 if not self.is_listening or owner is None:
@@ -768,8 +797,45 @@ cdef class Channel:
                     return 0
         finally:
             self.is_delivering = False
+            if is_rationed:
+                self.pass_over(begun, busy_at)
         self.hand_out_later()
         return 0
+
+    cdef int pass_over(self, double begun, double busy_at) except -1:
+        """Give nothing for some turns, if what was given takes too long again and again.
+
+        A message can't be divided, and some take long; so others are served in between. Those
+        that take too much have one turn each, and leave a part of the time that it took.
+
+        To ask how long this thread was at work costs a system call, so it is asked only of a
+        connection that took too long by the clock, in which the machine may have done anything.
+        """
+        global taken_by, others_until
+        cdef double took
+        if busy_at < 0:
+            if monotonic() - begun > TOO_LONG:
+                self.debt = A_SHARE
+            return 0
+        took = thread_time() - busy_at
+        self.debt = max(self.debt + took - TOO_LONG, 0)
+        if self.debt > GRACE and self.state != LOST:
+            self.debt = GRACE
+            self.passed_over = 1 + <int> min(took / A_SHARE, <double> PASSED_OVER)
+            taken_by = <void *> self
+            others_until = monotonic() + took / 8
+            self.hand_out_later()
+        return 0
+
+    cdef bint is_passed_over(self):
+        """Whether it isn't the turn of one that took too much."""
+        if self.passed_over > 1:
+            self.passed_over -= 1
+            return True
+        if taken_by != <void *> self and monotonic() < others_until:
+            return True
+        self.passed_over = 0
+        return False
 
     cdef object take(self):
         """The next message, or NOTHING.

@@ -736,9 +736,9 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
         found = look_over(payload, max_depth, max_values)
     if found == HARMLESS_CODE and ext_hook is None:
         return unpack(payload, strict_map_key=False)
-    if found == DEEPER and max_depth < DEEPEST:
-        # Else the decoder refuses it, and says so.
-        raise TooDeep(max_depth)
+    if found == DEEPER:
+        # The decoder would come as far, at a hundred times the cost.
+        raise TooDeep(max_depth) if max_depth < DEEPEST else bad_payload(msgpack.StackError())
     if found == TOO_MANY:
         raise TooManyValues(max_values)
     if found == CLAIMS_TOO_MUCH:

@@ -39,6 +39,8 @@ STATUS: Final = "uncaught-error"
 
 #: Longest traceback and message that a reply carries, in characters.
 _MAX_TEXT = 20_000
+#: Most places in the program that it names, of each exception in a chain.
+_MAX_PLACES = 30
 #: What is told instead of a message that might hold secrets.
 _KEPT = "the server's log says more"
 _PLAIN = (str, bytes, int, float, bool, type(None))
@@ -146,11 +148,12 @@ def _args(error: BaseException) -> list[Any]:
 
 
 def _traceback(error: BaseException) -> str:
+    # The places next to the error; what has recursed for long takes long to be told.
     try:
-        return "".join(traceback.format_exception(error))
+        return "".join(traceback.format_exception(error, limit=-_MAX_PLACES))
     except Exception:
         # One of those in its chain can't be described.
-        return "".join(traceback.format_tb(error.__traceback__))
+        return "".join(traceback.format_tb(error.__traceback__, limit=-_MAX_PLACES))
 
 
 def is_error_reply(reply: object) -> bool:
@@ -267,7 +270,9 @@ def _text(value: object, convert: Callable[[object], str]) -> str:
     """Give the text of any object, however its author wrote its ``__str__`` or ``__repr__``."""
     try:
         return _sendable(convert(value)[:_MAX_TEXT])
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return f"(a {type(value).__name__} whose text can't be had: its __{convert.__name__}__ failed)"
 
 

@@ -129,6 +129,7 @@ class Connection(Owner):
     )
 
     lends = True
+    rations = True
 
     def __init__(self, service: Service, stream: IOStream, channel: Channel) -> None:
         self.service = service
@@ -240,7 +241,8 @@ class Connection(Owner):
             raise
         except BaseException as error:
             request = _Request(op, call, reply, closes)
-            if isinstance(error, _Refused):
+            # By its type: an error may have a `__class__` of its own.
+            if type(error) is _Refused:
                 return self._refuse(error.reason, request)
             if type(error) is BadValue and error.what is None:
                 return self._not_packed(request, error)
@@ -542,16 +544,25 @@ class Connection(Owner):
 
     def _failed(self, request: _Request, error: BaseException) -> bool:
         """Reply that a handler raised; False if no further request is to be begun now."""
-        if isinstance(error, ConnectionLost) and self.channel.is_lost:
+        if self.channel.is_lost and issubclass(type(error), ConnectionLost):
             # How every stream of answers ends: the client has left.
             logger.debug("%r: %s", request.op, error)
             return self._replied(True, False)
         self.service.figures.failed(request.op)
+        try:
+            answer = self._described(request, error)
+        except Exception:
+            # Its class has methods of its own for what every error has.
+            logger.warning("%r, called from %s, raised what can't be told", request.op, self.channel.peer)
+            answer = error_reply(RuntimeError("the handler raised an error that can't be told"), "message")
+        return self._done(request, answer, ERROR_FLAG)
+
+    def _described(self, request: _Request, error: BaseException) -> dict[str, Any]:
         peer = self.channel.peer
         # One peer's faults hold back nobody else's, nor those of another kind.
         about = (request.op, type(error).__name__, peer.rpartition(":")[0])
         logger.warning("%r, called from %s, raised", request.op, peer, exc_info=error, extra={"about": about})
-        return self._done(request, error_reply(error, self.service.error_detail), ERROR_FLAG)
+        return error_reply(error, self.service.error_detail)
 
     def _refuse(self, error: Exception, request: _Request, detail: Detail = "message") -> bool:
         """Reply that no handler is called; False if there can be no further message."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import time
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -9,6 +11,7 @@ from fastcore import connect, read, rpc, write
 from fastcore.compressions import Compression, compressions
 from fastcore.transport.tornado import channel_of
 from helpers.certificates import client_context, server_context
+from helpers.support import until
 from helpers.wire import frame, served, stranger_at
 
 # Here it matters how fast either end is.
@@ -202,6 +205,56 @@ async def test_messages_that_wait_are_bounded_by_a_keyword():
         go_on.set()
         assert [await read(stream) for _ in range(10_000)] == [*range(10_000)]
         stream.close()
+
+
+def work(milliseconds):
+    """Keep the processor busy, however many others want it."""
+    end = time.thread_time() + milliseconds / 1000
+    while time.thread_time() < end:
+        pass
+
+
+async def test_requests_that_come_faster_than_they_are_answered_wait_outside():
+    handled = []
+
+    def slow(stream, data):
+        work(0.3)
+        handled.append(server.stats()["buffers"])
+
+    async with served({"slow": slow}, max_waiting=50_000) as server, stranger_at(server) as stranger:
+        request = frame({"op": "slow", "data": bytes(1000), "reply": False})
+        stranger.say(request * 2000, frame({"op": "add", "x": 1, "y": 2}))
+        assert await stranger.hears() == 3
+    assert len(handled) == 2000
+    # What one system call gave may come on top, and the memory that it is in is twice that.
+    assert max(handled) < 2 * (50_000 + 2**18)
+
+
+async def test_who_is_served_quickly_has_his_turn_between_those_who_take_long():
+    answered = []
+
+    def slow(stream):
+        work(2)
+        answered.append("slow")
+
+    def quick(stream):
+        answered.append("quick")
+
+    async with (
+        served({"slow": slow, "quick": quick}) as server,
+        rpc(ip="127.0.0.1", port=server.port) as remote,
+        AsyncExitStack() as strangers,
+    ):
+        await remote.quick()
+        for _ in range(6):
+            stranger = await strangers.enter_async_context(stranger_at(server))
+            stranger.say(frame({"op": "slow", "reply": False}) * 40)
+        # When all of them are known to take long.
+        await until(lambda: answered.count("slow") >= 30)
+        answered.clear()
+        while answered.count("slow") < 100:
+            await remote.quick()
+    assert answered.count("quick") > 50
 
 
 async def test_a_compressed_message_stays_so_until_its_turn_comes(monkeypatch):

@@ -137,6 +137,94 @@ async def test_an_answer_that_cannot_be_sent_is_named_to_the_caller_and_in_the_l
     assert [figures["ops"][op]["count"] for op in handlers] == [1, 1, 1, 1]
 
 
+class Refuses(type):
+    def __getattribute__(cls, name):
+        if name in ("__name__", "__qualname__", "__module__"):
+            raise RuntimeError(name)
+        return super().__getattribute__(name)
+
+
+def nameless():
+    return Refuses("Nameless", (Exception,), {})()
+
+
+class Classless(Exception):
+    @property
+    def __class__(self):
+        raise RuntimeError
+
+
+class EndsAll(Exception):
+    def __str__(self):
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+class Awaited:
+    def __await__(self):
+        yield 5
+
+
+class Iterated:
+    def __aiter__(self):
+        raise RuntimeError("no")
+
+    async def __anext__(self):
+        return 1
+
+
+class Hidden:
+    def __getattribute__(self, name):
+        raise RuntimeError(name)
+
+
+def ended():
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return future
+
+
+def raising(error):
+    raise error
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("numbered", [True, False])
+@pytest.mark.parametrize("when", ["now", "later"])
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda: raising(nameless()),
+        lambda: raising(Classless()),
+        lambda: raising(EndsAll()),
+        lambda: raising(ExceptionGroup("both", [ValueError("x"), EndsAll()])),
+        Awaited,
+        Iterated,
+        Hidden,
+        ended,
+        lambda: Exception,
+    ],
+)
+async def test_each_request_gets_one_answer_whatever_its_handler_is_up_to(give, when, numbered):
+    async def later(stream):
+        await asyncio.sleep(0)
+        result = give()
+        return await result if isinstance(result, Awaited | asyncio.Future) else result
+
+    handlers = {"now": lambda stream: give(), "later": later}
+    async with served(handlers) as server, stranger_at(server) as stranger:
+        for number in range(3):
+            if numbered:
+                stranger.calls(number, when)
+                answer = (await stranger.hears_answers(number))[number][0]
+            else:
+                stranger.say(frame({"op": when}))
+                answer = await stranger.hears()
+            assert answer["status"] == "uncaught-error"
+        assert await stranger.has_heard_nothing_more()
+
+
 async def test_a_handler_that_closes_the_stream_ends_the_connection_and_nothing_else():
     async def later(stream):
         await asyncio.sleep(0)
