@@ -36,6 +36,10 @@ from libc.string cimport memcmp, memcpy, memset
 
 import msgpack
 
+cdef extern from "Python.h":
+    bint PyGC_Disable()
+    bint PyGC_Enable()
+
 from fastcore._buffer cimport LARGEST_SIZE
 from fastcore._framing cimport LENGTH_SIZE, frame
 from fastcore._values cimport look_over
@@ -735,7 +739,7 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
     if len(payload) > NO_SURVEY or max_depth < DEEPEST or max_values <= NO_SURVEY:
         found = look_over(payload, max_depth, max_values)
     if found == HARMLESS_CODE and ext_hook is None:
-        return unpack(payload, strict_map_key=False)
+        return unpack(payload, strict_map_key=False) if len(payload) <= NO_SURVEY else unpack_many(payload)
     if found == DEEPER:
         # The decoder would come as far, at a hundred times the cost.
         raise TooDeep(max_depth) if max_depth < DEEPEST else bad_payload(msgpack.StackError())
@@ -749,6 +753,20 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
     if ext_hook is not None:
         options["ext_hook"] = ext_hook
     return unpack(payload, **options)
+
+
+cdef object unpack_many(object payload):
+    """Unpack what may be many values, none of which the collector need look at meanwhile.
+
+    It would look at all of them again and again, as there are more and more. Nobody else can
+    run before it may again: no hook is called, and the GIL is held.
+    """
+    cdef bint collects = PyGC_Disable()
+    try:
+        return unpack(payload, strict_map_key=False)
+    finally:
+        if collects:
+            PyGC_Enable()
 
 
 def careful_dict(pairs):

@@ -19,6 +19,7 @@ from fastcore.engine_errors import (
     TooDeep,
     TooManyValues,
 )
+from fastcore.logs import escaped
 
 __all__ = [
     "BadFrame",
@@ -100,4 +101,5 @@ class RemoteError(FastcoreError):
         self.remote_args = args
 
     def __str__(self) -> str:
-        return f"{self.type_name}: {self.message}"
+        # A peer's words: whoever prints them has a terminal that they could give orders to.
+        return escaped(f"{self.type_name}: {self.message}")

@@ -17,6 +17,9 @@ from typing import Any, Final
 __all__ = ["HoldBackFloods", "KeepLines", "escaped", "get_logger", "in_one_line", "shown"]
 
 
+#: Characters of a line, and of a traceback, that are logged.
+_LONGEST: Final = 2_000
+_LONGEST_TRACEBACK: Final = 20_000
 #: Kinds of lines that are kept apart; strangers can't make it more.
 _MOST_LINES: Final = 4096
 
@@ -178,13 +181,19 @@ class KeepLines(logging.Filter):
         try:
             text = record.getMessage()
         except Exception:
-            text = f"{record.msg!r:.1000} (and its arguments can't be told)"
+            text = f"{shown(record.msg, 1000)} (and its arguments can't be told)"
+        # Cut first: to escape millions of characters would take seconds.
+        text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
         record.msg, record.args = in_one_line(text), None
         if record.exc_info and not record.exc_text:
             try:
                 told = self._formatter.formatException(record.exc_info)
             except Exception:
                 told = f"(a {record.exc_info[0]} that can't be described)"
+            if len(told) > _LONGEST_TRACEBACK:
+                # Where it was raised, and what, is at the end; the text of the error may be what is long.
+                half = _LONGEST_TRACEBACK // 2
+                told = f"{told[:half]}\n... ({len(told):,} characters)\n{told[-half:]}"
             record.exc_text = "\n".join(f"    {line}" for line in escaped(told).splitlines())
         return True
 

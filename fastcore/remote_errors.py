@@ -41,6 +41,8 @@ STATUS: Final = "uncaught-error"
 _MAX_TEXT = 20_000
 #: Most places in the program that it names, of each exception in a chain.
 _MAX_PLACES = 30
+#: Of a type's name, which a peer may have made up.
+_LONGEST_NAME = 200
 #: What is told instead of a message that might hold secrets.
 _KEPT = "the server's log says more"
 _PLAIN = (str, bytes, int, float, bool, type(None))
@@ -201,7 +203,7 @@ def remote_exception(reply: Any, peer: str, op: object) -> Exception:
 
 
 def _rebuild(described: dict[Any, Any]) -> Exception:
-    name = _words(described.get("type"))
+    name = _words(described.get("type"))[:_LONGEST_NAME]
     module = described.get("module")
     message = _words(described.get("message"))
     given = described.get("args")

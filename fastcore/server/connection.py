@@ -567,13 +567,16 @@ class Connection(Owner):
     def _refuse(self, error: Exception, request: _Request, detail: Detail = "message") -> bool:
         """Reply that no handler is called; False if there can be no further message."""
         peer = self.channel.peer
-        self.service.figures.errors[type(error).__name__] += 1
+        kind = type(error).__name__
+        self.service.figures.errors[kind] += 1
+        # One peer's mistakes hold back nobody else's, nor those of another kind.
+        about = {"about": (kind, peer.rpartition(":")[0])}
         if self.channel.is_hopeless and (protocol := other_protocol(self.channel.first_bytes)):
-            logger.warning("%s speaks %s, this port doesn't", peer, protocol)
+            logger.warning("%s speaks %s, this port doesn't", peer, protocol, extra=about)
         elif isinstance(error, FrameTooLarge | TooDeep):
-            logger.warning("refused a message from %s: %s", peer, error)
+            logger.warning("refused a message from %s: %s", peer, error, extra=about)
         else:
-            logger.info("refused a message from %s: %s", peer, error)
+            logger.info("refused a message from %s: %s", peer, error, extra=about)
         answer = error_reply(error, detail)
         if self.channel.is_hopeless:
             self.channel.farewell(answer)

@@ -302,3 +302,23 @@ async def test_healthy_clients_notice_nothing_of_the_strangers_beside_them():
                 assert await remote.add(x=number, y=1) == number + 1
 
         await asyncio.gather(call(), call(), *map(attack, attacks * 3))
+
+
+async def test_one_strangers_flood_hides_no_other_kind_of_line_and_none_of_another_peer(caplog):
+    caplog.set_level("INFO", "fastcore")
+    async with served() as server, stranger_at(server) as one:
+        for _ in range(100):
+            one.say(frame({"op": "no such\x1b[31m"}))
+            await one.hears_error()
+        one.say(raw_frame(NOT_MSGPACK), frame({"op": "add", "k\n" * 10**6: 1}))
+        await one.hears_error()
+        await one.hears_error()
+        async with stranger_at(server, local_addr=("127.0.0.2", 0)) as another:
+            another.say(frame({"op": "nor this"}))
+            await another.hears_error()
+    lines = [record.getMessage() for record in caplog.records if "refused a message" in record.getMessage()]
+    assert len([line for line in lines if "no such" in line]) <= 20
+    assert [line for line in lines if "can't be decoded" in line]
+    assert [line for line in lines if "k\\n" in line]
+    assert [line for line in lines if "nor this" in line]
+    assert all(line.isprintable() and len(line) < 5_000 for line in lines)

@@ -1,5 +1,8 @@
 """A message costs no more than its size lets one expect: looked over before it is decoded."""
 
+import gc
+import sys
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -104,3 +107,23 @@ def test_keys_that_nobody_chose_are_read(keys):
 def test_timestamps_are_read_as_keys():
     message = {msgpack.Timestamp(10**9 + number, 0): number for number in range(500)}
     assert decode(b"", msgpack.packb(message)) == message
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="the collector doesn't run in the middle of C code")
+def test_the_collector_does_not_look_at_a_message_again_and_again_while_it_is_made():
+    collections = []
+
+    def count(phase, info):
+        collections.append(phase)
+
+    payload = b"\xdd" + (200_000).to_bytes(4, "big") + b"\x90" * 200_000
+    gc.callbacks.append(count)
+    try:
+        message = decode(b"", payload)
+        with pytest.raises(BadMessage):
+            decode(b"", payload[:-1] + b"\xc1")
+    finally:
+        gc.callbacks.remove(count)
+    assert len(message) == 200_000
+    assert gc.isenabled()
+    assert len(collections) < 10

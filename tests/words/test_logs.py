@@ -2,7 +2,7 @@
 
 import logging
 
-from fastcore.logs import HoldBackFloods, get_logger
+from fastcore.logs import HoldBackFloods, get_logger, shown
 
 
 def record(text: str, *args: object, at: float = 0.0, level: int = logging.INFO) -> logging.LogRecord:
@@ -76,3 +76,40 @@ def test_a_line_whose_arguments_cannot_be_told_is_told_without_them(caplog):
     get_logger("fastcore.test_odd").warning("refused %s", Odd())
     [record] = caplog.records
     assert "refused" in record.getMessage()
+
+
+def test_what_a_stranger_says_is_not_logged_at_full_length(caplog):
+    logger = get_logger("fastcore.test_length")
+    try:
+        raise ValueError("x\x1b" * 500_000)
+    except ValueError as error:
+        logger.warning("refused: %s", error, exc_info=True)
+    [record] = caplog.records
+    assert len(record.getMessage()) < 10_000
+    assert record.getMessage().endswith("characters)")
+    assert record.exc_text is not None
+    assert len(record.exc_text) < 100_000
+    assert "test_logs.py" in record.exc_text
+
+
+def test_what_is_shown_of_a_value_is_short_whatever_it_is():
+    class Odd:
+        def __repr__(self):
+            raise RuntimeError
+
+    deep: list[object] = []
+    for _ in range(10_000):
+        deep = [deep]
+    for value in (
+        deep,
+        [0] * 10**6,
+        {"a": "\n" * 10**6},
+        b"\x00" * 10**6,
+        10**10_000,
+        Odd(),
+        "\x1b[2J" * 100,
+    ):
+        assert len(shown(value)) < 600
+        assert shown(value).isprintable()
+    for value in ({"op": ["add", b"x"], 1: (2,), "f": 1.5}, [], (), {}, None, (1, 2)):
+        assert shown(value) == repr(value)
