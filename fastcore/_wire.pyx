@@ -22,9 +22,8 @@ what was packed after it:
 
     header, packed up to the value  |  the value  |  packed after it, sentinel
 
-Costs: each container on the way to such a value is looked through once for each container
-around it, and packed item by item; whatever else a message holds is packed by msgpack at
-once. The headers that fastcore itself sends are written and read without MessagePack.
+Costs: each container is looked through twice at most, and packed item by item where it is on
+the way to such a value; whatever else a message holds is packed by msgpack at once. The headers that fastcore itself sends are written and read without MessagePack.
 """
 
 cimport cython
@@ -528,7 +527,7 @@ cdef object encoded(object message, object compression, bytes fields):
     cdef Py_ssize_t size
     if compression is not None:
         return compressed(pack(message), compression, fields)
-    if find_in_place(message, DEEPEST) == FOUND:
+    if find_in_place(message, DEEPEST, None) == FOUND:
         return in_pieces(message, fields)
     payload = pack(message)
     size = PyBytes_GET_SIZE(payload)
@@ -583,10 +582,13 @@ cdef enum Search:
     TOO_DEEP
 
 
-cdef Search find_in_place(object value, int depth) except? MISSING:
-    """Whether a value is, or holds, one that isn't copied."""
+cdef Search find_in_place(object value, int depth, set holders) except? MISSING:
+    """Whether a value is, or holds, one that isn't copied.
+
+    Of the containers on the way to the one that is found, each is put into ``holders``.
+    """
     cdef object item
-    cdef Search found
+    cdef Search found = MISSING
     if isinstance(value, (str, int, float)) or value is None:
         return MISSING
     if isinstance(value, bytes):
@@ -599,27 +601,29 @@ cdef Search find_in_place(object value, int depth) except? MISSING:
         return TOO_DEEP
     if isinstance(value, dict):
         for item in (<dict> value).values():
-            found = find_in_place(item, depth - 1)
+            found = find_in_place(item, depth - 1, holders)
             if found != MISSING:
-                return found
+                break
     elif isinstance(value, list):
         for item in <list> value:
-            found = find_in_place(item, depth - 1)
+            found = find_in_place(item, depth - 1, holders)
             if found != MISSING:
-                return found
+                break
     elif isinstance(value, tuple) and not isinstance(value, ExtType):
         for item in <tuple> value:
-            found = find_in_place(item, depth - 1)
+            found = find_in_place(item, depth - 1, holders)
             if found != MISSING:
-                return found
-    return MISSING
+                break
+    if found == FOUND and holders is not None:
+        holders.add(<Py_ssize_t> <void *> value)
+    return found
 
 
 cdef list in_pieces(object message, bytes fields):
     cdef list pieces = []
     # What comes after the last piece, in parts.
     cdef list parts = []
-    pack_around(message, parts, pieces, DEEPEST)
+    pack_around(message, parts, pieces, DEEPEST, set())
     parts.append(SENTINEL_BYTES)
     pieces.append(b"".join(parts))
     pieces[0] = length_header(size_of(pieces) - PyBytes_GET_SIZE(SENTINEL_BYTES), fields) + <bytes> pieces[0]
@@ -634,10 +638,18 @@ cdef Py_ssize_t size_of(list pieces) except -1:
     return size
 
 
-cdef int pack_around(object value, list parts, list pieces, int depth) except -1:
-    """Pack a value, but put the values in it that aren't copied into pieces as they are."""
+cdef int pack_around(object value, list parts, list pieces, int depth, set holders) except -1:
+    """Pack a value, but put the values in it that aren't copied into pieces as they are.
+
+    What an earlier search has gone through on its way isn't searched again.
+    """
     cdef object key, item
-    cdef Search found = find_in_place(value, depth)
+    cdef Search found = FOUND
+    if <Py_ssize_t> <void *> value not in holders:
+        found = find_in_place(value, depth, holders)
+    elif depth == 0:
+        # What holds itself is one of its own holders.
+        found = TOO_DEEP
     if found == TOO_DEEP:
         raise ValueError("a message is nested too deep, or holds itself")
     if PyList_GET_SIZE(parts) >= MANY:
@@ -649,11 +661,11 @@ cdef int pack_around(object value, list parts, list pieces, int depth) except -1
         # A kind of dict may have items of its own; msgpack asks for them too.
         for key, item in value.items():
             parts.append(pack(key))
-            pack_around(item, parts, pieces, depth - 1)
+            pack_around(item, parts, pieces, depth - 1, holders)
     elif isinstance(value, (list, tuple)):
         parts.append(pack_array_header(len(value)))
         for item in value:
-            pack_around(item, parts, pieces, depth - 1)
+            pack_around(item, parts, pieces, depth - 1, holders)
     else:
         piece = value if type(value) is bytes else memoryview(value).cast("B")
         parts.append(bin_head(len(piece)))
