@@ -254,7 +254,8 @@ async def test_who_is_served_quickly_has_his_turn_between_those_who_take_long():
         answered.clear()
         while answered.count("slow") < 100:
             await remote.quick()
-    assert answered.count("quick") > 50
+    # In each turn there is one, and not many of each of the six.
+    assert answered.count("quick") > 10
 
 
 async def test_a_compressed_message_stays_so_until_its_turn_comes(monkeypatch):
