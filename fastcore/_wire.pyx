@@ -23,7 +23,8 @@ what was packed after it:
     header, packed up to the value  |  the value  |  packed after it, sentinel
 
 Costs: each container is looked through twice at most, and packed item by item where it is on
-the way to such a value; whatever else a message holds is packed by msgpack at once. The headers that fastcore itself sends are written and read without MessagePack.
+the way to such a value; whatever else a message holds is packed by msgpack at once. The
+headers that fastcore itself sends are written and read without MessagePack.
 """
 
 cimport cython
