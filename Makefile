@@ -39,7 +39,7 @@ $(VENV)/with-%: $(VENV)/made pyproject.toml
 	@touch $@
 
 # Not every Python and system has them; the tests that need them skip.
-$(VENV)/with-loops $(VENV)/with-frozen: $(VENV)/with-%: $(VENV)/made pyproject.toml
+$(VENV)/with-loops $(VENV)/with-dask $(VENV)/with-frozen: $(VENV)/with-%: $(VENV)/made pyproject.toml
 	@echo "installing what '$*' needs, if there are wheels ..."
 	@$(BIN)/$(PIP) install --only-binary :all: --group $* || echo "there are none"
 	@touch $@
@@ -49,7 +49,7 @@ $(VENV)/with-loops $(VENV)/with-frozen: $(VENV)/with-%: $(VENV)/made pyproject.t
 demo: $(VENV)/built ## start a server, run the example programs against it, show what is said
 	@$(BIN)/python -m fastcore demo
 
-test: lint $(VENV)/with-test $(VENV)/with-loops $(VENV)/with-frozen ## ruff, mypy, cython-lint, the doctests and the tests
+test: lint $(VENV)/with-test $(VENV)/with-loops $(VENV)/with-dask $(VENV)/with-frozen ## ruff, mypy, cython-lint, the doctests and the tests
 	$(BIN)/python -m pytest
 
 # ---- more checks and tests
@@ -70,7 +70,7 @@ stubs: $(VENV)/built $(VENV)/with-types ## the stubs, against the modules that w
 compilers: package ## a build by each C compiler of Debian's, without a warning
 	.ci/compilers dist/*.tar.gz
 
-test-uvloop: $(VENV)/built $(VENV)/with-test ## the tests on uvloop's event loop
+test-uvloop: $(VENV)/built $(VENV)/with-test $(VENV)/with-dask ## the tests on uvloop's event loop
 	$(BIN)/python -m pytest --uvloop
 
 test-loop: $(VENV)/built $(VENV)/with-test $(VENV)/with-loops ## the tests on another loop, such as LOOP=rloop

@@ -2,8 +2,12 @@
 
 import asyncio
 import importlib
+from importlib.util import find_spec
 
 import pytest
+
+# Its modules can't be searched for doctests where what they are for isn't installed.
+collect_ignore = [] if find_spec("distributed") else ["fastcore/dask"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

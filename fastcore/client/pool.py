@@ -15,7 +15,7 @@ from fastcore._channel import Channel
 from fastcore._futures import unobserved
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
 from fastcore.client.calls import RemoteCall
-from fastcore.client.connection import ClientConnection
+from fastcore.client.connection import ClientConnection, closes
 from fastcore.client.connections import Connections
 from fastcore.limits import check_limit
 from fastcore.transport.connecting import check_options
@@ -252,14 +252,23 @@ class ConnectionPool:
 
     def start(self, address: Address, message: dict[str, Any]) -> RemoteCall:
         """Do what :meth:`call` does, with the whole request and the rules of waiting."""
-        connections = self._here()
-        call = RemoteCall(loop=connections.loop)
+        call = RemoteCall(loop=self._here().loop)
         call.begin(message.get("op"), None)
-        shared = connections.shared(address)
-        if shared is not None:
-            self.current[address] = shared
-        connections.call(call, address, message)
+        self.begin(call, address, message)
         return call
+
+    def begin(self, call: RemoteCall, address: Address, message: dict[str, Any]) -> None:
+        """Have a call that somebody made begin, at once or when there is a connection."""
+        connections = self._here()
+        shared = connections.shared(address)
+        if shared is None:
+            connections.call(call, address, message)
+            return
+        self.current[address] = shared
+        if closes(message):
+            connections.call(call, address, message)
+        else:
+            shared.start(call, message.get("op"), message)
 
     def _here(self) -> Connections:
         """Give the connections of the loop that runs here, or that will."""

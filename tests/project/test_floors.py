@@ -23,7 +23,7 @@ FLOORS = [
     ["_channel"],
     ["transport"],
     ["client", "server"],
-    ["classic"],
+    ["classic", "dask"],
     ["surface"],
     ["command __main__"],
 ]
