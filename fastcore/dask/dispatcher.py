@@ -31,6 +31,8 @@ __all__ = ["Dispatcher", "WorkerLost"]
 #: Seconds between two looks at the cluster while there are calls, and while none of them can begin.
 _CALM: Final = 1.0
 _HASTE: Final = 0.1
+#: Seconds that one worker is given to take a connection.
+_PATIENCE: Final = 3.0
 
 
 class WorkerLost(ConnectionLost):
@@ -123,7 +125,7 @@ class Dispatcher:
         self._timeout = timeout
         self._per_worker = per_worker
         self._call_timeout = call_timeout
-        self._new_pool = functools.partial(ConnectionPool, None, share=share)
+        self._new_pool = functools.partial(ConnectionPool, None, min(timeout, _PATIENCE), share=share)
         self._options = options
         self._loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop
         self._entries: dict[str, Entry] = {}
