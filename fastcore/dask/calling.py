@@ -100,7 +100,7 @@ class rpc(_Remote):
     >>> import fastcore.dask
     >>> async def main():
     ...     async with (
-    ...         LocalCluster(n_workers=2, processes=False, asynchronous=True, dashboard_address=None) as here,
+    ...         LocalCluster(n_workers=2, processes=False, asynchronous=True, dashboard_address=':0') as here,
     ...         Client(here, asynchronous=True) as client,
     ...     ):
     ...         await client.register_plugin(fastcore.dask.ServerPlugin({'double': lambda stream, n: 2 * n}))

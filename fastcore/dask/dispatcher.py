@@ -1,8 +1,8 @@
 """Which worker gets which call: behind ``fastcore.dask.rpc``, all in the loop of its client.
 
 What is known of the cluster is looked at as long as there are calls, and not longer. Each worker
-has a pool of connections, and one connection more on which nothing is said: its end tells that the
-worker is lost, before a call has to find out.
+has a pool of connections, and one connection more on which only one thing is asked: to be told before
+its server ends. So a worker that is lost is known to be, before a call has to find out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import OrderedDict
-from contextlib import suppress
 from typing import Any, Final
 
 from distributed import Client
@@ -20,7 +19,8 @@ from fastcore.addressing import Address, format_address, parse_address
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import ClientConnection
 from fastcore.client.pool import ConnectionPool
-from fastcore.dask.registry import Entry, find
+from fastcore.client.rpc import send_recv
+from fastcore.dask.registry import UNTIL_END, Entry, find
 from fastcore.errors import ConnectionLost, RPCClosed
 from fastcore.transport.connecting import connect
 from fastcore.transport.event_loop import run_in_thread_of
@@ -36,17 +36,20 @@ _PATIENCE: Final = 3.0
 
 
 class WorkerLost(ConnectionLost):
-    """A worker was lost while a call was under way in it, which may have run or not.
+    """A worker was lost while a call was under way in it, or before one that was only for it.
 
     Attributes
     ----------
     worker : str
         The worker's address in the cluster.
+    may_have_run : bool
+        Whether the call had been sent: then nobody knows.
     """
 
-    def __init__(self, worker: str, message: str, real_error: BaseException | None = None) -> None:
-        super().__init__(message, real_error)
+    def __init__(self, worker: str, message: str, may_have_run: bool) -> None:
+        super().__init__(message)
         self.worker = worker
+        self.may_have_run = may_have_run
 
 
 class _Place:
@@ -90,8 +93,8 @@ class WorkerCall(RemoteCall):
         place = self.place
         if place is None or self.done() or not isinstance(error, ConnectionLost | RPCClosed):
             super().fail(error)
-        elif isinstance(self.where, ClientConnection) or self.is_bound:
-            super().fail(self.dispatcher.told(error, self, place))
+        elif (sent := isinstance(self.where, ClientConnection)) or self.is_bound:
+            super().fail(self.dispatcher.lost(error, self.op, place, sent))
         else:
             self.dispatcher.begin_elsewhere(self, place)
 
@@ -137,11 +140,12 @@ class Dispatcher:
         self._least = 0
         self._waiting: OrderedDict[WorkerCall, None] = OrderedDict()
         self._under_way = 0
-        self._begun = 0
-        self._none_since = self._looked = float("-inf")
-        self._connecting: dict[asyncio.Task[None], _Place] = {}
-        self._follower: asyncio.Task[None] | None = None
-        self._hurry = asyncio.Event()
+        self._begun = self._begun_before = 0
+        self._none_since = float("-inf")
+        self._connecting: set[asyncio.Task[None]] = set()
+        #: The look at the cluster that is under way, or when the next one will be.
+        self._looking: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         #: Why nothing could be learned of the cluster, or of a worker's server.
         self._trouble: dict[str, str] = {}
         self._retired = self._closed = False
@@ -156,20 +160,17 @@ class Dispatcher:
         return call
 
     async def call_all(self, message: dict[str, Any], timeout: float | None) -> dict[str, Any]:
-        """Call each worker, and wait for all of the answers."""
+        """Call each worker that has a server, and wait for all of the answers."""
         until = self._loop.time() + self._timeout
-        while True:
-            await self._look()
-            await asyncio.gather(*self._connecting)
-            places = [place for place in self._places.values() if place.watch is not None]
-            if places:
-                break
+        await self._look()
+        while not self._places:
             if self._loop.time() > until:
                 raise self._nobody()
             await asyncio.sleep(_HASTE)
+            await self._look()
         calls: dict[str, WorkerCall] = {}
         try:
-            for place in places:
+            for place in [*self._places.values()]:
                 call = calls[place.worker] = self._new_call({**message}, timeout)
                 call.is_bound = True
                 self._begin(call, place)
@@ -177,11 +178,17 @@ class Dispatcher:
         finally:
             for call in calls.values():
                 call.cancel()
-        for worker, call in calls.items():
-            if error := call.exception():
-                answered = sum(call.exception() is None for call in calls.values())
-                error.add_note(f"from worker {worker}; {answered} of {len(calls)} workers have answered")
-                raise error
+        errors = {worker: error for worker, call in calls.items() if (error := call.exception())}
+        if any(isinstance(error, WorkerLost) and not error.may_have_run for error in errors.values()):
+            # They may have been about to leave.
+            await self._look()
+        for worker, error in errors.items():
+            if isinstance(error, WorkerLost) and not error.may_have_run and worker not in self._entries:
+                del calls[worker]
+                continue
+            answered = len(calls) - len(errors)
+            error.add_note(f"from worker {worker}; {answered} of {len(calls)} workers have answered")
+            raise error
         return {worker: call.result() for worker, call in calls.items()}
 
     def _new_call(self, message: dict[str, Any], timeout: float | None) -> WorkerCall:
@@ -201,8 +208,8 @@ class Dispatcher:
             error = TimeoutError(f"no answer to {op!r} from the servers {self._name!r} within {timeout:g} s")
             timer = self._loop.call_later(timeout, call.time_out, error)
             call.add_done_callback(lambda _: timer.cancel())
-        if self._follower is None:
-            self._follower = self._loop.create_task(self._follow())
+        if self._looking is None and self._timer is None:
+            self._follow()
         return call
 
     def _begin_at_the_least(self, call: WorkerCall) -> None:
@@ -211,8 +218,6 @@ class Dispatcher:
             self._begin(call, place)
             return
         self._waiting[call] = None
-        if not self._places:
-            self._hurry.set()
 
     def _begin(self, call: WorkerCall, place: _Place) -> None:
         self._count(place, 1)
@@ -229,14 +234,17 @@ class Dispatcher:
         self._lose(place, "no connection to its server")
         self._begin_at_the_least(call)
 
-    def told(self, error: ConnectionLost | RPCClosed, call: WorkerCall, place: _Place) -> Exception:
-        """Name the worker in the error of a call that was under way in it."""
+    def lost(
+        self, error: ConnectionLost | RPCClosed, op: object, place: _Place, under_way: bool
+    ) -> Exception:
+        """Name the worker in the error of a call that it will not answer; give it no further ones."""
         if self._closed:
             return error
-        text = (
-            f"worker {place.worker} was lost while {call.op!r} was under way there, which may have run or not"
-        )
-        return WorkerLost(place.worker, f"{text}: {error}", error)
+        self._lose(place, str(error))
+        when = f"while {op!r} was under way there, which may have run or not"
+        if not under_way:
+            when = f"before it was asked for {op!r}"
+        return WorkerLost(place.worker, f"worker {place.worker} was lost {when}: {error}", under_way)
 
     def _over(self, call: asyncio.Future[Any]) -> None:
         assert isinstance(call, WorkerCall)
@@ -295,22 +303,26 @@ class Dispatcher:
 
     # ---- the cluster
 
-    async def _follow(self) -> None:
-        """Look at the cluster for as long as there are calls, and a moment longer."""
-        try:
-            while not self._closed:
-                if not self._has_any() or self._loop.time() - self._looked >= _CALM:
-                    await self._look()
-                self._turn_away()
-                begun = self._begun
-                self._hurry.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_CALM if self._has_any() else _HASTE):
-                        await self._hurry.wait()
-                if not self._under_way and self._begun == begun:
-                    return
-        finally:
-            self._follower = None
+    def _follow(self) -> None:
+        """Look at the cluster now, and again for as long as there are calls."""
+        self._timer = None
+        self._looking = self._loop.create_task(self._look())
+        self._looking.add_done_callback(self._look_again)
+
+    def _look_again(self, looking: asyncio.Task[None]) -> None:
+        self._looking = None
+        if self._closed:
+            return
+        self._turn_away()
+        if self._under_way or self._begun != self._begun_before:
+            self._begun_before = self._begun
+            self._timer = self._loop.call_later(_CALM if self._has_any() else _HASTE, self._follow)
+
+    def _hurry(self) -> None:
+        """Look again soon, if that is to be done at all."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(_HASTE, self._follow)
 
     def _has_any(self) -> bool:
         """Whether there is a worker that can be called, be it busy or not."""
@@ -321,12 +333,10 @@ class Dispatcher:
         try:
             async with asyncio.timeout(self._timeout):
                 self._entries = await find(self._client, self._name)
-        except (OSError, TimeoutError) as error:
+        except Exception as error:
             # Those that are known can be called all the same.
             self._trouble[""] = f"the scheduler can't be asked: {error!r}"
             return
-        finally:
-            self._looked = self._loop.time()
         still = {worker: why for worker, why in self._trouble.items() if worker in self._entries}
         self._trouble = still | {
             worker: entry.error for worker, entry in self._entries.items() if entry.error
@@ -345,8 +355,8 @@ class Dispatcher:
                     ]
                 place = self._places[worker] = _Place(worker, address, self._new_pool(**options))
                 task = self._loop.create_task(self._connect(place, options))
-                self._connecting[task] = place
-                task.add_done_callback(self._connecting.pop)
+                self._connecting.add(task)
+                task.add_done_callback(self._connecting.discard)
 
     def _address(self, worker: str) -> Address | None:
         entry = self._entries.get(worker)
@@ -364,8 +374,15 @@ class Dispatcher:
         self._trouble.pop(place.worker, None)
         place.watch = stream
         channel_of(stream).add_end_callback(functools.partial(self._lose, place, "it closed its connections"))
+        send_recv(stream, op=UNTIL_END).add_done_callback(functools.partial(self._ends, place))
         self._offer(place)
         self._serve()
+
+    def _ends(self, place: _Place, ending: asyncio.Future[Any]) -> None:
+        error = None if ending.cancelled() else ending.exception()
+        # A program that replaced the handlers took that one away too: then it ends without a word.
+        if not isinstance(error, ValueError):
+            self._lose(place, "it is about to end" if error is None else str(error))
 
     def _lose(self, place: _Place, why: str) -> None:
         """Give no further calls to a worker; those under way end with their connections."""
@@ -379,7 +396,7 @@ class Dispatcher:
             self._lost.add(place)
         if not self._places:
             self._none_since = self._loop.time()
-        self._hurry.set()
+        self._hurry()
         place.is_lost = True
         # Not within what its connections do just now.
         self._loop.call_soon(place.leave)
@@ -428,6 +445,6 @@ class Dispatcher:
         for place in [*self._places.values(), *self._lost]:
             place.close()
         if not self._loop.is_closed():
-            for task in [*self._connecting, self._follower]:
+            for task in [*self._connecting, self._looking, self._timer]:
                 if task is not None:
                     task.cancel()

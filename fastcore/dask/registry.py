@@ -12,7 +12,10 @@ from typing import Any, Final
 
 from distributed import Client, Worker
 
-__all__ = ["Entry", "find", "tell"]
+__all__ = ["UNTIL_END", "Entry", "find", "tell"]
+
+#: What each of the servers answers only when it is about to end.
+UNTIL_END: Final = "fastcore.dask.until_end"
 
 _KEY: Final = "fastcore.dask"
 

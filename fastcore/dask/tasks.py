@@ -61,7 +61,7 @@ def on_cluster(
     >>> from fastcore import Server, rpc
     >>> async def main():
     ...     async with (
-    ...         LocalCluster(n_workers=2, processes=False, asynchronous=True, dashboard_address=None) as here,
+    ...         LocalCluster(n_workers=2, processes=False, asynchronous=True, dashboard_address=':0') as here,
     ...         Client(here, asynchronous=True) as client,
     ...         Server(fastcore.dask.on_cluster(client, {'add': lambda stream, x, y: x + y})) as server,
     ...     ):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import errno
 import pickle
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -13,9 +15,10 @@ from distributed import Client, Status, Worker, WorkerPlugin
 from distributed.comm import get_address_host
 from distributed.protocol.pickle import dumps, loads
 from distributed.worker import _worker_cvar
+from tornado.iostream import IOStream
 
 from fastcore.addressing import format_address
-from fastcore.dask.registry import Entry, find, tell
+from fastcore.dask.registry import UNTIL_END, Entry, find, tell
 from fastcore.logs import get_logger, in_one_line
 from fastcore.server.server import Server
 from fastcore.server.service import Handler
@@ -25,6 +28,38 @@ __all__ = ["ServerPlugin", "addresses"]
 logger = get_logger("fastcore.dask")
 
 _EVERY_INTERFACE = ("", "0.0.0.0", "::")
+#: Seconds that callers have to take notice that a server is about to end.
+_NOTICE = 0.5
+
+
+class _Running:
+    """The server of one worker, and who wants to know of its end."""
+
+    def __init__(self, name: str, server: Server) -> None:
+        self.name = name
+        self.server = server
+        self._ending = asyncio.Event()
+        self._told: set[IOStream] = set()
+        server.handlers[UNTIL_END] = self._until_end
+
+    async def _until_end(self, stream: IOStream) -> None:
+        self._told.add(stream)
+        try:
+            await self._ending.wait()
+        except asyncio.CancelledError:
+            self._told.discard(stream)
+            raise
+
+    async def end(self, deadline: float) -> None:
+        """End the server when those who call it have taken notice, and their calls are over."""
+        self._ending.set()
+        until = time.monotonic() + min(_NOTICE, deadline)
+        while any(not stream.closed() for stream in self._told) and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        if self._told:
+            # For what they sent before.
+            await asyncio.sleep(0.01)
+        await self.server.shutdown(deadline)
 
 
 class ServerPlugin(WorkerPlugin):
@@ -64,7 +99,7 @@ class ServerPlugin(WorkerPlugin):
     >>> from distributed import Client, LocalCluster
     >>> import fastcore.dask
     >>> with (
-    ...     LocalCluster(n_workers=2, processes=False, dashboard_address=None) as cluster,
+    ...     LocalCluster(n_workers=2, processes=False, dashboard_address=':0') as cluster,
     ...     Client(cluster) as client,
     ... ):
     ...     handlers = {'add': lambda stream, x, y: x + y}
@@ -95,10 +130,10 @@ class ServerPlugin(WorkerPlugin):
         #: What is sent to the workers as it is; made into objects only there, where an error can be told.
         self._pickled: bytes | None = None
         self._made_of = served, options
-        self._servers: dict[Worker, tuple[str, Server]] = {}
+        self._running: dict[Worker, _Running] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_pickled": self._pickled or self._pickle(), "_made_of": None, "_servers": {}}
+        return {**vars(self), "_pickled": self._pickled or self._pickle(), "_made_of": None, "_running": {}}
 
     def _pickle(self) -> bytes:
         try:
@@ -126,7 +161,7 @@ class ServerPlugin(WorkerPlugin):
         name = next(name for name, plugin in worker.plugins.items() if plugin is self)
         try:
             server = self._make(worker, name)
-            self._servers[worker] = name, server
+            self._running[worker] = _Running(name, server)
             entry = Entry(self._listen(server, worker), server.ssl_options is not None)
             await tell(worker, name, entry)
         except Exception as error:
@@ -141,15 +176,15 @@ class ServerPlugin(WorkerPlugin):
 
     async def teardown(self, worker: Worker) -> None:
         """End the server of a worker. Called by Dask."""
-        if worker not in self._servers:
+        running = self._running.pop(worker, None)
+        if running is None:
             return
-        name, server = self._servers.pop(worker)
-        server.stop()
+        running.server.stop()
         # A worker that ends is known to be gone by that, and its scheduler may be gone before it.
         if worker.status in (Status.running, Status.paused):
             with suppress(OSError):
-                await tell(worker, name, Entry())
-        await server.shutdown(self._deadline)
+                await tell(worker, running.name, Entry())
+        await running.end(self._deadline)
 
     def _make(self, worker: Worker, name: str) -> Server:
         served, options = self._made_of or self._unpickle(worker, name)

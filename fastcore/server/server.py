@@ -135,7 +135,7 @@ class Server(TCPServer):
         self._limits = Limits.taken_from(kwargs)
         self._max_connections = max_connections
         self._compression = compression
-        self.handlers = {"identity": self.identity, **handlers}
+        self.handlers: dict[str, Handler] = {"identity": self.identity, **handlers}
         self.id = str(uuid.uuid1())
         self._service = Service(
             self,

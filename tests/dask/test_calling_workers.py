@@ -256,7 +256,7 @@ async def test_a_closed_one_says_so_and_leaves_no_connection():
     async with cluster(1) as client:
         await client.register_plugin(ServerPlugin(HANDLERS))
         worker = client.cluster.workers[0]
-        server = worker.plugins["fastcore"]._servers[worker][1]
+        server = worker.plugins["fastcore"]._running[worker].server
         remote = rpc(client)
         waiting = remote.nap(seconds=60)
         await remote.add(x=1, y=2)
@@ -276,7 +276,7 @@ async def test_one_that_nobody_keeps_ends_with_its_last_call():
     async with cluster(1) as client:
         await client.register_plugin(ServerPlugin(HANDLERS))
         worker = client.cluster.workers[0]
-        server = worker.plugins["fastcore"]._servers[worker][1]
+        server = worker.plugins["fastcore"]._running[worker].server
         assert await rpc(client).nap(seconds=0.05) == "slept"
         gc.collect()
         await until(lambda: server.stats()["connections"]["open"] == 0)
@@ -288,9 +288,7 @@ async def test_it_looks_at_the_cluster_only_while_it_is_used(monkeypatch):
         monkeypatch.setattr("fastcore.dask.dispatcher._CALM", 0.05)
         async with rpc(client) as remote:
             await remote.add(x=1, y=2)
-            await until(
-                lambda: not [task for task in asyncio.all_tasks() if "_follow" in str(task.get_coro())]
-            )
+            await until(lambda: not [task for task in asyncio.all_tasks() if "_look" in str(task.get_coro())])
             # And looks again with the next call.
             assert await remote.add(x=1, y=2) == 3
 
@@ -313,7 +311,7 @@ async def test_it_is_no_sequence_and_no_mapping_of_operations():
 
 def test_where_the_client_waits_so_does_this():
     with (
-        distributed.LocalCluster(n_workers=2, processes=False, dashboard_address=None) as here,
+        distributed.LocalCluster(n_workers=2, processes=False, dashboard_address=":0") as here,
         distributed.Client(here) as client,
     ):
         client.register_plugin(ServerPlugin(HANDLERS))

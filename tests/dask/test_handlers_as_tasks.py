@@ -180,7 +180,7 @@ def test_a_client_of_another_loop_serves_as_well(tmp_path):
             await until(lambda: [*tmp_path.iterdir()])
 
     with (
-        distributed.LocalCluster(n_workers=2, processes=False, dashboard_address=None) as here,
+        distributed.LocalCluster(n_workers=2, processes=False, dashboard_address=":0") as here,
         distributed.Client(here) as client,
     ):
         asyncio.run(main(client))

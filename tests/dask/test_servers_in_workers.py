@@ -139,9 +139,9 @@ async def test_a_server_with_a_state_is_made_in_each_worker(plugin):
 
 
 async def test_a_plugin_given_to_workers_by_hand_may_be_one_for_all_of_them():
-    async with distributed.Scheduler(port=0, dashboard_address=None, protocol="tcp://") as scheduler:
+    async with distributed.Scheduler(port=0, dashboard_address=":0", protocol="tcp://") as scheduler:
         plugin = ServerPlugin({"where": where})
-        options = {"plugins": [plugin], "dashboard_address": None}
+        options = {"plugins": [plugin], "dashboard_address": ":0"}
         async with (
             distributed.Worker(scheduler.address, **options),
             distributed.Worker(scheduler.address, **options),

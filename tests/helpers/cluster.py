@@ -97,7 +97,7 @@ class Broken(Server):
 @asynccontextmanager
 async def cluster(workers: int = 2, **options: Any) -> AsyncIterator[distributed.Client]:
     """The client of a new cluster, whose workers are in this process and in this loop."""
-    usual: dict[str, Any] = {"processes": False, "dashboard_address": None, "threads_per_worker": 2}
+    usual: dict[str, Any] = {"processes": False, "dashboard_address": ":0", "threads_per_worker": 2}
     options = usual | {"n_workers": workers} | options
     async with (
         distributed.LocalCluster(asynchronous=True, **options) as here,
