@@ -1,13 +1,12 @@
 """Options for the whole tree: ``--benchmark``, and ``--loop`` or ``--uvloop``."""
 
 import asyncio
-import importlib
-from importlib.util import find_spec
+import importlib.util
 
 import pytest
 
-# Its modules can't be searched for doctests where what they are for isn't installed.
-collect_ignore = [] if find_spec("distributed") else ["fastcore/dask"]
+# Where its extra isn't installed, this room can't be imported, nor searched for doctests.
+collect_ignore = [] if importlib.util.find_spec("distributed") else ["fastcore/dask"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
