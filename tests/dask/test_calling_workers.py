@@ -6,15 +6,14 @@ import os
 import signal
 import threading
 
+import distributed
 import pytest
 
-distributed = pytest.importorskip("distributed", reason="distributed isn't installed")
-
-import fastcore.dask  # noqa: E402
-from fastcore import ConnectionLost, RPCClosed  # noqa: E402
-from fastcore import rpc as rpc_of_one  # noqa: E402
-from fastcore.dask import ServerPlugin, WorkerLost, addresses, rpc  # noqa: E402
-from helpers.cluster import (  # noqa: E402
+import fastcore.dask
+from fastcore import ConnectionLost, RPCClosed
+from fastcore import rpc as rpc_of_one
+from fastcore.dask import ServerPlugin, WorkerLost, addresses, rpc
+from helpers.cluster import (
     Broken,
     Counter,
     add,
@@ -28,7 +27,7 @@ from helpers.cluster import (  # noqa: E402
     ticks,
     where,
 )
-from helpers.support import in_a_thread, until  # noqa: E402
+from helpers.support import in_a_thread, until
 
 HANDLERS = {
     "add": add,

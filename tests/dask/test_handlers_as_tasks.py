@@ -6,13 +6,12 @@ import signal
 import threading
 from contextlib import asynccontextmanager
 
+import distributed
 import pytest
 
-distributed = pytest.importorskip("distributed", reason="distributed isn't installed")
-
-from fastcore import Server, register_error, rpc  # noqa: E402
-from fastcore.dask import on_cluster  # noqa: E402
-from helpers.cluster import (  # noqa: E402
+from fastcore import Server, register_error, rpc
+from fastcore.dask import on_cluster
+from helpers.cluster import (
     add,
     asks_its_peer,
     cluster,
@@ -25,7 +24,7 @@ from helpers.cluster import (  # noqa: E402
     where,
     works,
 )
-from helpers.support import until  # noqa: E402
+from helpers.support import until
 
 
 @register_error

@@ -8,14 +8,13 @@ import sys
 import threading
 import weakref
 
+import distributed
 import pytest
 
-distributed = pytest.importorskip("distributed", reason="distributed isn't installed")
-
-import fastcore.dask  # noqa: E402
-from fastcore import ConnectionLost, Server, connect, rpc  # noqa: E402
-from fastcore.dask import ServerPlugin, addresses  # noqa: E402
-from helpers.cluster import Broken, Counter, add, cluster, eventually, nap, where  # noqa: E402
+import fastcore.dask
+from fastcore import ConnectionLost, Server, connect, rpc
+from fastcore.dask import ServerPlugin, addresses
+from helpers.cluster import Broken, Counter, add, cluster, eventually, nap, where
 
 
 async def is_open(address: str) -> bool:
