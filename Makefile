@@ -12,8 +12,8 @@ MESSAGES := $(addprefix tests/,engine wire channel transport)
 COMPILED := $(MESSAGES) tests/client tests/server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
-        fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers docs package matrix clean
+.PHONY: help demo demo-cluster test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
+        fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers bench-dask-calls docs package matrix clean
 
 help: ## show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ demo: $(VENV)/built ## start a server, run the example programs against it, show
 
 test: lint $(VENV)/with-test $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask ## the linters, the doctests and the tests
 	$(BIN)/python -m pytest
+
+demo-cluster: $(VENV)/built $(VENV)/with-dask ## servers in two workers of a Dask cluster, one of which is killed
+	@$(BIN)/python examples/cluster.py
 
 # ---- more checks and tests
 
@@ -143,7 +146,10 @@ bench: $(VENV)/built $(VENV)/with-bench ## the benchmarks: the parts, then a sho
 bench-peers: $(VENV)/built $(VENV)/with-peers ## the side-by-side run with every peer, the better part of an hour
 	$(BIN)/python -m bench run
 
-docs: $(VENV)/built $(VENV)/with-docs ## the documentation, in docs/_build/html
+bench-dask-calls: $(VENV)/built $(VENV)/with-dask ## what a call into a Dask cluster costs
+	$(BIN)/python -m bench.dask_calls
+
+docs: $(VENV)/built $(VENV)/with-docs $(VENV)/with-dask ## the documentation, in docs/_build/html
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 package: $(VENV)/with-package ## sdist and wheel, in dist/

@@ -174,7 +174,7 @@ def send_recv(
     stream : tornado.iostream.IOStream, optional
         An open stream; it stays open. Without one, a connection is made for this call.
     arg, ip, port, addr : optional
-        Where the server is, as :class:`rpc` takes it.
+        Where the server is, as :class:`fastcore.rpc` takes it.
     reply : bool
         False asks for no reply; the Future is done when the request was sent.
     **msg

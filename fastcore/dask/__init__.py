@@ -7,6 +7,7 @@ imported when it is asked for.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         found = getattr(importlib.import_module(_homes[name]), name)
-    except ModuleNotFoundError as error:
-        if error.name not in ("dask", "distributed"):
+    except ImportError as error:
+        package = sys.modules.get("distributed")
+        if package is not None and getattr(package, "__file__", None) is None:
+            why = "install_as_distributed_core() stands in this process for the distributed that it needs"
+        elif error.name in ("dask", "distributed") and isinstance(error, ModuleNotFoundError):
+            why = f"it needs {error.name}: pip install 'fastcore-rpc[dask]'"
+        else:
             raise
-        raise ModuleNotFoundError(
-            f"fastcore.dask needs {error.name}: pip install 'fastcore-rpc[dask]'", name=error.name
-        ) from error
+        raise ImportError(f"no fastcore.dask.{name} here: {why}", name=error.name) from error
     globals()[name] = found
     return found
 

@@ -82,7 +82,8 @@ class ServerPlugin(WorkerPlugin):
     name : str
         The name it is registered under, where ``register_plugin`` isn't given one.
     host : str, optional
-        Where to listen; as its worker does if left out. ``'0.0.0.0'`` is every interface.
+        Where to listen; if left out, at the address by which others reach the worker, and no
+        other. ``'0.0.0.0'`` is every interface.
     port : int or iterable of int
         The first of these that is free; 0 is any.
     deadline : float
@@ -207,21 +208,22 @@ class ServerPlugin(WorkerPlugin):
         return made_of
 
     def _listen(self, server: Server, worker: Worker) -> str:
-        """Have it listen where its worker does, and give the address by which others reach it."""
-        local = worker.address.startswith("inproc:")
-        reached_by = "127.0.0.1" if local else get_address_host(worker.address)
-        host = self._host
-        if host is None:
-            host = "127.0.0.1" if local else get_address_host(worker.listen_address)
+        """Have it listen, and give the address by which others reach it."""
+        # Workers of one process talk to each other without a socket.
+        is_local = worker.address.startswith("inproc:")
+        reached_by = "127.0.0.1" if is_local else get_address_host(worker.address)
+        host = reached_by if self._host is None else self._host
         # Handlers are called in the context in which it begins to listen.
         context = contextvars.copy_context()
         context.run(_worker_cvar.set, worker)
-        for last, port in enumerate(self._ports, 1 - len(self._ports)):
+        for left, port in zip(range(len(self._ports))[::-1], self._ports, strict=True):
             try:
-                context.run(server.listen, port, "" if host in _EVERY_INTERFACE else host)
+                context.run(server.listen, port, host)
                 break
             except OSError as error:
-                if error.errno != errno.EADDRINUSE or last == 0:
+                if error.errno == errno.EADDRNOTAVAIL:
+                    error.add_note(f"{host} isn't an address of the worker's machine: ServerPlugin(host=...)")
+                if error.errno != errno.EADDRINUSE or not left:
                     raise
         return format_address((reached_by if host in _EVERY_INTERFACE else host, server.port))
 

@@ -1,5 +1,7 @@
 """The programs of examples/, as a user starts them: real processes, real sockets."""
 
+import importlib.util
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,3 +92,21 @@ def test_answers_come_one_by_one_until_the_caller_leaves():
         ]
         assert program.wait() == 0, program.errors
         assert program.errors == ""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("distributed"), reason="distributed isn't installed")
+def test_a_cluster_whose_workers_serve_goes_on_when_one_is_killed():
+    with Program(str(EXAMPLES / "cluster.py")) as program:
+        said = program.rest(120).splitlines()
+        assert program.wait() == 0, program.errors
+    outcome = [re.sub(r"\d+", "N", line).strip() for line in said]
+    assert outcome[0] == "a server in each worker:"
+    assert outcome[1] == outcome[2] == "N.N.N.N:N in tcp://N.N.N.N:N"
+    assert outcome[4] == "N calls, by process: {N: N, N: N}"
+    ended = sorted(line.partition(", which")[0] for line in outcome[6:10])
+    lost = "WorkerLost: worker tcp://N.N.N.N:N was lost while 'nap' was under way there"
+    assert ended == [lost, lost, "slept", "slept"]
+    assert outcome[10] == "N calls go to who is left: {N: N}"
+    assert outcome[11] == "and the worker that came in its place has a server too: [N, N]"
+    assert said[13:14] == ["    1 + 2 = 3"]
+    assert said[14].startswith("    8 calls to primes: 3245 each, ")
