@@ -173,7 +173,7 @@ def coerce_to_rpc(o: AddressLike | IOStream | rpc, **kwargs: Any) -> rpc:
 
     Returns
     -------
-    rpc
+    fastcore.rpc
 
     Raises
     ------

@@ -19,12 +19,12 @@ from fastcore.addressing import Address, format_address, parse_address
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import ClientConnection
 from fastcore.client.pool import ConnectionPool
-from fastcore.client.rpc import send_recv
-from fastcore.dask.registry import UNTIL_END, Entry, find
+from fastcore.dask.registry import TELL_END, Entry, find
 from fastcore.errors import ConnectionLost, RPCClosed
+from fastcore.remote_errors import is_error_reply, remote_exception
 from fastcore.transport.connecting import connect
 from fastcore.transport.event_loop import run_in_thread_of
-from fastcore.transport.tornado import channel_of
+from fastcore.transport.streams import read, write
 
 __all__ = ["Dispatcher", "WorkerLost"]
 
@@ -365,6 +365,8 @@ class Dispatcher:
     async def _connect(self, place: _Place, options: dict[str, Any]) -> None:
         try:
             stream = await connect(*place.address, place.pool.timeout, **options)
+            # By hand: it is no call, and counts as none.
+            await write(stream, {"op": TELL_END, "reply": False})
         except ConnectionLost as error:
             self._lose(place, str(error))
             return
@@ -373,16 +375,16 @@ class Dispatcher:
             return
         self._trouble.pop(place.worker, None)
         place.watch = stream
-        channel_of(stream).add_end_callback(functools.partial(self._lose, place, "it closed its connections"))
-        send_recv(stream, op=UNTIL_END).add_done_callback(functools.partial(self._ends, place))
+        read(stream).add_done_callback(functools.partial(self._ends, place))
         self._offer(place)
         self._serve()
 
     def _ends(self, place: _Place, ending: asyncio.Future[Any]) -> None:
-        error = None if ending.cancelled() else ending.exception()
-        # A program that replaced the handlers took that one away too: then it ends without a word.
-        if not isinstance(error, ValueError):
-            self._lose(place, "it is about to end" if error is None else str(error))
+        why = str(ending.exception() or "it is about to end")
+        if ending.exception() is None and is_error_reply(ending.result()):
+            # It takes no more connections, or only some with TLS.
+            why = str(remote_exception(ending.result(), format_address(place.address), TELL_END))
+        self._lose(place, why)
 
     def _lose(self, place: _Place, why: str) -> None:
         """Give no further calls to a worker; those under way end with their connections."""

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from distributed import Client, Worker
 
-__all__ = ["UNTIL_END", "Entry", "find", "tell"]
+__all__ = ["TELL_END", "Entry", "find", "tell"]
 
-#: What each of the servers answers only when it is about to end.
-UNTIL_END: Final = "fastcore.dask.until_end"
+#: Asks a server for a message when it is about to end.
+TELL_END: Final = "fastcore.dask.tell_end"
 
 _KEY: Final = "fastcore.dask"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import errno
+import functools
 import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,11 +18,14 @@ from distributed.protocol.pickle import dumps, loads
 from distributed.worker import _worker_cvar
 from tornado.iostream import IOStream
 
+from fastcore._futures import unobserved
 from fastcore.addressing import format_address
-from fastcore.dask.registry import UNTIL_END, Entry, find, tell
+from fastcore.dask.registry import TELL_END, Entry, find, tell
 from fastcore.logs import get_logger, in_one_line
 from fastcore.server.server import Server
 from fastcore.server.service import Handler
+from fastcore.transport.streams import write
+from fastcore.transport.tornado import channel_of
 
 __all__ = ["ServerPlugin", "addresses"]
 
@@ -38,25 +42,23 @@ class _Running:
     def __init__(self, name: str, server: Server) -> None:
         self.name = name
         self.server = server
-        self._ending = asyncio.Event()
         self._told: set[IOStream] = set()
-        server.handlers[UNTIL_END] = self._until_end
+        server.handlers[TELL_END] = self._tell_end
 
-    async def _until_end(self, stream: IOStream) -> None:
+    def _tell_end(self, stream: IOStream) -> None:
+        # Nothing waits for it meanwhile, which would count as a request that runs.
         self._told.add(stream)
-        try:
-            await self._ending.wait()
-        except asyncio.CancelledError:
-            self._told.discard(stream)
-            raise
+        channel_of(stream).add_end_callback(functools.partial(self._told.discard, stream))
 
     async def end(self, deadline: float) -> None:
         """End the server when those who call it have taken notice, and their calls are over."""
-        self._ending.set()
-        until = time.monotonic() + min(_NOTICE, deadline)
-        while any(not stream.closed() for stream in self._told) and time.monotonic() < until:
-            await asyncio.sleep(0.01)
         if self._told:
+            until = time.monotonic() + min(_NOTICE, deadline)
+            for stream in self._told:
+                write(stream, "the server is about to end").add_done_callback(unobserved)
+            # They close it.
+            while self._told and time.monotonic() < until:
+                await asyncio.sleep(0.01)
             # For what they sent before.
             await asyncio.sleep(0.01)
         await self.server.shutdown(deadline)

@@ -188,6 +188,42 @@ async def test_a_call_that_no_worker_got_yet_goes_to_another():
             assert {await remote.where() for _ in range(20)} == {called}
 
 
+async def test_a_server_that_handles_one_request_at_a_time_does():
+    async with cluster(1) as client:
+        await client.register_plugin(ServerPlugin(HANDLERS, max_running=1))
+        async with rpc(client) as remote, rpc(client) as another:
+            calls = [each.nap(seconds=0.01) for each in (remote, another) for _ in range(5)]
+            assert await asyncio.gather(*calls) == ["slept"] * 10
+
+
+async def test_why_a_server_takes_no_connection_is_told():
+    async with cluster(1) as client:
+        await client.register_plugin(ServerPlugin(HANDLERS, max_connections=2))
+        async with rpc(client, share=1) as remote, rpc(client, timeout=0.3) as another:
+            await remote.add(x=1, y=2)
+            with pytest.raises(OSError, match="has 2 connections, and takes no more"):
+                await another.add(x=1, y=2)
+
+
+async def test_no_call_is_lost_when_a_server_ends_in_order():
+    async with cluster(2) as client:
+        await client.register_plugin(ServerPlugin(HANDLERS))
+        async with rpc(client) as remote:
+            ending = False
+
+            async def calls():
+                while not ending:
+                    await remote.add(x=1, y=2)
+
+            callers = [asyncio.ensure_future(calls()) for _ in range(20)]
+            for _ in range(5):
+                # Both of them, one after the other, and while new ones start.
+                await client.register_plugin(ServerPlugin(HANDLERS))
+                await asyncio.sleep(0.05)
+            ending = True
+            await asyncio.gather(*callers)
+
+
 @pytest.mark.deadline(60)
 async def test_a_worker_that_is_killed_costs_the_calls_under_way_in_it_and_no_others():
     async with cluster(2, processes=True, threads_per_worker=1) as client:
@@ -246,6 +282,18 @@ async def test_calls_go_on_while_the_scheduler_is_silent(monkeypatch):
             for _ in range(5):
                 assert await remote.add(x=1, y=2) == 3
                 await asyncio.sleep(0.05)
+
+
+async def test_without_a_scheduler_a_call_says_so():
+    async with cluster(1) as client:
+        remote = rpc(client, timeout=0.5)
+        await client.register_plugin(ServerPlugin(HANDLERS))
+        await remote.add(x=1, y=2)
+    with pytest.raises(
+        ConnectionLost, match=r"no worker has a server 'fastcore' .* the scheduler can't be asked"
+    ):
+        await remote.add(x=1, y=2)
+    remote.close_rpc()
 
 
 # ---- its end
