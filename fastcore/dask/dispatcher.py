@@ -33,6 +33,8 @@ _CALM: Final = 1.0
 _HASTE: Final = 0.1
 #: Seconds that one worker is given to take a connection.
 _PATIENCE: Final = 3.0
+#: Seconds that calls have in a worker that the scheduler knows no more: it may be ending in order.
+_GRACE: Final = 10.0
 
 
 class WorkerLost(ConnectionLost):
@@ -63,6 +65,8 @@ class _Place:
         #: The connection that tells of its end; until there is one, it is given no calls.
         self.watch: IOStream | None = None
         self.is_lost = False
+        #: When its worker was missed at first.
+        self.gone_since: float | None = None
 
     def close(self) -> None:
         """Close all connections; the calls under way hear of it."""
@@ -96,7 +100,7 @@ class WorkerCall(RemoteCall):
         elif (sent := isinstance(self.where, ClientConnection)) or self.is_bound:
             super().fail(self.dispatcher.lost(error, self.op, place, sent))
         else:
-            self.dispatcher.begin_elsewhere(self, place)
+            self.dispatcher.begin_elsewhere(self, place, str(error))
 
 
 class Dispatcher:
@@ -136,7 +140,7 @@ class Dispatcher:
         #: Those that are lost, and have calls under way all the same.
         self._lost: set[_Place] = set()
         #: Those that may be given a call, by how many they have; and how many the least has, or more.
-        self._by_calls: list[dict[_Place, None]] = [{}]
+        self._by_calls: list[OrderedDict[_Place, None]] = [OrderedDict()]
         self._least = 0
         self._waiting: OrderedDict[WorkerCall, None] = OrderedDict()
         self._under_way = 0
@@ -163,11 +167,13 @@ class Dispatcher:
         """Call each worker that has a server, and wait for all of the answers."""
         until = self._loop.time() + self._timeout
         await self._look()
-        while not self._places:
+        while not self._places and not self._closed:
             if self._loop.time() > until:
                 raise self._nobody()
             await asyncio.sleep(_HASTE)
             await self._look()
+        if self._closed:
+            raise self._is_closed()
         calls: dict[str, WorkerCall] = {}
         try:
             for place in [*self._places.values()]:
@@ -179,17 +185,20 @@ class Dispatcher:
             for call in calls.values():
                 call.cancel()
         errors = {worker: error for worker, call in calls.items() if (error := call.exception())}
-        if any(isinstance(error, WorkerLost) and not error.may_have_run for error in errors.values()):
-            # They may have been about to leave.
+        answers = {worker: call.result() for worker, call in calls.items() if worker not in errors}
+        unasked = {
+            worker
+            for worker, error in errors.items()
+            if isinstance(error, WorkerLost) and not error.may_have_run
+        }
+        if unasked:
+            # They may have been about to leave: those that are gone aren't asked.
             await self._look()
         for worker, error in errors.items():
-            if isinstance(error, WorkerLost) and not error.may_have_run and worker not in self._entries:
-                del calls[worker]
-                continue
-            answered = len(calls) - len(errors)
-            error.add_note(f"from worker {worker}; {answered} of {len(calls)} workers have answered")
-            raise error
-        return {worker: call.result() for worker, call in calls.items()}
+            if worker not in unasked or worker in self._entries:
+                error.add_note(f"from worker {worker}; {len(answers)} of {len(calls)} workers have answered")
+                raise error
+        return answers
 
     def _new_call(self, message: dict[str, Any], timeout: float | None) -> WorkerCall:
         op = message["op"]
@@ -198,7 +207,7 @@ class Dispatcher:
         call.dispatcher, call.message, call.since = self, message, self._loop.time()
         call.place, call.is_bound = None, False
         if self._closed:
-            call.fail(RPCClosed(f"no call to {self._name!r}: this rpc is closed"))
+            call.fail(self._is_closed())
             return call
         self._under_way += 1
         self._begun += 1
@@ -224,14 +233,14 @@ class Dispatcher:
         call.place = place
         place.pool.begin(call, place.address, call.message)
 
-    def begin_elsewhere(self, call: WorkerCall, place: _Place) -> None:
+    def begin_elsewhere(self, call: WorkerCall, place: _Place, why: str) -> None:
         """Have a call begin that was given to a worker, and not sent."""
         self._leave(call)
         if self._closed:
-            call.fail(RPCClosed(f"no call to {self._name!r}: this rpc is closed"))
+            call.fail(self._is_closed())
             return
         call.where = self
-        self._lose(place, "no connection to its server")
+        self._lose(place, why)
         self._begin_at_the_least(call)
 
     def lost(
@@ -290,7 +299,7 @@ class Dispatcher:
 
     def _offer(self, place: _Place) -> None:
         while place.calls >= len(self._by_calls):
-            self._by_calls.append({})
+            self._by_calls.append(OrderedDict())
         self._by_calls[place.calls][place] = None
         self._least = min(self._least, place.calls)
 
@@ -337,26 +346,34 @@ class Dispatcher:
             # Those that are known can be called all the same.
             self._trouble[""] = f"the scheduler can't be asked: {error!r}"
             return
-        still = {worker: why for worker, why in self._trouble.items() if worker in self._entries}
-        self._trouble = still | {
+        known = {worker: why for worker, why in self._trouble.items() if worker in self._entries}
+        self._trouble = known | {
             worker: entry.error for worker, entry in self._entries.items() if entry.error
         }
         for place in [*self._places.values(), *self._lost]:
-            if self._address(place.worker) != place.address:
-                self._lose(place, "it is gone")
-                place.close()
+            self._compare(place)
         for worker in self._entries:
             address = self._address(worker)
             if worker not in self._places and address is not None and not self._closed:
-                options = {**self._options}
-                if self._entries[worker].tls and "ssl_options" not in options:
-                    options["ssl_options"] = self._client.security.get_connection_args("client")[
-                        "ssl_context"
-                    ]
-                place = self._places[worker] = _Place(worker, address, self._new_pool(**options))
-                task = self._loop.create_task(self._connect(place, options))
-                self._connecting.add(task)
-                task.add_done_callback(self._connecting.discard)
+                self._add(worker, address)
+
+    def _compare(self, place: _Place) -> None:
+        """Give no calls to a worker that isn't what it was; fail those of one that is gone for a while."""
+        if self._address(place.worker) != place.address:
+            self._lose(place, "it is gone")
+        if place.worker not in self._entries:
+            place.gone_since = place.gone_since or self._loop.time()
+            if self._loop.time() - place.gone_since >= _GRACE:
+                place.close()
+
+    def _add(self, worker: str, address: Address) -> None:
+        options = {**self._options}
+        if self._entries[worker].tls and "ssl_options" not in options:
+            options["ssl_options"] = self._client.security.get_connection_args("client")["ssl_context"]
+        place = self._places[worker] = _Place(worker, address, self._new_pool(**options))
+        task = self._loop.create_task(self._connect(place, options))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
     def _address(self, worker: str) -> Address | None:
         entry = self._entries.get(worker)
@@ -435,6 +452,9 @@ class Dispatcher:
         else:
             self._close_if_idle()
 
+    def _is_closed(self) -> RPCClosed:
+        return RPCClosed(f"no call to {self._name!r}: this rpc is closed")
+
     def _close_if_idle(self) -> None:
         if self._retired and not self._under_way:
             self._close()
@@ -443,7 +463,7 @@ class Dispatcher:
         self._closed = True
         while self._waiting:
             call, _ = self._waiting.popitem(last=False)
-            call.fail(RPCClosed(f"no call to {self._name!r}: this rpc is closed"))
+            call.fail(self._is_closed())
         for place in [*self._places.values(), *self._lost]:
             place.close()
         if not self._loop.is_closed():

@@ -86,8 +86,10 @@ def _as_task(client: Client, op: str, handler: Handler, options: dict[str, Any])
 
     @functools.wraps(handler)
     async def call(stream: IOStream, **message: Any) -> Any:
-        running = _run(client, op, pickled, message, options)
         loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop
+        if not loop.is_running():
+            raise RuntimeError(f"{op!r} runs as a task of a cluster, whose client is closed: {client}")
+        running = _run(client, op, pickled, message, options)
         if loop is asyncio.get_running_loop():
             return await running
         # To give this up cancels what runs there.

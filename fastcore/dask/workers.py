@@ -54,7 +54,7 @@ class _Running:
         """End the server when those who call it have taken notice, and their calls are over."""
         if self._told:
             until = time.monotonic() + min(_NOTICE, deadline)
-            for stream in self._told:
+            for stream in [*self._told]:
                 write(stream, "the server is about to end").add_done_callback(unobserved)
             # They close it.
             while self._told and time.monotonic() < until:
@@ -68,9 +68,8 @@ class ServerPlugin(WorkerPlugin):
     """Starts a server of the program's own in each worker of a Dask cluster.
 
     Workers that come later, or come back, get theirs as they start; it ends with its worker, or
-    when the plugin is unregistered. To register another one under the same name replaces it. A
-    handler that fails to start somewhere fails ``register_plugin``, with an error that names the
-    worker.
+    when the plugin is unregistered. To register another one under the same name replaces it. One
+    that can't start fails ``register_plugin``, with an error that names the worker.
 
     The handlers run in the worker's event loop, beside what Dask does there: one that computes
     for long belongs into a thread (``asyncio.to_thread``), or into a task. They may call
@@ -196,6 +195,8 @@ class ServerPlugin(WorkerPlugin):
             raise TypeError(f"{served!r:.100} was to make a fastcore.Server, and made {server!r:.100}")
         if "ssl_options" not in options and server.ssl_options is None and _has_tls(worker):
             server.ssl_options = worker.security.get_listen_args("worker")["ssl_context"]
+            if server.ssl_options is None:
+                raise ValueError("the cluster requires encryption, and this worker has no certificate")
         return server
 
     def _unpickle(self, worker: Worker, name: str) -> tuple[Any, dict[str, Any]]:

@@ -14,6 +14,7 @@ from fastcore import ConnectionLost, RPCClosed
 from fastcore import rpc as rpc_of_one
 from fastcore.dask import ServerPlugin, WorkerLost, addresses, rpc
 from helpers.cluster import (
+    PROTOCOLS,
     Broken,
     Counter,
     add,
@@ -28,6 +29,9 @@ from helpers.cluster import (
     where,
 )
 from helpers.support import in_a_thread, until
+
+# Processes take their time to start, where others are at work.
+pytestmark = pytest.mark.deadline(120)
 
 HANDLERS = {
     "add": add,
@@ -224,9 +228,39 @@ async def test_no_call_is_lost_when_a_server_ends_in_order():
             await asyncio.gather(*callers)
 
 
-@pytest.mark.deadline(60)
-async def test_a_worker_that_is_killed_costs_the_calls_under_way_in_it_and_no_others():
-    async with cluster(2, processes=True, threads_per_worker=1) as client:
+async def test_a_call_under_way_is_over_before_a_server_ends_in_order():
+    async with cluster(3) as client:
+        await client.register_plugin(ServerPlugin(HANDLERS))
+        async with rpc(client) as remote:
+            await remote.on_all.where()
+            calls = [remote.nap(seconds=0.7) for _ in range(6)]
+            await remote.where()
+            worker, *_ = await client.nthreads()
+            await client.retire_workers([worker])
+            await client.unregister_worker_plugin("fastcore")
+            assert await asyncio.gather(*calls) == ["slept"] * 6
+
+
+async def test_a_worker_that_the_scheduler_has_given_up_fails_its_calls_after_a_while(monkeypatch):
+    monkeypatch.setattr("fastcore.dask.dispatcher._GRACE", 0.1)
+    monkeypatch.setattr("fastcore.dask.dispatcher._CALM", 0.05)
+    async with cluster(1) as client:
+        await client.register_plugin(ServerPlugin(HANDLERS))
+        async with rpc(client) as remote:
+            call = remote.nap(seconds=60)
+            await remote.where()
+
+            async def finds_none(*args):
+                return {}
+
+            monkeypatch.setattr("fastcore.dask.dispatcher.find", finds_none)
+            with pytest.raises(WorkerLost, match="while 'nap' was under way"):
+                await call
+
+
+@PROTOCOLS
+async def test_a_worker_that_is_killed_costs_the_calls_under_way_in_it_and_no_others(protocol):
+    async with cluster(2, protocol=protocol, processes=True, threads_per_worker=1) as client:
         await client.register_plugin(ServerPlugin(HANDLERS))
         async with rpc(client, per_worker=2) as remote:
             processes = await remote.on_all.process()
@@ -313,6 +347,8 @@ async def test_a_closed_one_says_so_and_leaves_no_connection():
             await waiting
         with pytest.raises(RPCClosed, match="closed"):
             await remote.add(x=1, y=2)
+        with pytest.raises(RPCClosed, match="closed"):
+            await remote.on_all.add(x=1, y=2)
         assert remote.status == "closed"
         assert "closed" in repr(remote)
         await until(lambda: server.stats()["connections"]["open"] == 0)

@@ -26,6 +26,9 @@ from helpers.cluster import (
 )
 from helpers.support import until
 
+# Processes take their time to start, where others are at work.
+pytestmark = pytest.mark.deadline(120)
+
 
 @register_error
 class OutOfStock(Exception):

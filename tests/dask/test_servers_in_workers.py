@@ -14,7 +14,10 @@ import pytest
 import fastcore.dask
 from fastcore import ConnectionLost, Server, connect, rpc
 from fastcore.dask import ServerPlugin, addresses
-from helpers.cluster import Broken, Counter, add, cluster, eventually, nap, where
+from helpers.cluster import PROTOCOLS, SECURE_PROTOCOLS, Broken, Counter, add, cluster, eventually, nap, where
+
+# Processes take their time to start, where others are at work.
+pytestmark = pytest.mark.deadline(120)
 
 
 async def is_open(address: str) -> bool:
@@ -50,8 +53,9 @@ async def test_a_worker_that_comes_later_gets_one_and_takes_it_along_when_it_lea
         await eventually(lambda: is_open(address), lambda is_there: not is_there)
 
 
-async def test_the_servers_follow_workers_that_are_restarted():
-    async with cluster(2, processes=True, threads_per_worker=1) as client:
+@PROTOCOLS
+async def test_the_servers_follow_workers_that_are_restarted(protocol):
+    async with cluster(2, protocol=protocol, processes=True, threads_per_worker=1) as client:
         await client.register_plugin(ServerPlugin({"where": where}))
         before = await addresses(client)
         await client.restart()
@@ -202,10 +206,11 @@ async def test_of_some_ports_each_takes_the_first_that_is_free():
                 await client.register_plugin(ServerPlugin({}, port=taken, name="another"))
 
 
-async def test_the_servers_of_a_cluster_with_tls_are_reached_with_its_certificates_only():
+@SECURE_PROTOCOLS
+async def test_the_servers_of_a_cluster_with_tls_are_reached_with_its_certificates_only(protocol):
     pytest.importorskip("cryptography", reason="it makes the certificates")
     security = distributed.Security.temporary()
-    async with cluster(1, protocol="tls://", security=security) as client:
+    async with cluster(1, protocol=protocol, security=security) as client:
         await client.register_plugin(ServerPlugin({"add": add}))
         [address] = (await addresses(client)).values()
         async with fastcore.dask.rpc(client) as remote:

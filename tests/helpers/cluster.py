@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import distributed
+import pytest
 
 from fastcore import Server
+
+#: Dask's own and ours, plain and with TLS.
+PROTOCOLS = pytest.mark.parametrize("protocol", ["tcp", "fastcore"])
+SECURE_PROTOCOLS = pytest.mark.parametrize("protocol", ["tls", "fastcores"])
 
 
 def add(stream, x, y):
