@@ -69,6 +69,8 @@ class Acceptor:
             try:
                 connection, address = self._sock.accept()
             except (BlockingIOError, InterruptedError):
+                # All that knocked are in.
+                self._scarce = False
                 return
             except ConnectionAbortedError:
                 continue
@@ -77,7 +79,6 @@ class Acceptor:
                     raise
                 self._wait(error)
                 return
-            self._scarce = False
             self._on_connection(connection, address)
 
     def _wait(self, error: OSError) -> None:
