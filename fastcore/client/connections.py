@@ -371,6 +371,10 @@ class Connections:
             patience = max(since + patience - started, patience / 10)
         try:
             stream = await open_stream(*server.address, patience, **self._rules.options)
+            channel = channel_of(stream)
+            if channel.is_lost:
+                # Since it was made: TLS tells of a certificate that is refused only then.
+                raise channel.lost_error()
         except Exception as error:
             server.connecting -= 1
             self._not_connected(server, error, started)
