@@ -29,9 +29,10 @@ from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.accepting import Acceptor, bind_unix
 from fastcore.server.connection import Connection
 from fastcore.server.service import Handler, Service
+from fastcore.server.strangers import tell_of_refused
 from fastcore.transport.event_loop import ignore_io_loop
-from fastcore.transport.tls import explain
-from fastcore.transport.tornado import accept_stream, add_listener, channel_of, listening_sockets
+from fastcore.transport.tls import is_refusal
+from fastcore.transport.tornado import accept_stream, add_listener, channel_of, listening_sockets, name_of
 
 __all__ = ["Server"]
 
@@ -210,15 +211,17 @@ class Server(TCPServer):
             stream = accept_stream(self, sock)
         except OSError as error:
             # It has gone already, as port scanners do.
-            self._service.figures.errors["tls"] += 1
-            logger.info("no TLS with %s: %s", address, error)
+            tell_of_refused(self._service.figures, ConnectionResetError(str(error)), name_of(address))
+            return
+        except Exception:
+            logger.exception("could not begin TLS with %s", name_of(address))
             return
         try:
             served = self.handle_stream(stream, address)
             if served is not None:
                 IOLoop.current().add_future(convert_yielded(served), lambda served: served.result())
         except Exception:
-            logger.exception("could not serve %s", address)
+            logger.exception("could not serve %s", name_of(address))
             stream.close()
 
     def _lacks(self, error: OSError) -> None:
@@ -328,7 +331,9 @@ class Server(TCPServer):
     def handle_stream(self, stream: IOStream, address: Any) -> Awaitable[None]:
         """Serve one connection until it ends. Called by Tornado for each."""
         stream.set_nodelay(True)
-        channel = channel_of(stream, self._limits, self._compression, self._writable_values)
+        channel = channel_of(
+            stream, self._limits, self._compression, self._writable_values, peer=name_of(address)
+        )
         if self._max_connections is not None and len(self._connections) >= self._max_connections:
             return self._turn_away(channel)
         connection = self._connections[channel] = Connection(self._service, stream, channel)
@@ -340,20 +345,19 @@ class Server(TCPServer):
 
     def _lost(self, channel: Channel) -> None:
         """Keep the figures of a connection that has ended, whoever ended it."""
-        del self._connections[channel]
+        connection = self._connections.pop(channel)
         self._service.figures.closed(channel)
-        why = explain(channel.end_error, server_side=True)
-        if why is not None:
-            self._service.figures.errors["tls"] += 1
-            logger.warning("no TLS with %s: %s (%s)", channel.peer, why, channel.end_error)
+        error = channel.end_error
+        if error is not None and is_refusal(error) and not connection.ended.done():
+            # Something is wrong with its TLS, or there is somebody on the way.
+            tell_of_refused(self._service.figures, error, channel.peer)
         if len(self._connections) <= self._staying:
             self._wait_no_more()
 
     def _turn_away(self, channel: Channel) -> Awaitable[None]:
         limit = f"the server has {self._max_connections:,} connections, and takes no more"
         error = LimitReached("max_connections", limit)
-        self._service.figures.errors["max_connections"] += 1
-        logger.warning("turned %s away: %s", channel.peer, error)
+        tell_of_refused(self._service.figures, error, channel.peer)
         if len(self._turned_away) < _TURNED_AWAY:
             self._turned_away.add(channel)
             channel.add_end_callback(functools.partial(self._turned_away.discard, channel))

@@ -1,10 +1,19 @@
-"""Who else knocks at a port: other protocols, known by their first bytes."""
+"""Who else knocks at a port: those that aren't let in, and other protocols, known by their first bytes."""
 
 from __future__ import annotations
 
+import logging
+import ssl
 from typing import Final
 
-__all__ = ["other_protocol"]
+from fastcore.errors import LimitReached
+from fastcore.logs import get_logger
+from fastcore.server.figures import ServerStats
+from fastcore.transport.tls import explain
+
+__all__ = ["other_protocol", "tell_of_refused"]
+
+logger = get_logger("fastcore.server")
 
 _BEGINNINGS: Final = {
     b"GET ": "HTTP",
@@ -54,3 +63,39 @@ def other_protocol(first: bytes) -> str | None:
         if first.startswith(beginning):
             return name
     return None
+
+
+def tell_of_refused(figures: ServerStats, error: BaseException, peer: str, first: bytes = b"") -> None:
+    """Count who isn't let in, or is turned out, and log it: once for each kind and host.
+
+    Parameters
+    ----------
+    figures : ServerStats
+        The server's.
+    error : BaseException
+        Why: a limit, what went wrong with TLS, a first message that is none.
+    peer : str
+        Who it is.
+    first : bytes
+        What it said first, as far as that is known.
+    """
+    level = logging.WARNING
+    protocol = other_protocol(first)
+    if isinstance(error, LimitReached):
+        kind, why = error.keyword, str(error)
+    elif isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        kind, why = "tls", explain(error, server_side=True) or f"no TLS: {error.reason or error}"
+        if protocol not in (None, "TLS"):
+            why = f"{why}, but {protocol}"
+    elif isinstance(error, OSError):
+        kind, why = "tls", "it left before the TLS handshake was done"
+        level = logging.INFO
+    else:
+        kind, why = type(error).__name__, str(error)
+        if protocol is not None:
+            why = f"it speaks {protocol}, this port doesn't"
+    figures.errors[kind] += 1
+    host = peer.rpartition(":")[0] or peer
+    logger.log(
+        level, "refused %s: %s", peer, why, extra={"about": (figures.started, why, host), "once": True}
+    )

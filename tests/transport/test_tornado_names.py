@@ -29,6 +29,7 @@ TORNADO = Path(tornado.__file__).parent
 USED = {
     "_add_io_state",
     "_connect_future",
+    "_finish_ssl_connect",
     "_handle_write",
     "_handlers",
     "_read_buffer",
