@@ -538,6 +538,21 @@ cdef class Channel:
             self.transport.pause()
         return True
 
+    cpdef bint catch_up(self) except -1:
+        """Receive what came while the loop had no turn; False if that was the end. Costs a system call.
+
+        Before a connection is used that nobody used for a while: what its peer said last may be that
+        it has gone.
+        """
+        cdef int count
+        if self.socket is not None and not self.is_paused and not self.is_taking and (
+            self.socket.has_something()
+        ):
+            for count in range(MESSAGES_PER_TURN):
+                if not self.receive():
+                    break
+        return self.state <= OPEN
+
     cdef int end_of_input(self) except -1:
         """The peer has closed its side; it may still wait for answers."""
         if self.owner is not None and self.owner.owes():

@@ -33,6 +33,9 @@ __all__ = ["Connections", "Rules"]
 _A_MOMENT: Final = 0.02
 #: Seconds in which it may do so when it is asked for nothing else.
 _A_WHILE: Final = 1.0
+#: Seconds in which a connection must have been needed once, if there are more than a few free ones.
+_NOT_NEEDED: Final = 5.0
+_A_FEW: Final = 4
 #: The machine has no descriptor left for one more connection.
 _SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -110,6 +113,9 @@ class _Server:
         self.connections: dict[ClientConnection, None] = {}
         #: Those that nobody uses; the one used last is the last.
         self.free: list[ClientConnection] = []
+        #: The fewest that there were since that was looked at.
+        self.least_free = 0
+        self.trims: asyncio.TimerHandle | None = None
         #: Those that calls may share.
         self.shared: list[ClientConnection] = []
         self.waiting: deque[_WaitingCall | _WaitingStream] = deque()
@@ -190,11 +196,13 @@ class Connections:
         one only where it can't have a connection without any.
         """
         best: ClientConnection | None = None
-        for connection in server.shared:
+        for connection in [*server.shared]:
             if connection.is_last or not connection.channel.is_clear:
                 continue
             if not connection.calls:
-                return connection
+                if connection.channel.catch_up():
+                    return connection
+                continue
             if best is None or len(connection.calls) < len(best.calls):
                 best = connection
         if not server.is_grown:
@@ -309,12 +317,13 @@ class Connections:
         if best is not None and not best.calls:
             return best
         if waiting.wants_all:
-            for connection in server.shared:
+            for connection in [*server.shared]:
                 if connection.is_free:
                     server.shared.remove(connection)
                     return connection
         while server.free:
             connection = server.free.pop()
+            server.least_free = min(server.least_free, len(server.free))
             if connection.is_free:
                 return connection
             if not connection.calls and not connection.is_taken:
@@ -476,8 +485,23 @@ class Connections:
             connection.tells = self._watch is not None
         elif connection not in server.free:
             server.free.append(connection)
+            if len(server.free) > _A_FEW and server.trims is None:
+                self._trim_later(server)
         if self._watch is not None:
             self._serve_all()
+
+    def _trim_later(self, server: _Server) -> None:
+        server.least_free = len(server.free)
+        server.trims = self.loop.call_later(_NOT_NEEDED, self._trim, server)
+
+    def _trim(self, server: _Server) -> None:
+        """Close those that nobody needed for a while, as after a burst, but for a few."""
+        server.trims = None
+        # The one used last is taken first, so these are the first ones.
+        for connection in server.free[: min(server.least_free, len(server.free) - _A_FEW)]:
+            connection.leave()
+        if len(server.free) > _A_FEW:
+            self._trim_later(server)
 
     def release(self, connection: ClientConnection) -> None:
         """Take back what `stream` gave."""
@@ -505,6 +529,8 @@ class Connections:
         if not server.connections and not server.connecting and not server.waiting:
             # It may be another one that answers there next.
             del self._servers[server.address]
+            if server.trims is not None:
+                server.trims.cancel()
         if not self.loop.is_closed() and self._watch is not None:
             self.loop.call_soon(self._serve_all)
 

@@ -341,7 +341,7 @@ class SecureTransport(StreamTransport):
     # ---- what comes
 
     def _socket(self) -> Socket:
-        return Socket(self._receive, self.stream.write_to_fd)
+        return Socket(self._receive, self.stream.write_to_fd, bare_fileno=self.stream.socket.fileno)
 
     def _receive(self, memory: memoryview) -> int | None:
         try:
