@@ -10,7 +10,7 @@ from typing import Any
 
 from tornado.ioloop import IOLoop
 
-__all__ = ["current_loop", "ignore_io_loop", "in_thread_of", "run_in_thread_of"]
+__all__ = ["current_loop", "ignore_io_loop", "in_thread_of", "is_running", "run_in_thread_of"]
 
 #: Seconds to wait for a loop that is busy, or that waits for this very thread.
 _PATIENCE = 1.0
@@ -20,6 +20,15 @@ def current_loop() -> asyncio.AbstractEventLoop:
     """Give the loop that runs, or that will: Tornado knows it before it is started."""
     loop: asyncio.AbstractEventLoop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
     return loop
+
+
+def is_running() -> bool:
+    """Whether a loop runs here."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def ignore_io_loop(keywords: dict[str, Any]) -> None:

@@ -39,8 +39,8 @@ __all__ = [
     "accept_stream",
     "add_listener",
     "channel_of",
-    "listening_sockets",
     "name_of",
+    "take_listeners",
 ]
 
 logger = get_logger("fastcore.channel")
@@ -482,9 +482,12 @@ def add_listener(server: TCPServer, sock: socket.socket, stop: Callable[[], None
     server._handlers[sock.fileno()] = stop
 
 
-def listening_sockets(server: TCPServer) -> list[socket.socket]:
-    """Give the sockets that a server listens on; none once it has stopped."""
-    return [] if server._stopped else [*server._sockets.values()]
+def take_listeners(server: TCPServer) -> list[tuple[socket.socket, Callable[[], None]]]:
+    """Take the sockets that a server listens on, or was going to, and how to accept no more from each."""
+    listeners = [(sock, server._handlers.pop(number)) for number, sock in server._sockets.items()]
+    server._sockets.clear()
+    waiting, server._pending_sockets = server._pending_sockets, []
+    return listeners + [(sock, sock.close) for sock in waiting]
 
 
 def _peer_name(stream: IOStream) -> str:
