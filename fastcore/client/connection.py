@@ -94,7 +94,8 @@ class ClientConnection(Owner):
             and not self.is_taken
             and not self.is_last
             and channel.is_here()
-            and channel.catch_up()
+            # Of a new one, a call is to hear what the server said first: that it takes no more, say.
+            and (channel.catch_up() if self._next else channel.is_open)
             and (self.numbers or channel.in_step)
         )
 
