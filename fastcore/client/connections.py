@@ -25,6 +25,7 @@ from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import ClientConnection, closes
 from fastcore.errors import RPCClosed
 from fastcore.transport.connecting import open_stream
+from fastcore.transport.event_loop import patience
 from fastcore.transport.tornado import channel_of
 
 __all__ = ["Connections", "Rules"]
@@ -230,7 +231,7 @@ class Connections:
         """Give a connection that nobody else uses."""
         waiting = _WaitingStream(self.loop.create_future(), self.loop.time())
         try:
-            async with asyncio.timeout(timeout):
+            async with patience(timeout):
                 self._enter(address, waiting)
                 return await waiting.future
         except TimeoutError:
@@ -375,11 +376,11 @@ class Connections:
         started = self.loop.time()
         # Those who have waited a while have less patience left.
         since = server.waiting[0].since if server.waiting else started
-        patience = self._rules.timeout
-        if started - since > patience / 10:
-            patience = max(since + patience - started, patience / 10)
+        timeout = self._rules.timeout
+        if started - since > timeout / 10:
+            timeout = max(since + timeout - started, timeout / 10)
         try:
-            stream = await open_stream(*server.address, patience, **self._rules.options)
+            stream = await open_stream(*server.address, timeout, **self._rules.options)
             channel = channel_of(stream)
             if channel.is_lost:
                 # Since it was made: TLS tells of a certificate that is refused only then.
@@ -547,9 +548,14 @@ class Connections:
 
     def _look(self) -> None:
         """End the waiting of those for whom nothing has moved for too long."""
-        self._watch = None
+        assert self._watch is not None
+        due, self._watch = self._watch.when(), None
         now = self.loop.time()
         timeout = self._rules.timeout
+        if now - due > timeout / 4:
+            # The loop stood still. What they wait for may be here already.
+            self._watch = self.loop.call_later(timeout / 4, self._look)
+            return
         next_look = None
         for server in [*self._servers.values()]:
             while server.waiting:

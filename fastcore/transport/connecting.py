@@ -16,7 +16,7 @@ from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_addr
 from fastcore.compressions import check_compression
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
-from fastcore.transport.event_loop import current_loop, ignore_io_loop
+from fastcore.transport.event_loop import current_loop, ignore_io_loop, patience
 from fastcore.transport.tls import explain
 from fastcore.transport.tornado import channel_of
 
@@ -107,7 +107,7 @@ async def open_stream(
     reason: BaseException | None = None
     pause = _RETRY
     try:
-        async with asyncio.timeout(timeout):
+        async with patience(timeout):
             while True:
                 try:
                     stream = await _open(address, ssl_options)

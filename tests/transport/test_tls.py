@@ -5,6 +5,7 @@ import logging
 import socket
 import ssl
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -374,3 +375,21 @@ async def test_a_client_that_closes_without_a_word_is_no_error_of_its_server(cap
         assert server.stats()["errors"] == {}
         stream.close()
     assert not caplog.records
+
+
+async def test_time_in_which_the_loop_stood_still_is_not_the_clients():
+    def ask(port: int) -> bytes:
+        with (
+            socket.create_connection(("127.0.0.1", port)) as sock,
+            client_context().wrap_socket(sock, server_hostname="127.0.0.1") as secure,
+        ):
+            secure.sendall(frame({"op": "add", "x": 1, "y": 2}))
+            return secure.recv(1000)
+
+    async with served(ssl_options=server_context(), handshake_timeout=0.5) as server:
+        asking = in_a_thread(lambda: ask(server.port))
+        for _ in range(3):
+            await asyncio.sleep(0.001)
+            time.sleep(0.6)  # a handler that computes, for longer than a handshake may take
+        assert await asking == frame(3)
+        assert server.stats()["errors"] == {}
