@@ -30,6 +30,12 @@ cdef class Channel:
     cdef readonly MessageBuffer buffer
     cdef readonly Outbox outbox
     cdef Watchdog watchdog
+    # Tells how much more the peer takes; None where nobody needs to know.
+    cdef object acknowledgements
+    # How much may have been sent in all before that is asked.
+    cdef long long room_ends
+    # Whether something waits for a peer that takes no more, or will soon.
+    cdef bint may_stall
     # Why the connection has ended, in words, and the error where there was one.
     cdef readonly str end_reason
     cdef readonly object end_error
@@ -119,7 +125,10 @@ cdef class Channel:
     cpdef int check_here(self) except -1
     cdef int check_loop(self) except -1
     cpdef bint is_watched(self)
-    cdef int watch(self) except -1
+    cpdef int watch(self) except -1
+    cpdef bint catch_up(self) except -1
+    cdef int look_for_room(self) except -1
+    cdef object acknowledged(self)
     cdef int hand_out_later(self) except -1
     cdef int end_of_input(self) except -1
     cdef int keep_first(self, Py_ssize_t size) except -1
@@ -143,6 +152,7 @@ cdef class Channel:
     cdef bint has_sent_in_turn(self)
     cdef int send_later(self) except -1
     cdef int send_waiting(self) except -1
+    cdef int close_unsendable(self, object error) except -1
     cdef int answer_writers(self) except -1
     cdef int set_full(self, bint full) except -1
 

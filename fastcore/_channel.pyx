@@ -21,7 +21,7 @@ reads), owned, lent, and listening (its owner is given the messages as they come
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject, PyObject_Call
 from cpython.pythread cimport PyThread_get_thread_ident
@@ -68,6 +68,10 @@ cdef enum:
     AHEAD = 4_096
     # A message of which so much is still to come holds others up.
     HOLDS_UP = 65_536
+    # A peer that takes no more than this much more is looked after.
+    LITTLE_ROOM = 32_768
+    # What every peer takes.
+    FIRST_ROOM = 1_024
 
 # Seconds of a turn of the loop that one connection may take, if it has more to say.
 cdef double A_SHARE = 0.000_2
@@ -77,6 +81,8 @@ cdef double A_TURN = 0.001
 
 # Seconds after which a read that was given up is looked after again.
 cdef double WAIT_AGAIN = 0.02
+
+cdef long long ENDLESS = 1 << 62
 
 # What `take` gives while no message is complete; None is a message.
 cdef object NOTHING = object()
@@ -174,7 +180,7 @@ class Owner:
         raise NotImplementedError
 
     def over_limit(self, error):
-        """Decide what becomes of a peer that takes longer than it may."""
+        """Decide what becomes of a peer that takes longer than it may, or can't be let in."""
         raise NotImplementedError
 
     def owes(self):
@@ -466,7 +472,7 @@ cdef class Channel:
 
     # ---- what the transport tells
 
-    def opened(self, Socket socket not None, str peer=None):
+    def opened(self, Socket socket not None, str peer=None, acknowledgements=None):
         """Exchange bytes from now on.
 
         Parameters
@@ -475,16 +481,24 @@ cdef class Channel:
             Receives and sends.
         peer : str, optional
             Who it is, if that is known better now.
+        acknowledgements : optional
+            What tells how much more the peer takes (``room``), and whether its machine is alive while
+            it takes nothing (``watch``, ``figure``); see ``transport.keepalive``.
         """
         if self.state == LOST:
             return
         self.socket = socket
+        self.acknowledgements = acknowledgements
+        self.room_ends = FIRST_ROOM if acknowledgements is not None else ENDLESS
         if peer is not None:
             self.peer = peer
         if self.state == OPENING:
             self.state = OPEN
         if self.limits.idle_timeout is not None:
             self.watch()
+        elif self.watchdog is not None:
+            # It had an eye on the handshake.
+            self.watchdog.doze()
         if self.outbox.unsent:
             self.send_waiting()
 
@@ -505,7 +519,7 @@ cdef class Channel:
             if size == 0:
                 self.end_of_input()
             return False
-        if self.buffer.received == size:
+        if self.buffer.received == size and not self.first_size:
             self.keep_first(size)
         if self.is_listening:
             if not self.hands_out_later:
@@ -523,6 +537,21 @@ cdef class Channel:
             self.is_paused = True
             self.transport.pause()
         return True
+
+    cpdef bint catch_up(self) except -1:
+        """Receive what came while the loop had no turn; False if that was the end. Costs a system call.
+
+        Before a connection is used that nobody used for a while: what its peer said last may be that
+        it has gone.
+        """
+        cdef int count
+        if self.socket is not None and not self.is_paused and not self.is_taking and (
+            self.socket.has_something()
+        ):
+            for count in range(MESSAGES_PER_TURN):
+                if not self.receive():
+                    break
+        return self.state <= OPEN
 
     cdef int end_of_input(self) except -1:
         """The peer has closed its side; it may still wait for answers."""
@@ -546,8 +575,13 @@ cdef class Channel:
 
     @property
     def first_bytes(self):
-        """The first bytes that came, up to 8 of them."""
+        """The first bytes that came, up to 8 of them; a transport with a handshake says which."""
         return PyBytes_FromStringAndSize(self.first, self.first_size)
+
+    @first_bytes.setter
+    def first_bytes(self, bytes first not None):
+        self.first_size = <int> min(PyBytes_GET_SIZE(first), <Py_ssize_t> sizeof(self.first))
+        memcpy(self.first, PyBytes_AS_STRING(first), self.first_size)
 
     def writable(self):
         """Send what waits, as far as the socket takes it."""
@@ -668,7 +702,7 @@ cdef class Channel:
         """Whether somebody has an eye on the time that the peer takes."""
         return self.watchdog is not None and self.watchdog.is_awake
 
-    cdef int watch(self) except -1:
+    cpdef int watch(self) except -1:
         """Have an eye on the time: the peer has begun what it must not leave unfinished."""
         if self.watchdog is None:
             self.watchdog = Watchdog(self.loop, self.limits, self.figures, self.over_limit)
@@ -680,7 +714,27 @@ cdef class Channel:
             self.buffer.taken if self.unread and self.is_read else None,
             self.outbox.sent if self.is_full else None,
             (self.buffer.received, self.outbox.sent) if self.owner is None or self.owner.is_idle() else None,
+            self.state if self.socket is None else None,
+            self.acknowledged() if self.may_stall else None,
         )
+
+    cdef int look_for_room(self) except -1:
+        """See how much more the peer takes, before something has to wait because it takes no more."""
+        cdef long long room = self.acknowledgements.room()
+        # What TLS adds counts for the peer too.
+        self.room_ends = self.outbox.sent + max(room // 2, LITTLE_ROOM // 2)
+        if room < LITTLE_ROOM and not self.may_stall:
+            self.may_stall = True
+            self.acknowledgements.watch()
+            self.watch()
+        return 0
+
+    cdef object acknowledged(self):
+        figure = self.acknowledgements.figure()
+        if figure is None:
+            self.may_stall = False
+            self.room_ends = self.outbox.sent
+        return figure
 
     def over_limit(self, error):
         """Have the owner decide; without one, close."""
@@ -1114,8 +1168,10 @@ cdef class Channel:
         try:
             self.outbox.send_now(frame, self.socket)
         except OSError as error:
-            self.close(error)
+            self.close_unsendable(error)
             return 0
+        if self.outbox.sent > self.room_ends:
+            self.look_for_room()
         if self.outbox.unsent and not self.turn_ends:
             self.set_full(True)
         return 0
@@ -1151,11 +1207,28 @@ cdef class Channel:
         try:
             self.outbox.flush(self.socket)
         except OSError as error:
-            self.close(error)
+            self.close_unsendable(error)
             return 0
+        if self.outbox.sent > self.room_ends:
+            self.look_for_room()
         if self.writers:
             self.answer_writers()
         self.set_full(self.outbox.unsent > 0)
+        return 0
+
+    cdef int close_unsendable(self, error) except -1:
+        """Close, as the peer takes nothing more. What it said before that counts, and may say why."""
+        cdef Socket socket = self.socket
+        if not self.is_taking:
+            try:
+                while self.socket is socket and socket.receive(self.buffer) > 0:
+                    pass
+            except OSError as reason:
+                error = reason
+            except Exception:
+                # The buffer has no use for it.
+                pass
+        self.close(error)
         return 0
 
     cdef int answer_writers(self) except -1:
@@ -1231,6 +1304,12 @@ cdef class Messages(Source):
         channel.wait(self.waiting)
         is_here[0] = False
         return waited_for(self.waiting)
+
+    cdef bint has_failed(self, object error) except -1:
+        cdef object future = self.waiting
+        return (
+            future is not None and future.done() and not future.cancelled() and future.exception() is error
+        )
 
     cdef object result_of(self, object future):
         try:

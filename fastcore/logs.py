@@ -2,8 +2,8 @@
 
 A stranger can make a server say the same line as often as it likes. Of one line (its
 text before the arguments are filled in, and what it is about where that is said with
-``extra={"about": ...}``), a few come through in each interval; how many were held back is
-said with the next that does.
+``extra={"about": ...}``), a few come through in each interval, or one of those with
+``extra={"once": True}``; how many were held back is said with the next that does.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class HoldBackFloods(logging.Filter):
             if record.created - line.since >= self.interval:
                 held = line.held
                 line.since, line.passed, line.held = record.created, 0, 0
-            if line.passed >= self.burst:
+            if line.passed >= (1 if getattr(record, "once", False) else self.burst):
                 line.held += 1
                 return False
             line.passed += 1

@@ -87,15 +87,16 @@ class ClientConnection(Owner):
 
     @property
     def is_free(self) -> bool:
-        """Whether it has no call and nothing stands in the way of the next."""
+        """Whether it has no call and nothing stands in the way of the next, such as its end."""
         channel = self.channel
         return (
             not self.calls
             and not self.is_taken
             and not self.is_last
-            and channel.is_open
-            and (self.numbers or channel.in_step)
             and channel.is_here()
+            # Of a new one, a call is to hear what the server said first: that it takes no more, say.
+            and (channel.catch_up() if self._next else channel.is_open)
+            and (self.numbers or channel.in_step)
         )
 
     def start(self, call: RemoteCall, op: object, message: dict[str, Any]) -> None:

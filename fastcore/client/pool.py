@@ -224,7 +224,9 @@ class ConnectionPool:
             )
         message["op"] = op
         connection = self.current.get(address)
-        if connection is not None and (connection.calls or not connection.channel.is_clear):
+        if connection is not None and (
+            connection.calls or not connection.channel.is_clear or not connection.channel.catch_up()
+        ):
             # Another one may be better, if there is one at once.
             assert connection.keeper is not None
             connection = connection.keeper.shared(address)

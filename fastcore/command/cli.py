@@ -202,7 +202,15 @@ async def _serve(arguments: argparse.Namespace) -> None:
         raise CommandError(f"can't listen on {host}, port {port}: {error}") from error
     print(f"serving {arguments.target} on {address}", flush=True)
     await stop.wait()
-    await server.shutdown(arguments.deadline)
+    at_once = _stop_signal()
+    ending = asyncio.ensure_future(server.shutdown(arguments.deadline))
+    asking = asyncio.ensure_future(at_once.wait())
+    await asyncio.wait([ending, asking], return_when=asyncio.FIRST_COMPLETED)
+    if at_once.is_set():
+        # Who asks a second time has no more patience.
+        await server.shutdown(0)
+    asking.cancel()
+    await ending
 
 
 def _load_server(target: str) -> Server:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import logging
+import ssl
 from collections import deque
 from contextvars import Context
 from time import perf_counter_ns
@@ -30,7 +32,7 @@ from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.figures import OpStats
 from fastcore.server.service import Handler, Service
 from fastcore.server.slow_steps import Timed
-from fastcore.server.strangers import other_protocol
+from fastcore.server.strangers import tell_of_refused
 
 __all__ = ["Connection"]
 
@@ -546,13 +548,13 @@ class Connection(Owner):
     def _refuse(self, error: Exception, request: _Request, detail: Detail = "message") -> bool:
         """Reply that no handler is called; False if there can be no further message."""
         peer = self.channel.peer
-        self.service.figures.errors[type(error).__name__] += 1
-        if self.channel.is_hopeless and (protocol := other_protocol(self.channel.first_bytes)):
-            logger.warning("%s speaks %s, this port doesn't", peer, protocol)
-        elif isinstance(error, FrameTooLarge | TooDeep):
-            logger.warning("refused a message from %s: %s", peer, error)
+        if self.channel.is_hopeless:
+            tell_of_refused(self.service.figures, error, peer, self.channel.first_bytes)
         else:
-            logger.info("refused a message from %s: %s", peer, error)
+            self.service.figures.errors[type(error).__name__] += 1
+            level = logging.WARNING if isinstance(error, FrameTooLarge | TooDeep) else logging.INFO
+            about = (type(error), peer.rpartition(":")[0])
+            logger.log(level, "refused a message from %s: %s", peer, error, extra={"about": about})
         answer = error_reply(error, detail)
         if self.channel.is_hopeless:
             self.channel.farewell(answer)
@@ -624,16 +626,22 @@ class Connection(Owner):
             self._left_by_client(request)
 
     def over_limit(self, error: Exception) -> None:
-        """Say goodbye to a peer that takes longer than it may."""
+        """Say goodbye to a peer that takes longer than it may, or can't be let in."""
         channel = self.channel
-        assert isinstance(error, LimitReached)
-        self.service.figures.errors[error.keyword] += 1
-        logger.warning("closed the connection to %s: %s", channel.peer, error)
-        if error.keyword in ("write_timeout", "handshake_timeout"):
-            channel.close(error)
+        if self._may_be_nobody(error):
+            logger.debug("%s came and went", channel.peer)
         else:
+            tell_of_refused(self.service.figures, error, channel.peer, channel.first_bytes)
+        if isinstance(error, LimitReached) and error.keyword in ("message_timeout", "idle_timeout"):
             channel.farewell(error_reply(error, "message"))
+        else:
+            # It doesn't read what it is told, or by TLS's own means.
+            channel.close(error)
         self._ended()
+
+    def _may_be_nobody(self, error: Exception) -> bool:
+        """Whether a peer only looked whether there is somebody, as load balancers do."""
+        return isinstance(error, ssl.SSLEOFError) and not self.channel.first_bytes
 
     def owes(self) -> bool:
         """Tell whether requests without a number are still to be answered.

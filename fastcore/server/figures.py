@@ -99,6 +99,8 @@ class ServerStats:
 
     Attributes
     ----------
+    started : float
+        When that was, by ``time.monotonic``.
     errors : collections.Counter
         How often something went wrong, by kind.
     ops : dict of str to OpStats
@@ -106,7 +108,7 @@ class ServerStats:
     """
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self.errors: Counter[str] = Counter()
         self.ops: dict[str, OpStats] = {}
         self._ever = 0
@@ -146,7 +148,7 @@ class ServerStats:
         """
         messages_in, messages_out, bytes_in, bytes_out = _sum(self._past, *map(_traffic, channels))
         return {
-            "uptime": time.monotonic() - self._started,
+            "uptime": time.monotonic() - self.started,
             "connections": {"open": len(channels), "ever": self._ever},
             "messages": {"in": messages_in, "out": messages_out},
             "bytes": {"in": bytes_in, "out": bytes_out},

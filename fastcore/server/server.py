@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import socket
 import uuid
 from collections.abc import Awaitable, Iterable, Mapping
@@ -27,12 +26,13 @@ from fastcore.errors import LimitReached
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_limit
 from fastcore.logs import get_logger
 from fastcore.remote_errors import Detail, error_reply
-from fastcore.server.accepting import Acceptor, bind_unix
+from fastcore.server.accepting import Acceptor, SocketFile, bind_unix
 from fastcore.server.connection import Connection
 from fastcore.server.service import Handler, Service
-from fastcore.transport.event_loop import ignore_io_loop
-from fastcore.transport.tls import explain
-from fastcore.transport.tornado import accept_stream, add_listener, channel_of, listening_sockets
+from fastcore.server.strangers import tell_of_refused
+from fastcore.transport.event_loop import ignore_io_loop, is_running
+from fastcore.transport.tls import is_refusal
+from fastcore.transport.tornado import accept_stream, add_listener, channel_of, name_of, take_listeners
 
 __all__ = ["Server"]
 
@@ -153,6 +153,9 @@ class Server(TCPServer):
         )
         self._connections: dict[Channel, Connection] = {}
         self._turned_away: set[Channel] = set()
+        self._acceptors: list[Acceptor] = []
+        #: Of the unix sockets that were made here.
+        self._files: dict[socket.socket, SocketFile] = {}
         self._all_closed: asyncio.Future[None] | None = None
         #: Connections that go on until a handler that waits for the end itself has answered.
         self._staying = 0
@@ -189,7 +192,8 @@ class Server(TCPServer):
             If the port is taken.
         """
         if isinstance(port, str) and port.startswith(UNIX_SCHEME):
-            self.add_sockets([bind_unix(port)])
+            sock, self._files[sock] = bind_unix(port)
+            self.add_sockets([sock])
         else:
             number = self.default_port if port is None else int(port)
             if not 0 <= number < 65536:
@@ -199,11 +203,10 @@ class Server(TCPServer):
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on sockets that listen already."""
         self._service.context = copy_context()
-        io_loop = IOLoop.current()
-        # Windows' own loop watches no sockets; Tornado has one beside it that does.
-        loop: Any = getattr(io_loop, "selector_loop", None) or io_loop.asyncio_loop  # type: ignore[attr-defined]
         for sock in sockets:
-            add_listener(self, sock, Acceptor(sock, loop, self._accepted, self._lacks))
+            acceptor = Acceptor(sock, _selector_loop(), self._accepted, self._lacks)
+            self._acceptors.append(acceptor)
+            add_listener(self, sock, acceptor)
             if self._first_port is None and sock.family != getattr(socket, "AF_UNIX", None):
                 self._first_port = sock.getsockname()[1]
 
@@ -212,15 +215,17 @@ class Server(TCPServer):
             stream = accept_stream(self, sock)
         except OSError as error:
             # It has gone already, as port scanners do.
-            self._service.figures.errors["tls"] += 1
-            logger.info("no TLS with %s: %s", address, error)
+            tell_of_refused(self._service.figures, ConnectionResetError(str(error)), name_of(address))
+            return
+        except Exception:
+            logger.exception("could not begin TLS with %s", name_of(address))
             return
         try:
             served = self.handle_stream(stream, address)
             if served is not None:
                 IOLoop.current().add_future(convert_yielded(served), lambda served: served.result())
         except Exception:
-            logger.exception("could not serve %s", address)
+            logger.exception("could not serve %s", name_of(address))
             stream.close()
 
     def _lacks(self, error: OSError) -> None:
@@ -229,10 +234,51 @@ class Server(TCPServer):
 
     def stop(self) -> None:
         """Accept no further connections; those that are open stay so."""
-        for sock in listening_sockets(self):
-            if sock.family == getattr(socket, "AF_UNIX", None):
-                os.unlink(sock.getsockname())
-        super().stop()
+        for sock, accept_no_more in take_listeners(self):
+            file = self._files.pop(sock, None)
+            if file is not None:
+                file.remove()
+            accept_no_more()
+            sock.close()
+        self._acceptors.clear()
+
+    def start(self, num_processes: int | None = 1, max_restarts: int | None = None) -> None:
+        """Accept connections on what :meth:`bind` has bound, in one process or many.
+
+        Processes are made by forking, before there is an event loop: then run the loop that
+        ``IOLoop.current()`` gives, or use the server in a loop of its own, as below.
+
+        Parameters
+        ----------
+        num_processes : int, optional
+            How many; with None or 0, one for each processor.
+        max_restarts : int, optional
+            How often all together are started anew that have died; 100 if left out.
+
+        Raises
+        ------
+        RuntimeError
+            If there are to be many, and an event loop runs already.
+
+        Examples
+        --------
+        The whole of a server in four processes::
+
+            async def main():
+                async with server:
+                    await asyncio.Event().wait()
+
+            server = Server(handlers)
+            server.bind(8786)
+            server.start(4)
+            asyncio.run(main())
+        """
+        if num_processes != 1 and is_running():
+            raise RuntimeError(
+                f"start({num_processes}) makes processes by forking, which can't be done inside of an event "
+                "loop: call it before asyncio.run(); or listen(..., reuse_port=True) in each process"
+            )
+        super().start(num_processes, max_restarts)
 
     async def shutdown(self, deadline: float = 10.0) -> None:
         """Accept no further connections, let running handlers answer, then close.
@@ -277,6 +323,7 @@ class Server(TCPServer):
 
     async def _end_all(self, deadline: float, caller: asyncio.Task[Any] | None) -> None:
         service = self._service
+        begun = asyncio.get_running_loop().time()
         self.stop()
         service.is_ending = True
         for connection in [*self._connections.values()]:
@@ -294,10 +341,10 @@ class Server(TCPServer):
         left = self._connections.keys() - staying
         if left:
             logger.warning(
-                "ended with %d handlers running and %d connections open, after %g s",
+                "ended with %d handlers running and %d connections open, after %.1f s",
                 len(service.tasks),
                 len(left),
-                deadline,
+                asyncio.get_running_loop().time() - begun,
             )
         cancelled = [task for task in service.tasks if task is not caller]
         for task in cancelled:
@@ -330,7 +377,9 @@ class Server(TCPServer):
     def handle_stream(self, stream: IOStream, address: Any) -> Awaitable[None]:
         """Serve one connection until it ends. Called by Tornado for each."""
         stream.set_nodelay(True)
-        channel = channel_of(stream, self._limits, self._compression, self._writable_values)
+        channel = channel_of(
+            stream, self._limits, self._compression, self._writable_values, peer=name_of(address)
+        )
         if self._max_connections is not None and len(self._connections) >= self._max_connections:
             return self._turn_away(channel)
         connection = self._connections[channel] = Connection(self._service, stream, channel)
@@ -342,20 +391,19 @@ class Server(TCPServer):
 
     def _lost(self, channel: Channel) -> None:
         """Keep the figures of a connection that has ended, whoever ended it."""
-        del self._connections[channel]
+        connection = self._connections.pop(channel)
         self._service.figures.closed(channel)
-        why = explain(channel.end_error, server_side=True)
-        if why is not None:
-            self._service.figures.errors["tls"] += 1
-            logger.warning("no TLS with %s: %s (%s)", channel.peer, why, channel.end_error)
+        error = channel.end_error
+        if error is not None and is_refusal(error) and not connection.ended.done():
+            # Something is wrong with its TLS, or there is somebody on the way.
+            tell_of_refused(self._service.figures, error, channel.peer)
         if len(self._connections) <= self._staying:
             self._wait_no_more()
 
     def _turn_away(self, channel: Channel) -> Awaitable[None]:
         limit = f"the server has {self._max_connections:,} connections, and takes no more"
         error = LimitReached("max_connections", limit)
-        self._service.figures.errors["max_connections"] += 1
-        logger.warning("turned %s away: %s", channel.peer, error)
+        tell_of_refused(self._service.figures, error, channel.peer)
         if len(self._turned_away) < _TURNED_AWAY:
             self._turned_away.add(channel)
             channel.add_end_callback(functools.partial(self._turned_away.discard, channel))
@@ -367,7 +415,16 @@ class Server(TCPServer):
         return done
 
     async def __aenter__(self) -> Server:
+        for acceptor in self._acceptors:
+            # It may have been made before this loop was there.
+            acceptor.move(_selector_loop())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self.stop()
+        await self.shutdown(deadline=0)
+
+
+def _selector_loop() -> Any:
+    """Give the current loop as far as it watches sockets: beside Windows' own, Tornado has one for that."""
+    io_loop = IOLoop.current()
+    return getattr(io_loop, "selector_loop", None) or io_loop.asyncio_loop  # type: ignore[attr-defined]

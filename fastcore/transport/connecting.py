@@ -16,7 +16,7 @@ from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_addr
 from fastcore.compressions import check_compression
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
-from fastcore.transport.event_loop import current_loop, ignore_io_loop
+from fastcore.transport.event_loop import current_loop, ignore_io_loop, patience
 from fastcore.transport.tls import explain
 from fastcore.transport.tornado import channel_of
 
@@ -107,17 +107,20 @@ async def open_stream(
     reason: BaseException | None = None
     pause = _RETRY
     try:
-        async with asyncio.timeout(timeout):
+        async with patience(timeout):
             while True:
                 try:
                     stream = await _open(address, ssl_options)
+                    peer = format_address(address)
+                    channel_of(stream, settings, compression, writable_values, peer=peer)
+                    if isinstance(stream, SSLIOStream):
+                        await _shake_hands(stream)
                 except (ConnectionRefusedError, FileNotFoundError) as error:
                     # The server may be about to listen.
                     reason = error
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_RETRY)
                 else:
-                    channel_of(stream, settings, compression, writable_values)
                     return stream
     except TimeoutError:
         raise _not_connected(address, f"not within {timeout:g} s", reason) from reason
@@ -133,23 +136,24 @@ def _not_connected(address: Address, when: str, reason: BaseException | None) ->
 
 
 async def _open(address: Address, ssl_options: dict[str, Any] | ssl.SSLContext | None) -> IOStream:
-    host, _ = address
     sock = await _open_socket(address)
     if ssl_options is None:
         stream = IOStream(sock)
-        stream.set_nodelay(True)
-        return stream
-    sock = ssl_wrap_socket(
-        sock, ssl_options, server_hostname=host, server_side=False, do_handshake_on_connect=False
-    )
-    secure = SSLIOStream(sock, ssl_options=ssl_options)
-    secure.set_nodelay(True)
+    else:
+        sock = ssl_wrap_socket(
+            sock, ssl_options, server_hostname=address[0], server_side=False, do_handshake_on_connect=False
+        )
+        stream = SSLIOStream(sock, ssl_options=ssl_options)
+    stream.set_nodelay(True)
+    return stream
+
+
+async def _shake_hands(stream: SSLIOStream) -> None:
     try:
-        await secure.wait_for_handshake()
+        await stream.wait_for_handshake()
     except BaseException:
-        secure.close()
+        stream.close()
         raise
-    return secure
 
 
 async def _open_socket(address: Address) -> socket.socket:

@@ -5,21 +5,63 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from tornado.ioloop import IOLoop
 
-__all__ = ["current_loop", "ignore_io_loop", "in_thread_of", "run_in_thread_of"]
+__all__ = ["current_loop", "ignore_io_loop", "in_thread_of", "is_running", "patience", "run_in_thread_of"]
 
 #: Seconds to wait for a loop that is busy, or that waits for this very thread.
 _PATIENCE = 1.0
+#: How often a limit is looked at before it is reached.
+_LOOKS = 4
 
 
 def current_loop() -> asyncio.AbstractEventLoop:
     """Give the loop that runs, or that will: Tornado knows it before it is started."""
     loop: asyncio.AbstractEventLoop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
     return loop
+
+
+def is_running() -> bool:
+    """Whether a loop runs here."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def patience(seconds: float) -> AsyncIterator[None]:
+    """Do what ``asyncio.timeout`` does, without counting the time in which the loop stood still.
+
+    What was waited for may have come meanwhile, and lie in the kernel: it gets its turn first.
+    """
+    loop = asyncio.get_running_loop()
+    part = seconds / _LOOKS
+    left = seconds
+    looked_at = loop.time()
+    timer: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal left, looked_at, timer
+        now = loop.time()
+        left -= min(now - looked_at, 1.25 * part)
+        looked_at = now
+        if left <= 0:
+            limit.reschedule(now)
+        else:
+            timer = loop.call_later(min(left, part), look)
+
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_later(part, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def ignore_io_loop(keywords: dict[str, Any]) -> None:
