@@ -3,7 +3,9 @@
 import tomllib
 from pathlib import Path
 
-pyproject = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
-for requirement in pyproject["project"]["dependencies"]:
-    name, floor = requirement.split(">=")
-    print(f"{name}=={floor}")
+project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+# What of the extras has two versions that differ in what is used of it is tested with both.
+for requirement in [*project["dependencies"], *project["optional-dependencies"]["dask"]]:
+    name, _, floor = requirement.partition(">=")
+    if floor:
+        print(f"{name}=={floor}")
