@@ -1,11 +1,16 @@
-"""Print the requirements that pin each dependency to the oldest version that pyproject.toml allows."""
+"""Print the requirements that pin what it builds with and what it uses to the oldest versions allowed."""
 
+import itertools
+import re
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-# What of the extras has two versions that differ in what is used of it is tested with both.
-for requirement in [*project["dependencies"], *project["optional-dependencies"]["dask"]]:
-    name, _, floor = requirement.partition(">=")
-    if floor:
-        print(f"{name}=={floor}")
+pyproject = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+project = pyproject["project"]
+for requirement in itertools.chain(
+    pyproject["build-system"]["requires"],
+    project["dependencies"],
+    *project["optional-dependencies"].values(),
+):
+    if floor := re.match(r"([\w-]+)>=([\d.]+)", requirement):
+        print(f"{floor[1]}=={floor[2]}")
