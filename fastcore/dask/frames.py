@@ -2,10 +2,10 @@
 
 A message is the list of its frames. Those that lie side by side in the memory of one object, as
 the shards of an array do, travel as one value, so that they lie so again where they arrive;
-and one that is larger than MessagePack's largest value travels as several. Both are a list
-within the list: the sizes of the frames, then the values that hold them.
+and what is larger than MessagePack's largest value travels in parts. Both are a list within
+the list: the sizes of the frames, then the values that hold them.
 
-    small frame | frame | [[64 MiB, 31 MiB], array] | [[5 GiB], its beginning, its rest]
+    small frame | frame | [[64 MiB, 31 MiB], array] | [[5 GiB], part, part, part ...]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
-from distributed.protocol.utils import address_of_memoryview, host_array_from_buffers
+from distributed.protocol.utils import address_of_memoryview, host_array
 from distributed.utils import ensure_memoryview
 
 __all__ = ["frames_of", "message_of"]
@@ -23,6 +23,9 @@ Frame: TypeAlias = bytes | bytearray | memoryview
 
 #: The most bytes in one value of MessagePack.
 _MOST: Final = 0xFFFF_FFFF
+#: What is larger is cut into parts of this size. They are freed one by one while they are put
+#: together again, so that it never takes twice its memory.
+_PART: Final = 2**27
 
 
 def message_of(frames: Iterable[Frame]) -> list[Any]:
@@ -46,7 +49,8 @@ def message_of(frames: Iterable[Frame]) -> list[Any]:
             message.append(run[0])
         else:
             whole = _whole(run)
-            parts = [whole[at : at + _MOST] for at in range(0, len(whole), _MOST)]
+            size = _PART if len(whole) > _MOST else len(whole)
+            parts = [whole[at : at + size] for at in range(0, len(whole), size)]
             message.append([[len(frame) for frame in run], *parts])
     return message
 
@@ -101,6 +105,11 @@ def _whole(run: list[Any]) -> memoryview:
 def frames_of(message: list[Any]) -> list[Frame]:
     """Give the frames of a message, each in memory that can be written to, as those of ``tcp://`` are.
 
+    Parameters
+    ----------
+    message : list
+        As it was received. What it has in parts is taken out of it.
+
     Raises
     ------
     TypeError, ValueError
@@ -116,8 +125,10 @@ def frames_of(message: list[Any]) -> list[Frame]:
         if type(item) is not list:
             frames.append(_writable(item))
             continue
-        sizes, *parts = item
-        whole = _writable(parts[0]) if len(parts) == 1 else host_array_from_buffers(parts)
+        if not item:
+            raise ValueError("frames without their sizes")
+        sizes = item.pop(0)
+        whole = _writable(item[0]) if len(item) == 1 else _joined(item)
         if sum(sizes) != len(whole):
             raise ValueError(f"frames of {sum(sizes):,} bytes in {len(whole):,}")
         at = 0
@@ -125,6 +136,17 @@ def frames_of(message: list[Any]) -> list[Frame]:
             frames.append(whole[at : at + size])
             at += size
     return frames
+
+
+def _joined(parts: list[bytes | bytearray]) -> memoryview:
+    whole: memoryview = host_array(sum(map(len, parts)))
+    at = 0
+    parts.reverse()
+    while parts:
+        part = parts.pop()
+        whole[at : at + len(part)] = part
+        at += len(part)
+    return whole
 
 
 def _writable(value: bytes | bytearray) -> memoryview:

@@ -1,5 +1,7 @@
 """Dask's frames to a message and back: what lies side by side stays so, nothing large is copied."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from distributed.protocol.utils import frame_split_size, merge_memoryviews
@@ -39,6 +41,7 @@ frames = st.lists(
 def test_any_frames_come_back_as_they_were_and_can_be_written_to(given_frames, most):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "_MOST", most)
+        patched.setattr(module, "_PART", 70_000)
         received = frames_of(sent(message_of(given_frames)))
     assert [bytes(frame) for frame in received] == [bytes(frame) for frame in given_frames]
     assert not any(frame.readonly for frame in received)
@@ -52,6 +55,35 @@ def test_the_shards_of_an_array_travel_as_one_value_and_are_merged_without_a_cop
     _, *received, _ = frames_of(sent(message))
     assert [frame.nbytes for frame in received] == [shard.nbytes for shard in shards]
     assert merge_memoryviews(received).obj is received[0].obj
+
+
+class Whole:
+    """Takes parts as a memoryview would, and notes how much memory there is when each comes."""
+
+    def __init__(self, size):
+        self.size = size
+        self.memory_then = []
+
+    def __len__(self):
+        return self.size
+
+    def __setitem__(self, where, part):
+        self.memory_then.append(tracemalloc.get_traced_memory()[0])
+
+    def __getitem__(self, where):
+        return self
+
+
+def test_what_is_too_large_for_a_value_is_joined_part_by_part_and_each_is_freed_then(monkeypatch):
+    monkeypatch.setattr(module, "host_array", Whole)
+    tracemalloc.start()
+    try:
+        message = [[[2**24], *(bytearray(2**18) for _ in range(2**6))]]
+        [whole] = frames_of(message)
+    finally:
+        tracemalloc.stop()
+    assert len(whole.memory_then) == 2**6
+    assert whole.memory_then[0] - whole.memory_then[-1] >= 2**24 - 2**20
 
 
 def test_arrays_apart_travel_apart():
