@@ -11,7 +11,7 @@ import functools
 import os
 import socket
 import uuid
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from tornado.gen import convert_yielded
@@ -29,6 +29,7 @@ from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.accepting import Acceptor, bind_unix
 from fastcore.server.connection import Connection
 from fastcore.server.service import Handler, Service
+from fastcore.server.snapshot import Health, Snapshot, describe_ops, take
 from fastcore.transport.event_loop import ignore_io_loop
 from fastcore.transport.tls import explain
 from fastcore.transport.tornado import accept_stream, add_listener, channel_of, listening_sockets
@@ -70,6 +71,10 @@ class Server(TCPServer):
     cancel_handlers : bool
         Whether the handlers of a client that is gone are cancelled. Those that were called
         without a number, as classic clients do, run on in any case.
+    expose : sequence of str
+        Ops about the server itself that clients may call: ``'stats'`` answers what
+        :meth:`snapshot` tells, ``'ops'`` which ops there are, with signatures and the first
+        lines of their docstrings. A handler of that name goes first.
     **kwargs
         The other fields of :class:`fastcore.limits.Limits`, and what
         ``tornado.tcpserver.TCPServer`` takes, such as ``ssl_options``.
@@ -120,6 +125,7 @@ class Server(TCPServer):
         max_running: int | None = 65_536,
         max_running_per_connection: int | None = 256,
         cancel_handlers: bool = True,
+        expose: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         ignore_io_loop(kwargs)
@@ -135,7 +141,14 @@ class Server(TCPServer):
         self._limits = Limits.taken_from(kwargs)
         self._max_connections = max_connections
         self._compression = compression
-        self.handlers = {"identity": self.identity, **handlers}
+        about: dict[str, Handler] = {
+            "stats": lambda stream: self.snapshot(),
+            "ops": lambda stream: describe_ops(self.handlers),
+        }
+        if isinstance(expose, str) or not about.keys() >= {*expose}:
+            raise ValueError(f"expose is a sequence of what is in {[*about]}, not {expose!r}")
+        exposed = {op: about[op] for op in expose}
+        self.handlers = {"identity": self.identity, **exposed, **handlers}
         self.id = str(uuid.uuid1())
         self._service = Service(
             self,
@@ -152,6 +165,8 @@ class Server(TCPServer):
         self._staying = 0
         self._shutdown: asyncio.Task[None] | None = None
         self._first_port: int | None = None
+        #: Those that were made here.
+        self._unix_sockets: set[socket.socket] = set()
         super().__init__(max_buffer_size=max_buffer_size, **kwargs)
 
     @property
@@ -183,7 +198,9 @@ class Server(TCPServer):
             If the port is taken.
         """
         if isinstance(port, str) and port.startswith(UNIX_SCHEME):
-            self.add_sockets([bind_unix(port)])
+            sock = bind_unix(port)
+            self._unix_sockets.add(sock)
+            self.add_sockets([sock])
         else:
             number = self.default_port if port is None else int(port)
             if not 0 <= number < 65536:
@@ -222,9 +239,10 @@ class Server(TCPServer):
 
     def stop(self) -> None:
         """Accept no further connections; those that are open stay so."""
-        for sock in listening_sockets(self):
-            if sock.family == getattr(socket, "AF_UNIX", None):
-                os.unlink(sock.getsockname())
+        # Not those of sockets that others have made: they may still be listened on.
+        for sock in self._unix_sockets:
+            os.unlink(sock.getsockname())
+        self._unix_sockets.clear()
         super().stop()
 
     async def shutdown(self, deadline: float = 10.0) -> None:
@@ -319,6 +337,37 @@ class Server(TCPServer):
         {'open': 0, 'ever': 0}
         """
         return self._service.figures.as_dict(self._connections, len(self._service.tasks))
+
+    @property
+    def health(self) -> Health:
+        """Whether it should be sent calls.
+
+        ``'ready'``; ``'draining'`` where it accepts no connections, not yet or not any more;
+        ``'overloaded'`` at ``max_connections`` or ``max_running``.
+        """
+        if not listening_sockets(self):
+            return "draining"
+        most = self._max_connections
+        at_most = most is not None and len(self._connections) >= most
+        return "overloaded" if at_most or self._service.is_full else "ready"
+
+    def snapshot(self) -> Snapshot:
+        """Tell all that can be seen of the server now: what the page of a running server shows.
+
+        Returns
+        -------
+        dict
+            Plain values: those of :meth:`stats`, and beside them ``health``; ``type`` and
+            ``pid``; ``calls``, the handlers that wait for something, the longest first (``op``,
+            ``peer``, ``seconds``); ``warnings``, the last ones of the process (``time``,
+            ``level``, ``text``); and for each op ``buckets``, how many calls took how long.
+
+        Examples
+        --------
+        >>> Server({}).snapshot()['health']
+        'draining'
+        """
+        return take(self._service, self.stats(), self._connections, self.health)
 
     def handle_stream(self, stream: IOStream, address: Any) -> Awaitable[None]:
         """Serve one connection until it ends. Called by Tornado for each."""

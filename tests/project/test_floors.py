@@ -23,7 +23,7 @@ FLOORS = [
     ["_channel"],
     ["transport"],
     ["client", "server"],
-    ["classic"],
+    ["classic", "monitor"],
     ["surface"],
     ["command __main__"],
 ]
@@ -33,7 +33,7 @@ PLACES = {
     for side, rooms in enumerate(sides)
     for room in rooms.split()
 }
-EXTRAS = "cloudpickle distributed lz4 numpy psutil snappy uvloop"
+EXTRAS = "cloudpickle distributed lz4 numpy prometheus_client psutil rich shtab snappy uvloop"
 
 
 def imported_by(path: Path) -> set[str]:

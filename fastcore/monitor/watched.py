@@ -1,0 +1,44 @@
+"""What a monitor looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from fastcore.server.server import Server
+from fastcore.server.snapshot import Health, Snapshot
+
+__all__ = ["OneServer", "Watched"]
+
+
+class Watched(Protocol):
+    """The processes that serve together."""
+
+    @property
+    def health(self) -> Health:
+        """How they are together."""
+
+    async def snapshots(self) -> Mapping[str, Snapshot]:
+        """Tell all of each process, by its name; of the only one under ``''``."""
+
+
+class OneServer:
+    """A server that is watched from its own process.
+
+    Parameters
+    ----------
+    server : Server
+        What is watched.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    @property
+    def health(self) -> Health:
+        """How it is."""
+        return self._server.health
+
+    async def snapshots(self) -> dict[str, Snapshot]:
+        """Tell all of it."""
+        return {"": self._server.snapshot()}
