@@ -85,6 +85,11 @@ def _one(*path: str) -> _Samples:
     return samples
 
 
+def _silent(snapshot: Snapshot) -> Iterable[tuple[Any, ...]]:
+    # Who is asked in its own process can't be silent.
+    return [("", snapshot["silent"])] if "silent" in snapshot else []
+
+
 def _each(group: str) -> _Samples:
     return lambda snapshot: snapshot[group].items()
 
@@ -116,6 +121,7 @@ _METRICS: Final[list[tuple[Any, str, str, str, _Samples]]] = [
     (_GAUGE, "fastcore_connections", "Connections that are open", "", _one("connections", "open")),
     (_GAUGE, "fastcore_running_handlers", "Handlers that wait for something", "", _one("running")),
     (_GAUGE, "fastcore_buffer_bytes", "Memory that holds messages", "", _one("buffers")),
+    (_GAUGE, "fastcore_silent_seconds", "For which a worker has given no answer", "", _silent),
     (_COUNTER, "fastcore_connections_opened", "Connections, ever", "", _one("connections", "ever")),
     (_COUNTER, "fastcore_messages", "Messages", "direction", _each("messages")),
     (_COUNTER, "fastcore_bytes", "Bytes of messages", "direction", _each("bytes")),

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from tornado.web import Application, HTTPError, RequestHandler
 
+from fastcore.logs import last_warnings
 from fastcore.monitor.watched import Watched
 from fastcore.server.snapshot import merge
 
@@ -61,6 +62,7 @@ def application(watched: Watched, *, local_only: bool) -> Application:
     return Application(
         [
             (r"/stats", _Stats, options),
+            (r"/ops", _Ops, options),
             (r"/metrics", _Metrics, options),
             (r"/health", _HealthPage, options),
             (r"/live", _Live, options),
@@ -92,6 +94,11 @@ class _Handler(RequestHandler):
     def head(self, *arguments: Any) -> Any:
         return self.get(*arguments)
 
+    def tell(self, value: object) -> None:
+        """Answer as JSON."""
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(value))
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(f"{status_code} {self._reason}\n")
@@ -115,13 +122,20 @@ class _Page(_Handler):
 class _Stats(_Handler):
     async def get(self) -> None:
         snapshots = await self.watched.snapshots()
-        told = merge([*snapshots.values()]) if snapshots else {}
+        told = merge([*snapshots.values()])
         # Who ends, or hasn't begun, knows it better than each of its processes.
         told["health"] = self.watched.health
         if snapshots.keys() != {""}:
             told["workers"] = snapshots
-        self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps(told))
+            # Who looks after them logs, too.
+            lines = [*told["warnings"], *last_warnings.as_list()]
+            told["warnings"] = sorted(lines, key=lambda line: line["time"])
+        self.tell(told)
+
+
+class _Ops(_Handler):
+    async def get(self) -> None:
+        self.tell(await self.watched.ops())
 
 
 class _Metrics(_Handler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from typing import TYPE_CHECKING
 
 from fastcore.monitor.watched import OneServer, Watched
@@ -78,14 +79,15 @@ class Monitor:
         """
         # Here, as it takes longer to import than all of fastcore, and most programs look at nothing.
         from tornado.httpserver import HTTPServer
-        from tornado.netutil import bind_sockets
 
         from fastcore.monitor.pages import application
 
         if self._http is not None:
             raise RuntimeError(f"the monitor listens already, on port {self._port}")
-        sockets = bind_sockets(port, address)
-        self._port = sockets[0].getsockname()[1]
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sock = socket.create_server((address, port), family=family, backlog=128)
+        sock.setblocking(False)
+        self._port = sock.getsockname()[1]
         self._http = HTTPServer(
             application(self._watched, local_only=_is_local(address)),
             # Nobody has much to say here, nor long.
@@ -93,7 +95,7 @@ class Monitor:
             max_body_size=1024,
             idle_connection_timeout=60,
         )
-        self._http.add_sockets(sockets)
+        self._http.add_sockets([sock])
 
     async def close(self) -> None:
         """Stop answering, and close what is open."""

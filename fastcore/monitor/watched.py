@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from fastcore.server.server import Server
-from fastcore.server.snapshot import Health, Snapshot
+from fastcore.server.snapshot import Health, Snapshot, describe_ops
 
 __all__ = ["OneServer", "Watched"]
 
@@ -20,6 +20,9 @@ class Watched(Protocol):
 
     async def snapshots(self) -> Mapping[str, Snapshot]:
         """Tell all of each process, by its name; of the only one under ``''``."""
+
+    async def ops(self) -> list[dict[str, str]]:
+        """Tell which ops there are."""
 
 
 class OneServer:
@@ -42,3 +45,7 @@ class OneServer:
     async def snapshots(self) -> dict[str, Snapshot]:
         """Tell all of it."""
         return {"": self._server.snapshot()}
+
+    async def ops(self) -> list[dict[str, str]]:
+        """Tell which ops it has."""
+        return describe_ops(self._server.handlers)

@@ -347,9 +347,16 @@ class Server(TCPServer):
         """
         if not listening_sockets(self):
             return "draining"
-        most = self._max_connections
-        at_most = most is not None and len(self._connections) >= most
-        return "overloaded" if at_most or self._service.is_full else "ready"
+        return "overloaded" if self._is_crowded or self._service.is_full else "ready"
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections it serves."""
+        return len(self._connections)
+
+    @property
+    def _is_crowded(self) -> bool:
+        return self._max_connections is not None and len(self._connections) >= self._max_connections
 
     def snapshot(self) -> Snapshot:
         """Tell all that can be seen of the server now: what the page of a running server shows.
@@ -373,7 +380,7 @@ class Server(TCPServer):
         """Serve one connection until it ends. Called by Tornado for each."""
         stream.set_nodelay(True)
         channel = channel_of(stream, self._limits, self._compression)
-        if self._max_connections is not None and len(self._connections) >= self._max_connections:
+        if self._is_crowded:
             return self._turn_away(channel)
         connection = self._connections[channel] = Connection(self._service, stream, channel)
         self._service.figures.opened()

@@ -84,12 +84,12 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
     Parameters
     ----------
     snapshots : sequence of dict
-        What :func:`take` gave in each, at least one.
+        What :func:`take` gave in each.
 
     Returns
     -------
     dict
-        Of the same form; ``uptime`` is the longest, ``pid`` the first one's.
+        Of the same form; ``uptime`` is the longest.
 
     Examples
     --------
@@ -105,19 +105,18 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
     for snapshot in snapshots:
         for name, told in snapshot["ops"].items():
             ops.setdefault(name, OpStats()).add(told)
-    first = snapshots[0]
     return {
-        "uptime": max(snapshot["uptime"] for snapshot in snapshots),
-        "connections": _sum(snapshot["connections"] for snapshot in snapshots),
-        "messages": _sum(snapshot["messages"] for snapshot in snapshots),
-        "bytes": _sum(snapshot["bytes"] for snapshot in snapshots),
+        "uptime": max((snapshot["uptime"] for snapshot in snapshots), default=0.0),
+        "connections": {"open": 0, "ever": 0} | _sum(snapshot["connections"] for snapshot in snapshots),
+        "messages": {"in": 0, "out": 0} | _sum(snapshot["messages"] for snapshot in snapshots),
+        "bytes": {"in": 0, "out": 0} | _sum(snapshot["bytes"] for snapshot in snapshots),
         "running": sum(snapshot["running"] for snapshot in snapshots),
         "buffers": sum(snapshot["buffers"] for snapshot in snapshots),
         "errors": _sum(snapshot["errors"] for snapshot in snapshots),
         "ops": {name: op.as_dict_with_buckets() for name, op in ops.items()},
         "health": health_of_all([snapshot["health"] for snapshot in snapshots]),
-        "type": first["type"],
-        "pid": first["pid"],
+        "type": next((snapshot["type"] for snapshot in snapshots), "Server"),
+        "pid": os.getpid(),
         "calls": heapq.nlargest(
             _MOST_CALLS,
             (call for snapshot in snapshots for call in snapshot["calls"]),

@@ -1,0 +1,205 @@
+"""A worker, as its parent sees it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any, Final, Self
+
+from tornado.iostream import IOStream
+
+from fastcore.client.rpc import send_recv
+from fastcore.command.worker_arguments import Told
+from fastcore.logs import get_logger
+from fastcore.server.snapshot import Health, Snapshot
+
+__all__ = ["WorkerProcess"]
+
+logger = get_logger("fastcore.command")
+
+#: Seconds that a worker has for an answer, before it is said that it doesn't answer.
+_PATIENCE: Final = 1.0
+
+
+class WorkerProcess:
+    """The process of a worker.
+
+    Attributes
+    ----------
+    name : str
+        Its place among the workers.
+    door : socket.socket
+        Where connections are handed in.
+    given : int
+        Those that were handed in since it told how many it has.
+    health : str
+        What it told last.
+    left : asyncio.Event
+        Set when it takes no further connections: it has ended, or shall, or wants to.
+    ended : asyncio.Event
+        Set when the process is over.
+    """
+
+    def __init__(
+        self, name: str, process: asyncio.subprocess.Process, door: socket.socket, control: IOStream
+    ) -> None:
+        self.name = name
+        self.door = door
+        self.given = 0
+        self.health: Health = "draining"
+        self.left = asyncio.Event()
+        self.ended = asyncio.Event()
+        self._process = process
+        self._control = control
+        self._born = self._answered = time.monotonic()
+        self._has_served = self._is_retired = False
+        self._open = 0
+        self._last: Snapshot | None = None
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(door, self._close_door)
+        self._reaping = self._loop.create_task(self._reap())
+
+    @classmethod
+    async def started(cls, name: str, listening: socket.socket, arguments: argparse.Namespace) -> Self:
+        """Start the process of a worker.
+
+        Parameters
+        ----------
+        name : str
+            Its place among the workers.
+        listening : socket.socket
+            Where its connections come from.
+        arguments : argparse.Namespace
+            Those of ``fastcore serve``.
+        """
+        door, its_door = socket.socketpair()
+        control, its_control = socket.socketpair()
+        with its_door, its_control:
+            door.setblocking(False)
+            told = Told(
+                name, its_door.fileno(), its_control.fileno(), listening.getsockname(), arguments.given
+            )
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "fastcore.command.worker", json.dumps(told)),
+                pass_fds=(its_door.fileno(), its_control.fileno()),
+                env={**os.environ, "FASTCORE_WORKER": name},
+                # Ctrl-C is the parent's: it says when they end.
+                process_group=0,
+            )
+        return cls(name, process, door, IOStream(control))
+
+    def __str__(self) -> str:
+        return f"worker {self.name} (process {self._process.pid})"
+
+    # ---- its life
+
+    async def serves(self) -> bool:
+        """Wait until it serves; False if it ends before."""
+        serving = await self.ask("identity", None) is not None and await self.ask("ready", None) is not None
+        if not serving:
+            await self.ended.wait()
+            return False
+        self.health = "ready"
+        self._answered = time.monotonic()
+        self._has_served = True
+        return True
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it takes connections."""
+        return self._has_served and not self.left.is_set()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is over."""
+        return self.ended.is_set()
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self._born
+
+    @property
+    def how_it_ended(self) -> str:
+        """What became of the process, in words."""
+        code = self._process.returncode
+        if code is not None and code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"ended with exit code {code}"
+
+    def retire(self) -> None:
+        """Hand in no further connections; it ends when those that run are answered."""
+        self._is_retired = True
+        self._close_door()
+        if not self._has_served:
+            # It may be importing, and look at no door.
+            self.send(signal.SIGKILL)
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def _close_door(self) -> None:
+        """Take note that it takes nothing any more, or shall not: nothing else is said by the door."""
+        if not self.left.is_set():
+            self.left.set()
+            self._loop.remove_reader(self.door)
+            self.door.close()
+
+    async def _reap(self) -> None:
+        await self._process.wait()
+        self._close_door()
+        if self._has_served and not self._is_retired:
+            logger.error("%s %s; another one takes its place", self, self.how_it_ended)
+        self._control.close()
+        self.ended.set()
+
+    # ---- what it tells
+
+    async def ask(self, op: str, patience: float | None = _PATIENCE) -> Any:
+        """Ask it; None if it doesn't answer, or not in time."""
+        try:
+            async with asyncio.timeout(patience):
+                return await send_recv(self._control, op=op)
+        except Exception:
+            return None
+
+    async def look(self) -> None:
+        """Ask how many connections it has, and how it is."""
+        if self.is_serving and (told := await self.ask("load")) is not None:
+            self._open, self.health = told
+            self.given = 0
+            self._answered = time.monotonic()
+
+    @property
+    def silent(self) -> float:
+        """Seconds for which it has given no answer; 0 where it isn't late."""
+        passed = time.monotonic() - self._answered
+        return passed if passed > 2 * _PATIENCE + 1 else 0.0
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether it serves and answers."""
+        return self.is_serving and not self.silent
+
+    @property
+    def load(self) -> tuple[bool, int]:
+        """What says whose turn it is: the least goes first."""
+        return not self.is_answering or self.health != "ready", self._open + self.given
+
+    async def snapshot(self) -> Snapshot | None:
+        """Tell all of it, as it is or as it was when it last told; None if it never did."""
+        told = await self.ask("snapshot") if self.is_serving else None
+        if told is not None:
+            self._last = told
+            self._answered = time.monotonic()
+        return None if self._last is None else self._last | {"silent": self.silent}
