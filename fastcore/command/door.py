@@ -1,8 +1,9 @@
 """How a worker gets its connections: its parent accepts them, and hands them in by a door.
 
-A door is a pair of unix sockets, by which descriptors go one way. It also says when a worker is
-to end: when its parent closes the door, or dies, nothing further comes, and all that came before
-was taken. So no connection is lost between a worker that ends and the next one.
+A door is a pair of unix sockets. One way go descriptors, and when the parent has shut its side, or
+has died, nothing further comes and the worker is to end; all that came before was taken. The
+other way the worker says that it has taken a connection. Until then the parent keeps it: where a
+worker dies with connections in its door, another one gets them, and their peers don't notice.
 """
 
 from __future__ import annotations
@@ -10,27 +11,77 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
-__all__ = ["Door", "hand_in"]
+__all__ = ["Door", "DoorToWorker"]
+
+_TAKEN: Final = b"."
+_LEAVING: Final = b"!"
 
 
-def hand_in(door: socket.socket, connection: socket.socket) -> bool:
-    """Hand a connection to the worker behind a door; False if it takes none now.
+class DoorToWorker:
+    """The parent's end.
 
     Parameters
     ----------
-    door : socket.socket
-        The parent's end.
-    connection : socket.socket
-        It stays open here, and has to be closed.
+    sock : socket.socket
+        One of a pair.
+
+    Attributes
+    ----------
+    in_door : deque of socket.socket
+        Connections that were handed in, and maybe not taken.
     """
-    try:
-        socket.send_fds(door, [b"."], [connection.fileno()])
-    except OSError:
-        return False
-    return True
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._is_shut = False
+        self.in_door: deque[socket.socket] = deque()
+
+    def fileno(self) -> int:
+        """Give its descriptor, for a loop that waits for what the worker says."""
+        return self._sock.fileno()
+
+    def hand_in(self, connection: socket.socket) -> bool:
+        """Give the worker a connection; False if it takes none now, and the connection stays the caller's."""
+        if self._is_shut:
+            return False
+        try:
+            socket.send_fds(self._sock, [_TAKEN], [connection.fileno()])
+        except OSError:
+            return False
+        self.in_door.append(connection)
+        return True
+
+    def hear(self) -> bool:
+        """Hear what the worker says; False if it takes no more."""
+        try:
+            said = self._sock.recv(4096)
+        except BlockingIOError:
+            return True
+        except OSError:
+            said = b""
+        for _ in range(said.count(_TAKEN)):
+            self.in_door.popleft().close()
+        if not said:
+            self.close()
+        return bool(said) and _LEAVING not in said
+
+    def shut(self) -> None:
+        """Hand in nothing more."""
+        if not self._is_shut:
+            self._is_shut = True
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Hear no more, either: the worker has ended."""
+        self._is_shut = True
+        self._sock.close()
 
 
 class Door(socket.socket):
@@ -42,15 +93,15 @@ class Door(socket.socket):
         The descriptor that the worker was given.
     name : Any
         What the listening socket of its parent is called.
-    on_closed : callable
+    on_shut : callable
         Called when nothing further comes, maybe more than once.
     """
 
-    def __init__(self, fd: int, name: Any, on_closed: Callable[[], object]) -> None:
+    def __init__(self, fd: int, name: Any, on_shut: Callable[[], object]) -> None:
         super().__init__(fileno=fd)
         self.setblocking(False)
         self._name = name
-        self._on_closed = on_closed
+        self._on_shut = on_shut
 
     @property
     def family(self) -> int:  # type: ignore[override]
@@ -61,12 +112,19 @@ class Door(socket.socket):
         """Give the name of the socket that the parent listens on."""
         return self._name
 
+    def ask_to_leave(self) -> None:
+        """Have the parent shut it; may be called from a signal's handler."""
+        with suppress(OSError):
+            self.send(_LEAVING)
+
     def accept(self) -> tuple[socket.socket, Any]:
         """Take the next connection."""
         said, fds, _, _ = socket.recv_fds(self, 1, 1)
         if not said:
-            self._on_closed()
-            raise BlockingIOError(errno.EAGAIN, "the door is closed")
+            self._on_shut()
+            raise BlockingIOError(errno.EAGAIN, "the door is shut")
+        # Whatever becomes of it here, it is nobody else's from now on.
+        self.send(_TAKEN)
         if not fds:
             raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}; a connection is lost")
         connection = socket.socket(fileno=fds[0])

@@ -12,10 +12,9 @@ import argparse
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 
-from fastcore.command.door import hand_in
 from fastcore.command.listening import Listening
 from fastcore.command.systemd import notify
 from fastcore.command.usage import CommandError
@@ -62,7 +61,7 @@ class Fleet:
         self._listening: Listening | None = None
         self._gates: list[Acceptor] = []
         #: Connections that no worker could take yet.
-        self._waiting: list[tuple[socket.socket, Any]] = []
+        self._waiting: list[socket.socket] = []
         self._is_ending = False
         self._reloading: asyncio.Task[None] | None = None
 
@@ -144,7 +143,7 @@ class Fleet:
         self._close_gates()
         if self._listening is not None:
             self._listening.close()
-        for connection, _ in self._waiting:
+        for connection in self._waiting:
             connection.close()
         deadline = self._arguments.deadline
         for worker in self._living():
@@ -181,7 +180,9 @@ class Fleet:
     async def _start(self, name: str) -> bool:
         """Start a worker for a place, and have it once it serves; False if it ended before."""
         assert self._listening is not None
-        worker = await WorkerProcess.started(name, self._listening.sockets[0], self._arguments)
+        worker = await WorkerProcess.started(
+            name, self._listening.sockets[0], self._arguments, self._take_back
+        )
         self._started = [*self._living(), worker]
         if not await worker.serves():
             if not self._is_ending:
@@ -251,21 +252,27 @@ class Fleet:
             gate()
         self._gates = []
 
-    def _hand_out(self, connection: socket.socket, address: Any) -> None:
+    def _hand_out(self, connection: socket.socket, address: object = None) -> None:
         """Give a connection to the worker that has the fewest."""
         for worker in sorted(self._workers.values(), key=lambda worker: worker.load):
-            if worker.is_serving and hand_in(worker.door, connection):
-                worker.given += 1
-                connection.close()
+            if worker.takes(connection):
                 return
         # All are busy, or none is there. Those who still knock wait in the kernel's queue.
-        self._waiting.append((connection, address))
+        self._waiting.append(connection)
         self._close_gates()
+
+    def _take_back(self, connections: Iterable[socket.socket]) -> None:
+        """Let another worker have what one had been handed, and hadn't taken when it ended."""
+        for connection in connections:
+            if self._is_ending:
+                connection.close()
+            else:
+                self._hand_out(connection)
 
     def _hand_out_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for connection, address in waiting:
-            self._hand_out(connection, address)
+        for connection in waiting:
+            self._hand_out(connection)
         if waiting and not self._waiting:
             self._open_gates()
 

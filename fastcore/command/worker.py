@@ -39,8 +39,8 @@ async def _work(me: Told, arguments: argparse.Namespace) -> None:
     asked = asyncio.Event()
     name = tuple(me.listens_on) if isinstance(me.listens_on, list) else me.listens_on
     door = Door(me.door, name, asked.set)
-    # Somebody ends this worker alone: the parent is told, and closes the door.
-    signal.signal(signal.SIGTERM, lambda *_: door.shutdown(socket.SHUT_WR))
+    # Somebody ends this worker alone: the parent is told, and shuts the door.
+    signal.signal(signal.SIGTERM, lambda *_: door.ask_to_leave())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ready = asyncio.Event()
     control, served = _control(ready)

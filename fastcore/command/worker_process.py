@@ -11,11 +11,13 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Self
 
 from tornado.iostream import IOStream
 
 from fastcore.client.rpc import send_recv
+from fastcore.command.door import DoorToWorker
 from fastcore.command.worker_arguments import Told
 from fastcore.logs import get_logger
 from fastcore.server.snapshot import Health, Snapshot
@@ -35,10 +37,6 @@ class WorkerProcess:
     ----------
     name : str
         Its place among the workers.
-    door : socket.socket
-        Where connections are handed in.
-    given : int
-        Those that were handed in since it told how many it has.
     health : str
         What it told last.
     left : asyncio.Event
@@ -48,26 +46,39 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, name: str, process: asyncio.subprocess.Process, door: socket.socket, control: IOStream
+        self,
+        name: str,
+        process: asyncio.subprocess.Process,
+        door: DoorToWorker,
+        control: IOStream,
+        orphaned: Callable[[Iterable[socket.socket]], object],
     ) -> None:
         self.name = name
-        self.door = door
-        self.given = 0
         self.health: Health = "draining"
         self.left = asyncio.Event()
         self.ended = asyncio.Event()
         self._process = process
+        self._door = door
+        self._orphaned = orphaned
         self._control = control
         self._born = self._answered = time.monotonic()
         self._has_served = self._is_retired = False
-        self._open = 0
+        #: Connections that it had when it told last, those it was given since, and when the last one was.
+        self._open = self._given = 0
+        self._given_at = 0.0
         self._last: Snapshot | None = None
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(door, self._close_door)
+        self._loop.add_reader(door, self._hear)
         self._reaping = self._loop.create_task(self._reap())
 
     @classmethod
-    async def started(cls, name: str, listening: socket.socket, arguments: argparse.Namespace) -> Self:
+    async def started(
+        cls,
+        name: str,
+        listening: socket.socket,
+        arguments: argparse.Namespace,
+        orphaned: Callable[[Iterable[socket.socket]], object],
+    ) -> Self:
         """Start the process of a worker.
 
         Parameters
@@ -78,11 +89,12 @@ class WorkerProcess:
             Where its connections come from.
         arguments : argparse.Namespace
             Those of ``fastcore serve``.
+        orphaned : callable
+            Called with the connections that it was handed and didn't take, when it has ended.
         """
         door, its_door = socket.socketpair()
         control, its_control = socket.socketpair()
         with its_door, its_control:
-            door.setblocking(False)
             told = Told(
                 name, its_door.fileno(), its_control.fileno(), listening.getsockname(), arguments.given
             )
@@ -94,7 +106,7 @@ class WorkerProcess:
                 # Ctrl-C is the parent's: it says when they end.
                 process_group=0,
             )
-        return cls(name, process, door, IOStream(control))
+        return cls(name, process, DoorToWorker(door), IOStream(control), orphaned)
 
     def __str__(self) -> str:
         return f"worker {self.name} (process {self._process.pid})"
@@ -107,9 +119,9 @@ class WorkerProcess:
         if not serving:
             await self.ended.wait()
             return False
-        self.health = "ready"
-        self._answered = time.monotonic()
         self._has_served = True
+        await self.look()
+        await self.snapshot()
         return True
 
     @property
@@ -135,10 +147,18 @@ class WorkerProcess:
             return f"was killed by {signal.Signals(-code).name}"
         return f"ended with exit code {code}"
 
+    def takes(self, connection: socket.socket) -> bool:
+        """Hand in a connection; False if it takes none now."""
+        if not (self.is_serving and self._door.hand_in(connection)):
+            return False
+        self._given += 1
+        self._given_at = time.monotonic()
+        return True
+
     def retire(self) -> None:
         """Hand in no further connections; it ends when those that run are answered."""
         self._is_retired = True
-        self._close_door()
+        self._leave()
         if not self._has_served:
             # It may be importing, and look at no door.
             self.send(signal.SIGKILL)
@@ -148,20 +168,28 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
 
-    def _close_door(self) -> None:
-        """Take note that it takes nothing any more, or shall not: nothing else is said by the door."""
-        if not self.left.is_set():
-            self.left.set()
-            self._loop.remove_reader(self.door)
-            self.door.close()
+    def _hear(self) -> None:
+        fd = self._door.fileno()
+        if not self._door.hear():
+            self._leave()
+        if self._door.fileno() < 0:
+            self._loop.remove_reader(fd)
+
+    def _leave(self) -> None:
+        self.left.set()
+        self._door.shut()
 
     async def _reap(self) -> None:
         await self._process.wait()
-        self._close_door()
+        # All that it still said, to the end.
+        while self._door.fileno() >= 0:
+            self._hear()
+        self._leave()
         if self._has_served and not self._is_retired:
             logger.error("%s %s; another one takes its place", self, self.how_it_ended)
         self._control.close()
         self.ended.set()
+        self._orphaned(self._door.in_door)
 
     # ---- what it tells
 
@@ -177,7 +205,7 @@ class WorkerProcess:
         """Ask how many connections it has, and how it is."""
         if self.is_serving and (told := await self.ask("load")) is not None:
             self._open, self.health = told
-            self.given = 0
+            self._given = 0
             self._answered = time.monotonic()
 
     @property
@@ -192,9 +220,10 @@ class WorkerProcess:
         return self.is_serving and not self.silent
 
     @property
-    def load(self) -> tuple[bool, int]:
-        """What says whose turn it is: the least goes first."""
-        return not self.is_answering or self.health != "ready", self._open + self.given
+    def load(self) -> tuple[bool, int, float]:
+        """What says whose turn it is: the least goes first; of equals, who has waited longest."""
+        is_slow = not self.is_answering or self.health != "ready"
+        return is_slow, self._open + self._given, self._given_at
 
     async def snapshot(self) -> Snapshot | None:
         """Tell all of it, as it is or as it was when it last told; None if it never did."""
