@@ -25,6 +25,7 @@ FLOORS = [
     ["client", "server"],
     ["classic", "monitor"],
     ["surface"],
+    ["dask"],
     ["command __main__"],
 ]
 PLACES = {
@@ -33,7 +34,7 @@ PLACES = {
     for side, rooms in enumerate(sides)
     for room in rooms.split()
 }
-EXTRAS = "cloudpickle distributed lz4 numpy prometheus_client psutil rich shtab snappy uvloop"
+EXTRAS = "cloudpickle dask distributed lz4 numpy prometheus_client psutil rich shtab snappy uvloop"
 
 
 def imported_by(path: Path) -> set[str]:
