@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ssl
+import time
 from collections.abc import Callable
 from types import ModuleType
+from typing import Final
 
 from fastcore.command.program import hook, load_server
 from fastcore.command.settings import limits_of
@@ -20,7 +22,9 @@ __all__ = ["loaded", "serve_until"]
 logger = get_logger("fastcore.command")
 
 #: Handlers that are named when they are waited for.
-_NAMED = 5
+_NAMED: Final = 5
+#: Seconds between two looks whether somebody is connected.
+_OFTEN: Final = 0.02
 
 
 def loaded(arguments: argparse.Namespace) -> tuple[Server, ModuleType]:
@@ -59,7 +63,8 @@ async def serve_until(
     deadline: float,
     *,
     ready: Callable[[], object],
-    ending: Callable[[], object],
+    ending: Callable[[], object] = lambda: None,
+    last_calls: float = 0.0,
 ) -> None:
     """Serve until it is asked for the end; then let the handlers answer that run.
 
@@ -75,6 +80,9 @@ async def serve_until(
         Seconds that running handlers have.
     ready, ending : callable
         Called when it serves, and when it begins to end.
+    last_calls : float
+        Seconds that clients have for calls over connections that are open then: who has just
+        connected still gets his answer.
     """
     asking = asyncio.ensure_future(asked.wait())
     starting = asyncio.ensure_future(hook(module, "on_start", server))
@@ -86,6 +94,7 @@ async def serve_until(
             await asking
             ending()
             await _told_to_end(server, module, deadline)
+            await _nobody_is_connected(server, last_calls)
     finally:
         starting.cancel()
         asking.cancel()
@@ -110,3 +119,9 @@ async def _told_to_end(server: Server, module: ModuleType, deadline: float) -> N
     except Exception:
         # It ends all the same.
         logger.exception("on_end of %s failed", module.__name__)
+
+
+async def _nobody_is_connected(server: Server, patience: float) -> None:
+    until = time.monotonic() + patience
+    while server.open_connections and time.monotonic() < until:
+        await asyncio.sleep(_OFTEN)

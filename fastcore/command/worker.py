@@ -12,6 +12,7 @@ import json
 import signal
 import socket
 import sys
+from typing import Final
 
 from tornado.iostream import IOStream
 
@@ -24,6 +25,9 @@ from fastcore.server.server import Server
 from fastcore.server.snapshot import describe_ops
 
 __all__ = ["main"]
+
+#: Seconds in which those are served who were handed in just before the door was shut.
+_LAST_CALLS: Final = 1.0
 
 
 def main() -> int:
@@ -49,7 +53,14 @@ async def _work(me: Told, arguments: argparse.Namespace) -> None:
     server, module = loaded(arguments)
     served.append(server)
     server.add_sockets([door])
-    await serve_until(asked, server, module, arguments.deadline, ready=ready.set, ending=lambda: None)
+    await serve_until(
+        asked,
+        server,
+        module,
+        arguments.deadline,
+        ready=ready.set,
+        last_calls=min(_LAST_CALLS, arguments.deadline),
+    )
     stream.close()
 
 
