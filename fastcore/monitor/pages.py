@@ -11,7 +11,8 @@ from typing import Any, Final
 from tornado.web import Application, HTTPError, RequestHandler
 
 from fastcore.logs import last_warnings
-from fastcore.monitor.watched import Watched
+from fastcore.monitor.watched import OneServer, Watched
+from fastcore.server.server import Server
 from fastcore.server.snapshot import merge
 
 __all__ = ["application"]
@@ -48,17 +49,19 @@ _HEADERS: Final = {
 _NO_PROMETHEUS: Final = "/metrics needs prometheus_client: pip install 'fastcore-rpc[prometheus]'\n"
 
 
-def application(watched: Watched, *, local_only: bool) -> Application:
+def application(watched: Server | Watched, address: str) -> Application:
     """Make what answers HTTP requests.
 
     Parameters
     ----------
-    watched : Watched
+    watched : Server or Watched
         What to tell of.
-    local_only : bool
-        Whether to answer only those who ask for a numeric address or localhost.
+    address : str
+        Where it listens; on this machine's own addresses, only those who ask for such a one are answered.
     """
-    options = {"watched": watched, "local_only": local_only}
+    if isinstance(watched, Server):
+        watched = OneServer(watched)
+    options = {"watched": watched, "local_only": _is_local(address)}
     return Application(
         [
             (r"/stats", _Stats, options),
@@ -170,12 +173,22 @@ class _Live(_HealthPage):
         self._say("live")
 
 
+def _is_local(address: str) -> bool:
+    number = _number(address)
+    return _is_localhost(address) if number is None else number.is_loopback
+
+
 def _is_numeric_or_local(host: str) -> bool:
     name = host.strip("[]").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
+    return _is_localhost(name) or _number(name) is not None
+
+
+def _is_localhost(name: str) -> bool:
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _number(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(address)
     except ValueError:
-        return False
-    return True
+        return None

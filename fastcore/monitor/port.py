@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from typing import TYPE_CHECKING
 
-from fastcore.monitor.watched import OneServer, Watched
 from fastcore.server.server import Server
 
 if TYPE_CHECKING:
     from tornado.httpserver import HTTPServer
+
+    from fastcore.monitor.watched import Watched
 
 __all__ = ["Monitor"]
 
@@ -51,7 +51,7 @@ class Monitor:
     """
 
     def __init__(self, watched: Server | Watched) -> None:
-        self._watched = OneServer(watched) if isinstance(watched, Server) else watched
+        self._watched = watched
         self._http: HTTPServer | None = None
         self._port: int | None = None
 
@@ -89,7 +89,7 @@ class Monitor:
         sock.setblocking(False)
         self._port = sock.getsockname()[1]
         self._http = HTTPServer(
-            application(self._watched, local_only=_is_local(address)),
+            application(self._watched, address),
             # Nobody has much to say here, nor long.
             max_header_size=16 * 1024,
             max_body_size=1024,
@@ -108,10 +108,3 @@ class Monitor:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
-
-
-def _is_local(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"

@@ -12,9 +12,11 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
+from fastcore._channel import Channel
 from fastcore.logs import last_warnings
+from fastcore.server.connection import Connection
 from fastcore.server.figures import OpStats
 from fastcore.server.service import Handler, Service
 
@@ -29,14 +31,8 @@ _MOST_CALLS: Final = 50
 _MOST_WARNINGS: Final = 50
 
 
-class _Busy(Protocol):
-    """A connection, as far as it is looked at here."""
-
-    def running(self) -> list[tuple[Any, int]]: ...
-
-
 def take(
-    service: Service, stats: dict[str, Any], connections: Mapping[Any, _Busy], health: Health
+    service: Service, stats: dict[str, Any], connections: Mapping[Channel, Connection], health: Health
 ) -> Snapshot:
     """Tell all of one server.
 
