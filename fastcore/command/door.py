@@ -94,7 +94,7 @@ class Door(socket.socket):
     name : Any
         What the listening socket of its parent is called.
     on_shut : callable
-        Called when nothing further comes, maybe more than once.
+        Called when nothing further comes, or is wanted; maybe more than once.
     """
 
     def __init__(self, fd: int, name: Any, on_shut: Callable[[], object]) -> None:
@@ -111,6 +111,11 @@ class Door(socket.socket):
     def getsockname(self) -> Any:
         """Give the name of the socket that the parent listens on."""
         return self._name
+
+    def close(self) -> None:
+        """Take nothing more: the server was stopped."""
+        super().close()
+        self._on_shut()
 
     def ask_to_leave(self) -> None:
         """Have the parent shut it; may be called from a signal's handler."""

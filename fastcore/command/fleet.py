@@ -76,9 +76,9 @@ class Fleet:
 
     async def snapshots(self) -> dict[str, Snapshot]:
         """Tell all of each worker; of one that doesn't answer, what it told last."""
-        workers = sorted(self._workers.items())
-        told = await asyncio.gather(*[worker.snapshot() for _, worker in workers])
-        return {name: told for (name, _), told in zip(workers, told, strict=True) if told is not None}
+        workers = [self._workers[name] for name in self._names if name in self._workers]
+        told = await asyncio.gather(*[worker.snapshot() for worker in workers])
+        return {worker.name: told for worker, told in zip(workers, told, strict=True) if told is not None}
 
     async def ops(self) -> list[dict[str, str]]:
         """Tell which ops there are: as all workers run the same program, those of one that answers."""
@@ -169,7 +169,7 @@ class Fleet:
             worker.send(signal.SIGKILL)
 
     def _pass_on(self, number: int) -> None:
-        for worker in self._living():
+        for worker in self._workers.values():
             worker.send(number)
 
     def _living(self) -> list[WorkerProcess]:
@@ -184,6 +184,8 @@ class Fleet:
             name, self._listening.sockets[0], self._arguments, self._take_back
         )
         self._started = [*self._living(), worker]
+        if self._is_ending:
+            worker.retire()
         if not await worker.serves():
             if not self._is_ending:
                 logger.error("%s %s before it served", worker, worker.how_it_ended)
@@ -214,7 +216,8 @@ class Fleet:
                     await asyncio.sleep(pause)
 
     def _reload(self) -> None:
-        if self._reloading is None or self._reloading.done():
+        is_reloading = self._reloading is not None and not self._reloading.done()
+        if len(self._workers) == len(self._names) and not is_reloading:
             self._reloading = asyncio.get_running_loop().create_task(self._replace_all())
 
     async def _replace_all(self) -> None:
