@@ -102,7 +102,7 @@ async def serve_until(
 
 
 async def _told_to_end(server: Server, module: ModuleType, deadline: float) -> None:
-    snapshot = server.snapshot()
+    snapshot = Server.snapshot(server)
     calls = snapshot["calls"]
     if calls:
         longest = [f"{call['op']!r} for {describe_seconds(call['seconds'])}" for call in calls[:_NAMED]]
@@ -123,5 +123,5 @@ async def _told_to_end(server: Server, module: ModuleType, deadline: float) -> N
 
 async def _nobody_is_connected(server: Server, patience: float) -> None:
     until = time.monotonic() + patience
-    while server.open_connections and time.monotonic() < until:
+    while Server.open_connections(server) and time.monotonic() < until:
         await asyncio.sleep(_OFTEN)

@@ -69,8 +69,8 @@ def _control(ready: asyncio.Event) -> tuple[Server, list[Server]]:
     served: list[Server] = []
     handlers = {
         "ready": lambda stream: ready.wait(),
-        "load": lambda stream: (served[0].open_connections, served[0].health),
-        "snapshot": lambda stream: served[0].snapshot(),
+        "load": lambda stream: (Server.open_connections(served[0]), Server.health(served[0])),
+        "snapshot": lambda stream: Server.snapshot(served[0]),
         "ops": lambda stream: describe_ops(served[0].handlers),
     }
     return Server(handlers), served

@@ -148,7 +148,7 @@ class Server(TCPServer):
         self._compression = compression
         self._writable_values = writable_values
         about: dict[str, Handler] = {
-            "stats": lambda stream: self.snapshot(),
+            "stats": lambda stream: Server.snapshot(self),
             "ops": lambda stream: describe_ops(self.handlers),
         }
         if isinstance(expose, str) or not about.keys() >= {*expose}:
@@ -345,20 +345,21 @@ class Server(TCPServer):
         """
         return self._service.figures.as_dict(self._connections, len(self._service.tasks))
 
-    @property
     def health(self) -> Health:
-        """Whether it should be sent calls.
+        """Tell whether it should be sent calls.
 
-        ``'ready'``; ``'draining'`` where it accepts no connections, not yet or not any more;
-        ``'overloaded'`` at ``max_connections`` or ``max_running``.
+        Returns
+        -------
+        str
+            ``'ready'``; ``'draining'`` where it accepts no connections, not yet or not any more;
+            ``'overloaded'`` at ``max_connections`` or ``max_running``.
         """
         if not listening_sockets(self):
             return "draining"
         return "overloaded" if self._is_crowded or self._service.is_full else "ready"
 
-    @property
     def open_connections(self) -> int:
-        """How many connections it serves."""
+        """Tell how many connections it serves."""
         return len(self._connections)
 
     @property
@@ -381,7 +382,8 @@ class Server(TCPServer):
         >>> Server({}).snapshot()['health']
         'draining'
         """
-        return take(self._service, self.stats(), self._connections, self.health)
+        # Subclasses may have names of their own.
+        return take(self._service, Server.stats(self), self._connections, Server.health(self))
 
     def handle_stream(self, stream: IOStream, address: Any) -> Awaitable[None]:
         """Serve one connection until it ends. Called by Tornado for each."""

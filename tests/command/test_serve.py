@@ -51,7 +51,7 @@ async def on_start(server):
     print("registered", server.port, flush=True)
 
 def on_end(server):
-    print("left", server.health, flush=True)
+    print("left", server.health(), flush=True)
 """
 
 

@@ -49,7 +49,7 @@ async def test_health_says_whether_to_send_calls():
             assert await stranger.is_served()
             answer = await get(port, "/health")
             assert (answer.code, answer.body) == (503, b"overloaded")
-        await until(lambda: server.health == "ready")
+        await until(lambda: server.health() == "ready")
         server.stop()
         answer = await get(port, "/health")
         assert (answer.code, answer.body) == (503, b"draining")

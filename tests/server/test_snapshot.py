@@ -73,19 +73,19 @@ async def test_a_handler_that_blocked_the_loop_is_told_afterwards():
 
 async def test_a_server_is_ready_from_its_first_port_until_it_is_told_to_end():
     server = Server({})
-    assert server.health == "draining"
+    assert server.health() == "draining"
     server.listen(0, "127.0.0.1")
-    assert server.health == "ready"
+    assert server.health() == "ready"
     server.stop()
-    assert server.health == "draining"
+    assert server.health() == "draining"
 
 
 async def test_a_server_is_overloaded_at_max_connections():
     async with served(max_connections=1) as server:
         async with stranger_at(server) as stranger:
             assert await stranger.is_served()
-            assert server.health == "overloaded"
-        await until(lambda: server.health == "ready")
+            assert server.health() == "overloaded"
+        await until(lambda: server.health() == "ready")
 
 
 async def test_a_server_is_overloaded_at_max_running():
@@ -97,10 +97,24 @@ async def test_a_server_is_overloaded_at_max_running():
     async with served({"wait": wait}, max_running=2) as server:
         async with rpc(ip="127.0.0.1", port=server.port) as remote:
             calls = [remote.wait(), remote.wait()]
-            await until(lambda: server.health == "overloaded")
+            await until(lambda: server.health() == "overloaded")
             go_on.set()
             await asyncio.gather(*calls)
-        assert server.health == "ready"
+        assert server.health() == "ready"
+
+
+async def test_a_subclass_may_use_these_names_for_something_else():
+    class Patient(Server):
+        def __init__(self):
+            self.health = self.snapshot = self.open_connections = "mine"
+            super().__init__({}, expose=["stats"])
+
+    server = Patient()
+    server.listen(0, "127.0.0.1")
+    async with rpc(ip="127.0.0.1", port=server.port) as remote:
+        assert (await remote.stats())["health"] == "ready"
+    await server.shutdown()
+    assert server.health == "mine"
 
 
 # ---- what clients may ask
