@@ -34,12 +34,14 @@ class DoorToWorker:
     ----------
     in_door : deque of socket.socket
         Connections that were handed in, and maybe not taken.
+    is_over : bool
+        Whether the worker says nothing more.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._is_shut = False
+        self._is_shut = self.is_over = False
         self.in_door: deque[socket.socket] = deque()
 
     def fileno(self) -> int:
@@ -58,18 +60,19 @@ class DoorToWorker:
         return True
 
     def hear(self) -> bool:
-        """Hear what the worker says; False if it takes no more."""
-        try:
-            said = self._sock.recv(4096)
-        except BlockingIOError:
-            return True
-        except OSError:
-            said = b""
-        for _ in range(said.count(_TAKEN)):
-            self.in_door.popleft().close()
-        if not said:
-            self.close()
-        return bool(said) and _LEAVING not in said
+        """Hear what the worker has said; False if it takes no more."""
+        takes = True
+        with suppress(BlockingIOError):
+            while takes:
+                try:
+                    said = self._sock.recv(4096)
+                except ConnectionError:
+                    said = b""
+                for _ in range(said.count(_TAKEN)):
+                    self.in_door.popleft().close()
+                self.is_over = not said
+                takes = bool(said) and _LEAVING not in said
+        return takes
 
     def shut(self) -> None:
         """Hand in nothing more."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import socket
 import sys
@@ -40,6 +41,9 @@ def main() -> int:
 
 
 async def _work(me: Told, arguments: argparse.Namespace) -> None:
+    for fd in (me.door, me.control):
+        # What the program starts is no worker.
+        os.set_inheritable(fd, False)
     asked = asyncio.Event()
     name = tuple(me.listens_on) if isinstance(me.listens_on, list) else me.listens_on
     door = Door(me.door, name, asked.set)

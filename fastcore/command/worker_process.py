@@ -169,11 +169,10 @@ class WorkerProcess:
             self._process.send_signal(number)
 
     def _hear(self) -> None:
-        fd = self._door.fileno()
         if not self._door.hear():
             self._leave()
-        if self._door.fileno() < 0:
-            self._loop.remove_reader(fd)
+        if self._door.is_over:
+            self._loop.remove_reader(self._door)
 
     def _leave(self) -> None:
         self.left.set()
@@ -181,10 +180,11 @@ class WorkerProcess:
 
     async def _reap(self) -> None:
         await self._process.wait()
-        # All that it still said, to the end.
-        while self._door.fileno() >= 0:
-            self._hear()
+        self._loop.remove_reader(self._door)
+        # What it said last. There may be no end of it: programs that it has started can hold it open.
+        self._door.hear()
         self._leave()
+        self._door.close()
         if self._has_served and not self._is_retired:
             logger.error("%s %s; another one takes its place", self, self.how_it_ended)
         self._control.close()
