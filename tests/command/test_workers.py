@@ -37,6 +37,7 @@ async def slow(stream, seconds):
     return os.getpid()
 
 def block(stream, seconds):
+    print("blocking", flush=True)
     time.sleep(seconds)
     return os.getpid()
 
@@ -302,7 +303,7 @@ async def test_ctrl_c_twice_ends_all_at_once(tmp_path: Path):
         pids = await running.pids()
         calls = [running.ask("block", seconds=60), running.ask("slow", seconds=60)]
         waiting = asyncio.gather(*calls, return_exceptions=True)
-        await asyncio.sleep(0.5)
+        assert await in_a_thread(running.program.line) == "blocking"
         running.program.send(signal.SIGINT)
         await running.is_logged("Ctrl-C once more ends at once")
         running.program.send(signal.SIGINT)
@@ -317,7 +318,7 @@ async def test_a_worker_that_does_not_end_is_killed(tmp_path: Path):
         pids = await running.pids()
         blocked = running.ask("block", seconds=60)
         waiting = asyncio.gather(blocked, return_exceptions=True)
-        await asyncio.sleep(0.5)
+        assert await in_a_thread(running.program.line) == "blocking"
         running.program.send(signal.SIGTERM)
         await running.ends()
         assert "killed, as they didn't end: worker" in running.program.errors
