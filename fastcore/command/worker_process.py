@@ -143,9 +143,11 @@ class WorkerProcess:
     def how_it_ended(self) -> str:
         """What became of the process, in words."""
         code = self._process.returncode
-        if code is not None and code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
-        return f"ended with exit code {code}"
+        if code is None or code >= 0:
+            return f"ended with exit code {code}"
+        # Not all have names: those of real time are numbers.
+        known = {number.value: number.name for number in signal.Signals}
+        return f"was killed by {known.get(-code, f'signal {-code}')}"
 
     def takes(self, connection: socket.socket) -> bool:
         """Hand in a connection; False if it takes none now."""
