@@ -199,7 +199,7 @@ def test_a_hook_that_fails_at_the_start_ends_it(folder: Path):
     with Program("-m", "fastcore", "serve", "bad:handlers", cwd=folder) as program:
         assert program.rest() == ""
         assert program.wait() == 1
-        assert program.errors == "fastcore: LookupError: no registry\n"
+        assert program.errors.splitlines()[-1] == "fastcore: LookupError: no registry"
 
 
 def test_a_hook_that_hangs_at_the_start_can_be_ended(folder: Path):
@@ -345,7 +345,9 @@ async def test_logs_as_json_are_an_object_on_each_line_also_with_what_peers_say(
                 await getattr(remote, 'x"}\n{"level": "FAKE')()
             with pytest.raises(TypeError):
                 await remote.add(x=1, y=None)
-    logged = [json.loads(line) for line in program.errors.splitlines()]
+    all_logged = [json.loads(line) for line in program.errors.splitlines()]
+    # On a slow machine asyncio has something to say, too.
+    logged = [entry for entry in all_logged if entry["logger"].startswith("fastcore")]
     assert [entry["level"] for entry in logged] == ["INFO", "WARNING"]
     assert "no handler" in logged[0]["message"]
     assert "TypeError" in logged[1]["traceback"]
