@@ -49,7 +49,7 @@ $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask: $(VENV)/with-%: $(VENV
 demo: $(VENV)/built ## start a server, run the example programs against it, show what is said
 	@$(BIN)/python -m fastcore demo
 
-test: lint $(VENV)/with-test $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask ## the linters, the doctests and the tests
+test: lint $(VENV)/with-test $(VENV)/with-browser $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask ## the linters, the doctests and the tests
 	$(BIN)/python -m pytest
 
 demo-cluster: $(VENV)/built $(VENV)/with-dask ## servers in two workers of a Dask cluster, one of which is killed

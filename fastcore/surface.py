@@ -42,6 +42,7 @@ from fastcore.errors import (
     TooManyValues,
 )
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, get_total_physical_memory
+from fastcore.monitor.port import Monitor
 from fastcore.remote_errors import register_error
 from fastcore.server.server import Server
 from fastcore.transport.connecting import connect
@@ -61,6 +62,7 @@ __all__ = [
     "LimitReached",
     "Limits",
     "MessageBuffer",
+    "Monitor",
     "RPCCall",
     "RPCClosed",
     "RemoteError",

@@ -71,7 +71,8 @@ class ClientConnection(Owner):
         self.channel = channel
         self.keeper = keeper
         self.calls: dict[int, RemoteCall] = {}
-        self._next = 0
+        # Above those of tables before this one: of calls that were given up, answers may still come.
+        self._next = channel.messages_out
         self.numbers = channel.has_numbers
         self.is_taken = self.is_last = False
         self.tells = True

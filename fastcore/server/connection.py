@@ -657,8 +657,15 @@ class Connection(Owner):
 
     def is_handled_by(self, task: asyncio.Task[Any]) -> bool:
         """Tell whether a task is one of its handlers'."""
-        requests = [*self._numbered.values(), *([self._in_order] if self._in_order is not None else [])]
-        return any(request.task is task for request in requests)
+        return any(request.task is task for request in self._requests())
+
+    def running(self) -> list[tuple[Any, int]]:
+        """Tell which ops run, and by ``perf_counter_ns`` since when."""
+        return [(request.op, request.begun) for request in self._requests()]
+
+    def _requests(self) -> list[_Request]:
+        in_order = [] if self._in_order is None else [self._in_order]
+        return [*self._numbered.values(), *in_order]
 
     def finish(self) -> None:
         """End the connection as soon as no handler works for it."""
@@ -669,6 +676,7 @@ class Connection(Owner):
     # ---- words
 
     def _blocked(self, op: object, nanoseconds: int) -> None:
+        self.service.figures.errors["slow_handler"] += 1
         logger.warning(
             "%r, called from %s, blocked the loop for %.3f s: nobody was served in the meantime",
             op,

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import socket
 import uuid
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from typing import Any, get_args
 
@@ -29,6 +29,7 @@ from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.accepting import Acceptor, SocketFile, bind_unix
 from fastcore.server.connection import Connection
 from fastcore.server.service import Handler, Service
+from fastcore.server.snapshot import Health, Snapshot, describe_ops, take
 from fastcore.server.strangers import tell_of_refused
 from fastcore.transport.event_loop import ignore_io_loop, is_running
 from fastcore.transport.tls import is_refusal
@@ -74,6 +75,10 @@ class Server(TCPServer):
     cancel_handlers : bool
         Whether the handlers of a client that is gone are cancelled. Those that were called
         without a number, as classic clients do, run on in any case.
+    expose : sequence of str
+        Ops about the server itself that clients may call: ``'stats'`` answers what
+        :meth:`snapshot` tells, ``'ops'`` which ops there are, with signatures and the first
+        lines of their docstrings. A handler of that name goes first.
     **kwargs
         The other fields of :class:`fastcore.limits.Limits`, and what
         ``tornado.tcpserver.TCPServer`` takes, such as ``ssl_options``.
@@ -125,6 +130,7 @@ class Server(TCPServer):
         max_running: int | None = 65_536,
         max_running_per_connection: int | None = 256,
         cancel_handlers: bool = True,
+        expose: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         ignore_io_loop(kwargs)
@@ -141,7 +147,14 @@ class Server(TCPServer):
         self._max_connections = max_connections
         self._compression = compression
         self._writable_values = writable_values
-        self.handlers: dict[str, Handler] = {"identity": self.identity, **handlers}
+        about: dict[str, Handler] = {
+            "stats": lambda stream: Server.snapshot(self),
+            "ops": lambda stream: describe_ops(self.handlers),
+        }
+        if isinstance(expose, str) or not about.keys() >= {*expose}:
+            raise ValueError(f"expose is a sequence of what is in {[*about]}, not {expose!r}")
+        exposed = {op: about[op] for op in expose}
+        self.handlers: dict[str, Handler] = {"identity": self.identity, **exposed, **handlers}
         self.id = str(uuid.uuid1())
         self._service = Service(
             self,
@@ -161,6 +174,7 @@ class Server(TCPServer):
         self._staying = 0
         self._shutdown: asyncio.Task[None] | None = None
         self._first_port: int | None = None
+        #: Those that were made here.
         super().__init__(max_buffer_size=max_buffer_size, **kwargs)
 
     @property
@@ -374,13 +388,53 @@ class Server(TCPServer):
         """
         return self._service.figures.as_dict(self._connections, len(self._service.tasks))
 
+    def health(self) -> Health:
+        """Tell whether it should be sent calls.
+
+        Returns
+        -------
+        str
+            ``'ready'``; ``'draining'`` where it accepts no connections, not yet or not any more;
+            ``'overloaded'`` at ``max_connections`` or ``max_running``.
+        """
+        if not listening_sockets(self):
+            return "draining"
+        return "overloaded" if self._is_crowded or self._service.is_full else "ready"
+
+    def open_connections(self) -> int:
+        """Tell how many connections it serves."""
+        return len(self._connections)
+
+    @property
+    def _is_crowded(self) -> bool:
+        return self._max_connections is not None and len(self._connections) >= self._max_connections
+
+    def snapshot(self) -> Snapshot:
+        """Tell all that can be seen of the server now: what the page of a running server shows.
+
+        Returns
+        -------
+        dict
+            Plain values: those of :meth:`stats`, and beside them ``health``; ``type`` and
+            ``pid``; ``calls``, the handlers that wait for something, the longest first (``op``,
+            ``peer``, ``seconds``); ``warnings``, the last ones of the process (``time``,
+            ``level``, ``text``); and for each op ``buckets``, how many calls took how long.
+
+        Examples
+        --------
+        >>> Server({}).snapshot()['health']
+        'draining'
+        """
+        # Subclasses may have names of their own.
+        return take(self._service, Server.stats(self), self._connections, Server.health(self))
+
     def handle_stream(self, stream: IOStream, address: Any) -> Awaitable[None]:
         """Serve one connection until it ends. Called by Tornado for each."""
         stream.set_nodelay(True)
         channel = channel_of(
             stream, self._limits, self._compression, self._writable_values, peer=name_of(address)
         )
-        if self._max_connections is not None and len(self._connections) >= self._max_connections:
+        if self._is_crowded:
             return self._turn_away(channel)
         connection = self._connections[channel] = Connection(self._service, stream, channel)
         self._service.figures.opened()

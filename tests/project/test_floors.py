@@ -23,7 +23,7 @@ FLOORS = [
     ["_channel"],
     ["transport"],
     ["client", "server"],
-    ["classic"],
+    ["classic", "monitor"],
     ["surface"],
     ["dask"],
     ["command __main__"],
@@ -34,7 +34,7 @@ PLACES = {
     for side, rooms in enumerate(sides)
     for room in rooms.split()
 }
-EXTRAS = "cloudpickle dask distributed lz4 numpy psutil snappy uvloop"
+EXTRAS = "cloudpickle dask distributed lz4 numpy prometheus_client psutil rich shtab snappy uvloop"
 
 
 def imported_by(path: Path) -> set[str]:
