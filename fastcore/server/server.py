@@ -174,7 +174,6 @@ class Server(TCPServer):
         self._staying = 0
         self._shutdown: asyncio.Task[None] | None = None
         self._first_port: int | None = None
-        #: Those that were made here.
         super().__init__(max_buffer_size=max_buffer_size, **kwargs)
 
     @property
@@ -397,7 +396,7 @@ class Server(TCPServer):
             ``'ready'``; ``'draining'`` where it accepts no connections, not yet or not any more;
             ``'overloaded'`` at ``max_connections`` or ``max_running``.
         """
-        if not listening_sockets(self):
+        if not self._acceptors:
             return "draining"
         return "overloaded" if self._is_crowded or self._service.is_full else "ready"
 
