@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 from fastcore import __version__
 from fastcore.command import call, completion, demo, ops, ping, run_classic, serve, stats, top
-from fastcore.command.usage import Parser, in_one_line
+from fastcore.command.usage import WRONG_USAGE, Parser, WrongUsage, in_one_line
 
-__all__ = ["main", "parser"]
+__all__ = ["main", "parser", "told"]
 
 #: What a shell expects of a program that Ctrl-C ended.
 _INTERRUPTED = 130
@@ -81,7 +81,7 @@ def told(arguments: argparse.Namespace) -> int:
         if arguments.verbose:
             traceback.print_exc()
         print(f"fastcore: {in_one_line(error)}", file=sys.stderr)
-        return 1
+        return WRONG_USAGE if isinstance(error, WrongUsage) else 1
     return 0
 
 

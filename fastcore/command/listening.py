@@ -12,7 +12,7 @@ from tornado.netutil import bind_sockets
 
 from fastcore.addressing import UNIX_SCHEME, format_address
 from fastcore.command.systemd import inherited_sockets
-from fastcore.command.usage import CommandError
+from fastcore.command.usage import CommandError, WrongUsage
 from fastcore.server.accepting import bind_unix
 
 __all__ = ["Listening"]
@@ -48,7 +48,7 @@ class Listening:
         self.sockets = inherited_sockets()
         if self.sockets:
             if arguments.host is not None or arguments.port is not None:
-                raise CommandError("the service manager says where to listen; leave --host and --port out")
+                raise WrongUsage("the service manager says where to listen; leave --host and --port out")
         else:
             self.sockets = self._bind(arguments.host or _LOOPBACK, arguments.port, default_port)
         self.address = _name(self.sockets[0].getsockname())

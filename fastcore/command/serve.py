@@ -7,6 +7,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
+from fastcore.addressing import format_address
 from fastcore.command.ending import Ending
 from fastcore.command.fleet import Fleet
 from fastcore.command.listening import Listening
@@ -15,7 +16,7 @@ from fastcore.command.program import target
 from fastcore.command.serving import loaded, serve_until
 from fastcore.command.settings import add_limits
 from fastcore.command.systemd import notify
-from fastcore.command.usage import CommandError, add_files_of_tls, positive, seconds
+from fastcore.command.usage import CommandError, WrongUsage, add_files_of_tls, positive, seconds
 from fastcore.monitor.port import Monitor
 from fastcore.monitor.watched import Watched
 from fastcore.server.server import Server
@@ -92,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
         If it can't be served so.
     """
     if (arguments.keyfile or arguments.cafile) and not arguments.certfile:
-        raise CommandError("--keyfile and --cafile are for TLS, which needs --certfile")
+        raise WrongUsage("--keyfile and --cafile are for TLS, which needs --certfile")
     set_up(arguments)
     asyncio.run(_run_workers(arguments) if arguments.workers else _run_alone(arguments))
 
@@ -140,7 +141,7 @@ async def _monitored(watched: Server | Watched, arguments: argparse.Namespace, s
         monitor.listen(port, host)
     except OSError as error:
         raise CommandError(f"can't listen on {host}, port {port}, for the monitor: {error}") from error
-    return f", monitor on http://{host}:{monitor.port}/"
+    return f", monitor on http://{format_address((host, monitor.port))}/"
 
 
 def _tell(arguments: argparse.Namespace, address: str, monitored: str) -> None:

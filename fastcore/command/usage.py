@@ -5,30 +5,37 @@ from __future__ import annotations
 import argparse
 import json
 import ssl
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from fastcore.addressing import Address, parse_address
 from fastcore.errors import FastcoreError
 from fastcore.logs import escaped
 
 __all__ = [
+    "WRONG_USAGE",
     "CommandError",
     "Parser",
+    "WrongUsage",
     "add_files_of_tls",
     "add_server",
     "client_tls",
     "in_one_line",
     "keyword",
+    "load_certificate",
     "positive",
     "seconds",
 ]
 
-#: Exit codes: what was asked can't be done, and nobody can know what is asked.
-WRONG_USAGE = 2
+#: The exit code where nobody can know what is asked.
+WRONG_USAGE: Final = 2
 
 
 class CommandError(Exception):
     """A command can't do what was asked; its text is what the user gets to read."""
+
+
+class WrongUsage(CommandError):
+    """Arguments that make no sense together."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -121,8 +128,10 @@ def client_tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     Raises
     ------
     CommandError
-        If a file isn't what it should be.
+        If a file isn't what it should be, or is missing.
     """
+    if arguments.keyfile and not arguments.certfile:
+        raise WrongUsage("--keyfile is the key of --certfile")
     if not (arguments.tls or arguments.cafile or arguments.certfile):
         return None
     try:

@@ -111,7 +111,7 @@ async def test_with_an_authority_it_asks_clients_for_certificates(folder: Path, 
 @pytest.mark.parametrize("option", ["--keyfile", "--cafile"])
 def test_files_of_tls_without_a_certificate_are_told(folder: Path, option: str):
     with Program("-m", "fastcore", "serve", "shop:handlers", option, "x.pem", cwd=folder) as program:
-        assert program.wait() == 1
+        assert program.wait() == 2
         assert "--certfile" in program.errors
 
 
@@ -287,7 +287,7 @@ async def test_a_socket_of_the_service_manager_is_served_and_left_as_it_was(fold
 
 def test_where_to_listen_is_said_once(folder: Path):
     with socket.create_server(("127.0.0.1", 0)) as sock, activated(folder, sock, "--port", "0") as program:
-        assert program.wait() == 1
+        assert program.wait() == 2
         assert "--port" in program.errors
 
 
