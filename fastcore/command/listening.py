@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import socket
-from contextlib import suppress
 from typing import Any
 
 from tornado.netutil import bind_sockets
@@ -13,7 +11,7 @@ from tornado.netutil import bind_sockets
 from fastcore.addressing import UNIX_SCHEME, format_address
 from fastcore.command.systemd import inherited_sockets
 from fastcore.command.usage import CommandError, WrongUsage
-from fastcore.server.accepting import bind_unix
+from fastcore.server.accepting import SocketFile, bind_unix
 
 __all__ = ["Listening"]
 
@@ -44,7 +42,7 @@ class Listening:
     """
 
     def __init__(self, arguments: argparse.Namespace, default_port: int = 0) -> None:
-        self._path: str | None = None
+        self._file: SocketFile | None = None
         self.sockets = inherited_sockets()
         if self.sockets:
             if arguments.host is not None or arguments.port is not None:
@@ -56,8 +54,7 @@ class Listening:
     def _bind(self, host: str, port: int | None, default_port: int) -> list[socket.socket]:
         try:
             if host.startswith(UNIX_SCHEME):
-                sock = bind_unix(host)
-                self._path = host.removeprefix(UNIX_SCHEME)
+                sock, self._file = bind_unix(host)
                 return [sock]
             return bind_sockets(default_port if port is None else port, host)
         except (OSError, OverflowError) as error:
@@ -68,10 +65,8 @@ class Listening:
 
         Before it is closed: as soon as it is, somebody else may have a socket there.
         """
-        if self._path is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(self._path)
-            self._path = None
+        if self._file is not None:
+            self._file.remove()
 
     def close(self) -> None:
         """Listen no more."""
