@@ -70,6 +70,8 @@ cdef enum:
     HOLDS_UP = 65_536
     # A peer that takes no more than this much more is looked after.
     LITTLE_ROOM = 32_768
+    # System calls by which what has come meanwhile is received, before the loop does it.
+    RECEIVES_TO_CATCH_UP = 16
     # What every peer takes.
     FIRST_ROOM = 1_024
 
@@ -542,15 +544,22 @@ cdef class Channel:
         """Receive what came while the loop had no turn; False if that was the end. Costs a system call.
 
         Before a connection is used that nobody used for a while: what its peer said last may be that
-        it has gone.
+        it has gone. Messages are handed out later, so nothing else runs in here.
         """
         cdef int count
-        if self.socket is not None and not self.is_paused and not self.is_taking and (
-            self.socket.has_something()
-        ):
-            for count in range(MESSAGES_PER_TURN):
-                if not self.receive():
+        cdef Py_ssize_t size = 1
+        if self.socket is None or self.is_paused or self.is_taking or not self.socket.has_something():
+            return self.state <= OPEN
+        try:
+            for count in range(RECEIVES_TO_CATCH_UP):
+                size = self.socket.receive(self.buffer)
+                if size <= 0:
                     break
+                self.hand_out_later()
+        except (OSError, MemoryError) as error:
+            self.close(error)
+        if size == 0:
+            self.close()
         return self.state <= OPEN
 
     cdef int end_of_input(self) except -1:

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable
 from typing import Any, Final
 
-from fastcore.addressing import UNIX_SCHEME, unix_family
+from fastcore.addressing import UNIX_SCHEME, parse_address, unix_family
 
 __all__ = ["Acceptor", "SocketFile", "bind_unix"]
 
@@ -151,6 +151,7 @@ def bind_unix(address: str, backlog: int = 128) -> tuple[socket.socket, SocketFi
         If somebody listens there, or there is something else than a socket.
     """
     family = unix_family(address)
+    parse_address(address)
     path = address.removeprefix(UNIX_SCHEME)
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode) and not _is_alive(path):
@@ -165,7 +166,9 @@ def bind_unix(address: str, backlog: int = 128) -> tuple[socket.socket, SocketFi
         sock.listen(backlog)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"{os.strerror(error.errno or 0)}: {address}") from error
+        # A path that is too long has no number.
+        why = str(error) if error.errno is None else os.strerror(error.errno)
+        raise OSError(error.errno or errno.EINVAL, f"{why}: {address}") from error
     return sock, file
 
 

@@ -16,6 +16,7 @@ from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_addr
 from fastcore.compressions import check_compression
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
+from fastcore.logs import in_one_line
 from fastcore.transport.event_loop import current_loop, ignore_io_loop, patience
 from fastcore.transport.tls import explain
 from fastcore.transport.tornado import channel_of
@@ -124,14 +125,16 @@ async def open_stream(
                     return stream
     except TimeoutError:
         raise _not_connected(address, f"not within {timeout:g} s", reason) from reason
-    except (OSError, StreamClosedError) as error:
+    except (OSError, StreamClosedError, UnicodeError) as error:
+        # The last one: a name that can't be asked for.
         raise _not_connected(address, f"timeout {timeout:g} s", error) from error
 
 
 def _not_connected(address: Address, when: str, reason: BaseException | None) -> ConnectionLost:
     why = explain(reason)
     return ConnectionLost(
-        f"could not connect to {format_address(address)}, {when}{': ' + why if why else ''}", reason
+        f"could not connect to {in_one_line(format_address(address))}, {when}{': ' + why if why else ''}",
+        reason,
     )
 
 

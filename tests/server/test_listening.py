@@ -270,3 +270,14 @@ async def test_a_server_in_processes_serves_in_each_of_them():
             async with rpc(ip="127.0.0.1", port=port, timeout=10) as remote:
                 who.add(await remote.who())
         os.killpg(program.process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 1.5, "many", b"", float("nan"), "unix:"])
+async def test_what_is_no_port_is_an_error(port):
+    with pytest.raises(ValueError, match=r"no such port|no path"):
+        Server({}).listen(port, "127.0.0.1")
+
+
+async def test_a_path_that_is_too_long_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(OSError, match="too long"):
+        Server({}).listen(f"unix:{tmp_path}/{'x' * 200}")
