@@ -10,6 +10,7 @@ from tornado.iostream import StreamClosedError
 
 from fastcore import ConnectionLost, ConnectionPool, RPCClosed, Server
 from helpers.answers import DELAYS, Answers
+from helpers.support import until
 from helpers.surface import HANDLERS, serving
 from helpers.wire import served
 
@@ -107,3 +108,22 @@ def test_a_call_that_still_waits_for_its_connection_when_its_loop_ends_leaves_no
         for _ in range(3):
             asyncio.run(main())
             gc.collect()
+
+
+async def test_a_connection_comes_back_from_who_was_cancelled_in_the_moment_in_which_he_got_it():
+    async with served() as server:
+        pool = ConnectionPool(limit=2)
+
+        async def take():
+            stream = await pool.connect("127.0.0.1", server.port)
+            pool.release(stream)
+
+        for turns in [*range(12)] * 5:
+            taking = asyncio.ensure_future(take())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            taking.cancel()
+            await asyncio.wait([taking])
+        await until(lambda: pool.active == 0)
+        pool.release(await pool.connect("127.0.0.1", server.port))
+        pool.close()
