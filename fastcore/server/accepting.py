@@ -54,6 +54,7 @@ class Acceptor:
         self._pause: asyncio.TimerHandle | None = None
         # By its number: not every loop takes a socket object.
         self._fd = sock.fileno()
+        self._made_by = os.getpid()
         loop.add_reader(self._fd, self._accept)
 
     def __call__(self) -> None:
@@ -61,15 +62,17 @@ class Acceptor:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-        if self._sock.fileno() == self._fd and not self._loop.is_closed():
-            # Otherwise somebody has closed it, and the number may be somebody else's.
+        # What the loop watches is the parent's too, after a fork; and where somebody has closed the
+        # socket, the number may be somebody else's.
+        is_own = self._made_by == os.getpid() and self._sock.fileno() == self._fd
+        if is_own and not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
 
     def move(self, loop: asyncio.AbstractEventLoop) -> None:
         """Accept in another loop from now on."""
         if loop is not self._loop:
             self()
-            self._loop = loop
+            self._loop, self._made_by = loop, os.getpid()
             loop.add_reader(self._fd, self._accept)
 
     def _accept(self) -> None:
