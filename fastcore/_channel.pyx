@@ -541,13 +541,16 @@ cdef class Channel:
         return True
 
     cpdef bint catch_up(self) except -1:
-        """Receive what came while the loop had no turn; False if that was the end. Costs a system call.
+        """Receive what came while the loop had no turn; False if that was the end.
 
         Before a connection is used that nobody used for a while: what its peer said last may be that
-        it has gone. Messages are handed out later, so nothing else runs in here.
+        it has gone. Messages are handed out later, so nothing else runs in here. It costs a system
+        call, unless something was sent just now, to a peer that isn't of those that close at any time.
         """
         cdef int count
         cdef Py_ssize_t size = 1
+        if self.has_numbers and monotonic() - self.sent_at < A_TURN:
+            return self.state <= OPEN
         if self.socket is None or self.is_paused or self.is_taking or not self.socket.has_something():
             return self.state <= OPEN
         try:

@@ -11,6 +11,7 @@ import functools
 import socket
 import uuid
 from collections.abc import Awaitable, Iterable, Mapping
+from contextvars import copy_context
 from typing import Any, get_args
 
 from tornado.gen import convert_yielded
@@ -204,6 +205,7 @@ class Server(TCPServer):
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on sockets that listen already."""
+        self._service.context = copy_context()
         for sock in sockets:
             acceptor = Acceptor(sock, _selector_loop(), self._accepted, self._lacks)
             self._acceptors.append(acceptor)
