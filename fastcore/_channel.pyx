@@ -547,14 +547,13 @@ cdef class Channel:
         it has gone. Messages are handed out later, so nothing else runs in here. It costs a system
         call, unless something was sent just now, to a peer that isn't of those that close at any time.
         """
-        cdef int count
         cdef Py_ssize_t size = 1
         if self.has_numbers and monotonic() - self.sent_at < A_TURN:
             return self.state <= OPEN
         if self.socket is None or self.is_paused or self.is_taking or not self.socket.has_something():
             return self.state <= OPEN
         try:
-            for count in range(RECEIVES_TO_CATCH_UP):
+            for _ in range(RECEIVES_TO_CATCH_UP):
                 size = self.socket.receive(self.buffer)
                 if size <= 0:
                     break

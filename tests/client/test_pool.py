@@ -53,7 +53,8 @@ async def test_the_counters_of_a_pool_are_right_after_errors_cancellations_and_d
     assert {ZeroDivisionError, asyncio.CancelledError, bytes} <= kinds
     assert any(isinstance(outcome, StreamClosedError) for outcome in outcomes)
     assert pool.active == 0
-    assert pool.open == sum(map(len, pool.available.values()))
+    # One that was being made for a call may not be needed any more when it is there.
+    await until(lambda: pool.open == sum(map(len, pool.available.values())))
     with pytest.raises(ConnectionLost, match="could not connect"):
         await ConnectionPool(limit=1, timeout=0.1)(ip="127.0.0.1", port=server.port).ping()
     pool.close()
