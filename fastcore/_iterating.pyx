@@ -44,7 +44,7 @@ cdef class Source:
         raise NotImplementedError
 
     cdef bint has_failed(self, object error) except -1:
-        """Whether it is the error of the Future that was waited for, so that `next_one` says what it means."""
+        """Whether that is the error of the Future that was waited for: then `next_one` says what it means."""
         return False
 
 

@@ -101,8 +101,8 @@ class Limits:
         makes has until its ``timeout``.
     peer_timeout : float, optional
         Seconds after which a peer whose machine, or the network to it, is silent counts
-        as dead; to be found even if nothing is sent. None leaves it to the system,
-        which may take hours.
+        as dead; to be found even if nothing is sent. One whose machine is alive and that
+        doesn't read isn't dead. None leaves it to the system, which may take hours.
 
     Examples
     --------

@@ -12,13 +12,12 @@ from typing import Any
 from tornado.iostream import IOStream
 
 from fastcore._channel import Channel
-from fastcore._futures import unobserved
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import ClientConnection, closes
 from fastcore.client.connections import Connections
 from fastcore.limits import check_limit
-from fastcore.transport.connecting import check_options
+from fastcore.transport.connecting import StreamForOne, check_options
 from fastcore.transport.event_loop import current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
 from fastcore.transport.tornado import StreamTransport, channel_of
 
@@ -308,9 +307,7 @@ class ConnectionPool:
             In the Future: all that there may be were in use until then.
         """
         connections = self._here()
-        task = connections.loop.create_task(self._connect(connections, (ip, port), timeout))
-        task.add_done_callback(unobserved)
-        return task
+        return StreamForOne(self._connect(connections, (ip, port), timeout), self.release, connections.loop)
 
     async def _connect(self, connections: Connections, address: Address, timeout: float) -> IOStream:
         channel = (await connections.stream(address, timeout)).channel

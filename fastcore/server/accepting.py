@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable
 from typing import Any, Final
 
-from fastcore.addressing import UNIX_SCHEME, unix_family
+from fastcore.addressing import UNIX_SCHEME, parse_address, unix_family
 
 __all__ = ["Acceptor", "SocketFile", "bind_unix"]
 
@@ -54,6 +54,7 @@ class Acceptor:
         self._pause: asyncio.TimerHandle | None = None
         # By its number: not every loop takes a socket object.
         self._fd = sock.fileno()
+        self._made_by = os.getpid()
         loop.add_reader(self._fd, self._accept)
 
     def __call__(self) -> None:
@@ -61,15 +62,17 @@ class Acceptor:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-        if self._sock.fileno() == self._fd and not self._loop.is_closed():
-            # Otherwise somebody has closed it, and the number may be somebody else's.
+        # What the loop watches is the parent's too, after a fork; and where somebody has closed the
+        # socket, the number may be somebody else's.
+        is_own = self._made_by == os.getpid() and self._sock.fileno() == self._fd
+        if is_own and not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
 
     def move(self, loop: asyncio.AbstractEventLoop) -> None:
         """Accept in another loop from now on."""
         if loop is not self._loop:
             self()
-            self._loop = loop
+            self._loop, self._made_by = loop, os.getpid()
             loop.add_reader(self._fd, self._accept)
 
     def _accept(self) -> None:
@@ -151,6 +154,7 @@ def bind_unix(address: str, backlog: int = 128) -> tuple[socket.socket, SocketFi
         If somebody listens there, or there is something else than a socket.
     """
     family = unix_family(address)
+    parse_address(address)
     path = address.removeprefix(UNIX_SCHEME)
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode) and not _is_alive(path):
@@ -165,7 +169,9 @@ def bind_unix(address: str, backlog: int = 128) -> tuple[socket.socket, SocketFi
         sock.listen(backlog)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"{os.strerror(error.errno or 0)}: {address}") from error
+        # A path that is too long has no number.
+        why = str(error) if error.errno is None else os.strerror(error.errno)
+        raise OSError(error.errno or errno.EINVAL, f"{why}: {address}") from error
     return sock, file
 
 

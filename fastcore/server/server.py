@@ -20,7 +20,7 @@ from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
 from fastcore._channel import Channel
-from fastcore.addressing import UNIX_SCHEME
+from fastcore.addressing import UNIX_SCHEME, port_number
 from fastcore.compressions import check_compression
 from fastcore.errors import LimitReached
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_limit
@@ -48,6 +48,9 @@ class Server(TCPServer):
 
     Meant to be subclassed: a worker, a scheduler, a nanny each is a Server with handlers
     and a state of its own.
+
+    ``async with server`` closes all that it has opened when the block is left, and cancels handlers
+    that still run; :meth:`shutdown` lets them answer.
 
     Parameters
     ----------
@@ -208,9 +211,9 @@ class Server(TCPServer):
             sock, self._files[sock] = bind_unix(port)
             self.add_sockets([sock])
         else:
-            number = self.default_port if port is None else int(port)
-            if not 0 <= number < 65536:
-                raise ValueError(f"no such port: {number}; there are 0, which picks a free one, to 65535")
+            number = port_number(self.default_port if port is None else port)
+            if number is None or not 0 <= number < 65536:
+                raise ValueError(f"no such port: {port!r}; there are 0, which picks a free one, to 65535")
             super().listen(number, *args, **kwargs)
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:

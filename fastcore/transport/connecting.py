@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
@@ -16,17 +17,75 @@ from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_addr
 from fastcore.compressions import check_compression
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
+from fastcore.logs import in_one_line
 from fastcore.transport.event_loop import current_loop, ignore_io_loop, patience
 from fastcore.transport.tls import explain
 from fastcore.transport.tornado import channel_of
 
-__all__ = ["check_options", "connect", "open_stream"]
+__all__ = ["StreamForOne", "check_options", "connect", "open_stream"]
 
 #: Seconds before a refused connection is tried again, at first and at the most.
 _RETRY: Final = 0.02
 _LONGEST_RETRY: Final = 0.25
 #: Seconds before the next address of a host is tried beside one that doesn't answer.
 _NEXT_ADDRESS: Final = 0.25
+
+
+class StreamForOne(asyncio.Future[IOStream]):
+    """A connection for somebody; it goes back where he has been cancelled when it comes.
+
+    A task can be cancelled between the result of what it waits for and its own next step. What it
+    waited for is done by then, and hears nothing of that.
+
+    Parameters
+    ----------
+    making : coroutine
+        Makes the connection.
+    give_back : callable
+        Called with a connection that nobody took.
+    loop : asyncio.AbstractEventLoop
+        Where it is made.
+    """
+
+    def __init__(
+        self,
+        making: Coroutine[Any, Any, IOStream],
+        give_back: Callable[[IOStream], object],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(loop=loop)
+        self._give_back = give_back
+        self._task = loop.create_task(making)
+        self._task.add_done_callback(self._made)
+        self.add_done_callback(unobserved)
+
+    def _made(self, task: asyncio.Task[IOStream]) -> None:
+        if task.cancelled():
+            super().cancel()
+        elif self.done():
+            if task.exception() is None:
+                self._give_back(task.result())
+        elif (error := task.exception()) is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(task.result())
+
+    def __await__(self) -> Generator[Any, None, IOStream]:
+        try:
+            return (yield from super().__await__())
+        except asyncio.CancelledError:
+            if self.done() and not self.cancelled() and self.exception() is None:
+                self._give_back(self.result())
+            raise
+
+    __iter__ = __await__
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Give the connection up, and the making of it."""
+        if not super().cancel(msg):
+            return False
+        self._task.cancel()
+        return True
 
 
 def connect(
@@ -85,9 +144,7 @@ def connect(
         writable_values=writable_values,
         **limits,
     )
-    task: asyncio.Task[IOStream] = loop.create_task(connecting)
-    task.add_done_callback(unobserved)
-    return task
+    return StreamForOne(connecting, IOStream.close, loop)
 
 
 async def open_stream(
@@ -124,14 +181,16 @@ async def open_stream(
                     return stream
     except TimeoutError:
         raise _not_connected(address, f"not within {timeout:g} s", reason) from reason
-    except (OSError, StreamClosedError) as error:
+    except (OSError, StreamClosedError, UnicodeError) as error:
+        # The last one: a name that can't be asked for.
         raise _not_connected(address, f"timeout {timeout:g} s", error) from error
 
 
 def _not_connected(address: Address, when: str, reason: BaseException | None) -> ConnectionLost:
     why = explain(reason)
     return ConnectionLost(
-        f"could not connect to {format_address(address)}, {when}{': ' + why if why else ''}", reason
+        f"could not connect to {in_one_line(format_address(address))}, {when}{': ' + why if why else ''}",
+        reason,
     )
 
 

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import struct
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -143,6 +144,7 @@ async def test_a_call_goes_over_a_fresh_connection_where_the_kept_one_has_ended(
             if by_reset:
                 streams[-1].socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             streams[-1].close()
+            time.sleep(0.002)
         assert server.stats()["connections"]["ever"] == 20
         pool.close()
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from fastcore import ConnectionLost, rpc
-from helpers.support import Program, until
+from helpers.support import Program
 
 HANDLERS = """
 import asyncio
@@ -58,18 +58,3 @@ async def test_serve_ends_at_its_deadline_whatever_hangs(tmp_path):
                 await call
         assert await asyncio.to_thread(program.wait) == 0
         assert time.monotonic() - begun < 20
-
-
-async def test_serve_ends_at_once_when_it_is_told_a_second_time(tmp_path):
-    (tmp_path / "slowly.py").write_text(HANDLERS)
-    with Program("-m", "fastcore", "serve", "slowly:handlers", "--deadline", "3600", cwd=tmp_path) as program:
-        port = int(program.line().rpartition(":")[2])
-        async with rpc(ip="127.0.0.1", port=port) as remote:
-            call = remote.never()
-            assert await asyncio.to_thread(program.line) == "hanging"
-            program.send(signal.SIGINT)
-            await until(lambda: is_refused(port))
-            program.send(signal.SIGINT)
-            with pytest.raises(ConnectionLost, match="'never'"):
-                await call
-        assert await asyncio.to_thread(program.wait) == 0

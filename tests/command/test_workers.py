@@ -50,7 +50,7 @@ def count(stream, number):
     return number
 
 handlers = {"pid": pid, "version": version, "slow": slow, "block": block, "die": die, "count": count}
-signal.signal(signal.SIGUSR1, lambda *_: print("heard", os.getpid(), flush=True))
+signal.signal(signal.SIGUSR1, lambda *_: print(f"heard {os.getpid()}\\n", end="", flush=True))
 """
 
 

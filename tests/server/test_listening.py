@@ -270,3 +270,36 @@ async def test_a_server_in_processes_serves_in_each_of_them():
             async with rpc(ip="127.0.0.1", port=port, timeout=10) as remote:
                 who.add(await remote.who())
         os.killpg(program.process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 1.5, "many", b"", float("nan"), "unix:"])
+async def test_what_is_no_port_is_an_error(port):
+    with pytest.raises(ValueError, match=r"no such port|no path"):
+        Server({}).listen(port, "127.0.0.1")
+
+
+async def test_a_path_that_is_too_long_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(OSError, match="too long"):
+        Server({}).listen(f"unix:{tmp_path}/{'x' * 200}")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doesn't fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_a_child_that_stops_its_copy_of_a_server_takes_nothing_from_the_parent(tmp_path):
+    path = tmp_path / "server.sock"
+    async with served() as server:
+        server.listen(f"unix:{path}")
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            assert await remote.add(x=1, y=2) == 3
+            child = os.fork()
+            if child == 0:
+                try:
+                    server.stop()
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0
+            assert await remote.add(x=1, y=2) == 3
+        for address in (f"127.0.0.1:{server.port}", f"unix:{path}"):
+            async with rpc(address) as another:
+                assert await another.add(x=1, y=2) == 3

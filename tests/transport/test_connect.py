@@ -83,3 +83,10 @@ async def test_time_in_which_the_loop_stood_still_is_not_the_servers(host):
         time.sleep(2.2)  # a program that computes; the kernel connects meanwhile
         stream = await connecting
         stream.close()
+
+
+@pytest.mark.parametrize("name", ["a" * 64 + ".example", "two..dots", "\ud800"])
+async def test_a_name_that_cannot_be_asked_for_is_an_error_that_can_be_printed(name):
+    with pytest.raises(ConnectionLost, match="could not connect to") as caught:
+        await connect(name, 8786)
+    str(caught.value).encode()
