@@ -14,7 +14,7 @@ from typing import Any
 
 import distributed.worker
 from distributed import Client, Status, Worker, WorkerPlugin
-from distributed.comm import get_address_host
+from distributed.comm.addressing import get_address_host
 from distributed.protocol.pickle import dumps, loads
 from tornado.iostream import IOStream
 
