@@ -62,7 +62,7 @@ lint: $(VENV)/built $(VENV)/with-lint ## ruff, mypy, cython-lint, and the stubs 
 	$(BIN)/python -m mypy.stubtest --ignore-missing-stub --allowlist .ci/stubtest.allow \
 	  $(subst /,.,$(basename $(wildcard fastcore/*.pyx)))
 
-types: $(VENV)/built $(VENV)/with-test $(VENV)/with-types ## pyright
+types: $(VENV)/built $(VENV)/with-test $(VENV)/with-dask $(VENV)/with-types ## pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 compilers: package ## a build by each C compiler of Debian's, without a warning
