@@ -1086,6 +1086,19 @@ cdef class Channel:
             self.outbox.own_all()
         return not self.is_full
 
+    def flushed(self):
+        """Give a Future that is done when all that was written until now has left."""
+        self.check_here()
+        if self.socket is not None and not self.is_full:
+            self.send_waiting()
+        if self.state == LOST:
+            return self.failed_future(self.lost_error())
+        if not self.outbox.unsent:
+            return self.done_future()
+        future = self.new_future()
+        self.writers.append((self.outbox.sent + self.outbox.unsent, future))
+        return future
+
     cdef int put(self, object message, bytes fields) except -1:
         if self.state >= LEAVING:
             raise self.lost_error() if self.state == LOST else ConnectionLost(
