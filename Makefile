@@ -13,7 +13,7 @@ COMPILED := $(MESSAGES) tests/client tests/server
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
-        fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers bench-dask docs package matrix clean
+        fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers bench-dask bench-dask-calls docs package matrix clean
 
 help: ## show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -65,7 +65,7 @@ lint: $(VENV)/built $(VENV)/with-lint ## ruff, mypy, cython-lint, and the stubs 
 	$(BIN)/python -m mypy.stubtest --ignore-missing-stub --allowlist .ci/stubtest.allow \
 	  $(subst /,.,$(basename $(wildcard fastcore/*.pyx)))
 
-types: $(VENV)/built $(VENV)/with-test $(VENV)/with-types ## pyright
+types: $(VENV)/built $(VENV)/with-test $(VENV)/with-dask $(VENV)/with-types ## pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 compilers: package ## a build by each C compiler of Debian's, without a warning
@@ -146,9 +146,11 @@ bench: $(VENV)/built $(VENV)/with-bench ## the benchmarks: the parts, then a sho
 bench-peers: $(VENV)/built $(VENV)/with-peers ## the side-by-side run with every peer, the better part of an hour
 	$(BIN)/python -m bench run
 
-bench-dask: $(VENV)/built $(VENV)/with-test $(VENV)/with-dask ## Dask over fastcore:// beside Dask over tcp://, and calls into a cluster: some minutes
+bench-dask: $(VENV)/built $(VENV)/with-test $(VENV)/with-dask ## Dask over fastcore:// beside Dask over tcp://, some minutes
 	$(BIN)/python -m bench.dask --into bench/RESULTS.md
-	$(BIN)/python -m bench.dask_calls
+
+bench-dask-calls: $(VENV)/built $(VENV)/with-dask ## what a call into a Dask cluster costs
+	$(BIN)/python -m bench.dask.calls
 
 docs: $(VENV)/built $(VENV)/with-docs $(VENV)/with-dask ## the documentation, in docs/_build/html
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html

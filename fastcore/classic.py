@@ -166,7 +166,7 @@ def coerce_to_rpc(o: AddressLike | IOStream | rpc, **kwargs: Any) -> rpc:
 
     Parameters
     ----------
-    o : str, bytes, tuple, list, IOStream or rpc
+    o : str, bytes, tuple, list, IOStream or fastcore.rpc
         An address, an open stream, or an rpc, which is given back as it is.
     **kwargs
         As :class:`fastcore.rpc` takes them.

@@ -159,8 +159,10 @@ class FastcoreComm(TCP):
         try:
             with suppress(OSError):
                 yield self._channel.flushed()
-                # The peer hears of the end even where a forked process has this socket too.
-                stream.socket.shutdown(SHUT_RDWR)
+                if not stream.closed():
+                    # The peer hears of the end even where a forked process has this socket too.
+                    sock: Any = stream.socket
+                    sock.shutdown(SHUT_RDWR)
         finally:
             self._finalizer.detach()
             stream.close()

@@ -134,7 +134,8 @@ class Dispatcher:
         self._call_timeout = call_timeout
         self._new_pool = functools.partial(ConnectionPool, None, min(timeout, _PATIENCE), share=share)
         self._options = options
-        self._loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop
+        io_loop: Any = client.loop
+        self._loop: asyncio.AbstractEventLoop = io_loop.asyncio_loop
         self._entries: dict[str, Entry] = {}
         self._places: dict[str, _Place] = {}
         #: Those that are lost, and have calls under way all the same.

@@ -86,7 +86,10 @@ def _follows(frame: Frame, before: Frame) -> bool:
         type(frame) is memoryview
         and type(before) is memoryview
         and frame.obj is before.obj
+        and frame.obj is not None
         and bool(frame.nbytes and before.nbytes)
+        # Else there is no one view of all of its memory.
+        and memoryview(frame.obj).contiguous
         and address_of_memoryview(frame) == address_of_memoryview(before) + before.nbytes
     )
 

@@ -49,9 +49,9 @@ async def find(client: Client, name: str) -> dict[str, Entry]:
 
     Called in the loop of the client. Workers that are gone have none.
     """
-    entries: dict[str, dict[str, Any]]
-    workers: dict[str, int]
+    # Once it is closed it has none.
+    scheduler: Any = client.scheduler
     entries, workers = await asyncio.gather(
-        client.scheduler.get_metadata(keys=[_KEY, name], default={}), client.scheduler.ncores(workers=None)
+        scheduler.get_metadata(keys=[_KEY, name], default={}), scheduler.ncores(workers=None)
     )
     return {worker: Entry(**entries[worker]) for worker in workers if worker in entries}

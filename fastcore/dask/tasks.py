@@ -86,7 +86,8 @@ def _as_task(client: Client, op: str, handler: Handler, options: dict[str, Any])
 
     @functools.wraps(handler)
     async def call(stream: IOStream, **message: Any) -> Any:
-        loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop
+        io_loop: Any = client.loop
+        loop: asyncio.AbstractEventLoop = io_loop.asyncio_loop
         if not loop.is_running():
             raise RuntimeError(f"{op!r} runs as a task of a cluster, whose client is closed: {client}")
         running = _run(client, op, pickled, message, options)

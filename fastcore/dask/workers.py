@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import distributed.worker
 from distributed import Client, Status, Worker, WorkerPlugin
-from distributed.comm import get_address_host
+from distributed.comm.addressing import get_address_host
 from distributed.protocol.pickle import dumps, loads
-from distributed.worker import _worker_cvar
 from tornado.iostream import IOStream
 
 from fastcore._futures import unobserved
@@ -31,6 +31,8 @@ __all__ = ["ServerPlugin", "addresses"]
 
 logger = get_logger("fastcore.dask")
 
+#: Where ``distributed.get_worker()`` looks. No promised name: without it, handlers can't ask so.
+_worker_cvar: Any = getattr(distributed.worker, "_worker_cvar", None)
 _EVERY_INTERFACE = ("", "0.0.0.0", "::")
 #: Seconds that callers have to take notice that a server is about to end.
 _NOTICE = 0.5
@@ -218,7 +220,8 @@ class ServerPlugin(WorkerPlugin):
         host = reached_by if self._host is None else self._host
         # Handlers are called in the context in which it begins to listen.
         context = contextvars.copy_context()
-        context.run(_worker_cvar.set, worker)
+        if _worker_cvar is not None:
+            context.run(_worker_cvar.set, worker)
         for left, port in zip(range(len(self._ports))[::-1], self._ports, strict=True):
             try:
                 context.run(server.listen, port, host)

@@ -1,9 +1,7 @@
 """``fastcore serve`` is told to end: what was acknowledged is done, what hangs doesn't hang the end."""
 
 import asyncio
-import errno
 import signal
-import socket
 import time
 
 import pytest
@@ -25,11 +23,6 @@ async def never(stream):
 
 handlers = {"slow": slow, "never": never}
 """
-
-
-def is_refused(port):
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

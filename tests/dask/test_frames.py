@@ -95,6 +95,13 @@ def test_arrays_apart_travel_apart():
     assert len({id(frame.obj) for frame in received}) == 4
 
 
+def test_what_only_seems_to_lie_side_by_side_travels_apart():
+    """Here the second element stands before the first one."""
+    backwards = memoryview(OBJECT[:2][::-1])
+    frames = [backwards[1:2], backwards[0:1]]
+    assert [bytes(frame) for frame in frames_of(sent(message_of(frames)))] == [*map(bytes, frames)]
+
+
 @pytest.mark.parametrize(
     "array",
     [

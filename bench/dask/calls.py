@@ -1,4 +1,4 @@
-"""What a call costs that goes into a Dask cluster: python -m bench.dask_calls
+"""What a call costs that goes into a Dask cluster: python -m bench.dask.calls
 
 Two workers on this machine, one thread each. The ways take turns, round by round; each figure is the
 median of its rounds.
