@@ -633,7 +633,7 @@ cdef class Channel:
         if not self.outbox.unsent:
             self.close()
 
-    def farewell(self, message):
+    def farewell(self, message, bytes fields=None):
         """Send a last message, and close when the peer has read it, or after a moment.
 
         To close a socket while its peer still sends resets the connection, and the last
@@ -642,7 +642,7 @@ cdef class Channel:
         if self.state == LOST:
             return
         try:
-            self.put(message, self.usual_fields)
+            self.put(message, fields if fields is not None else self.usual_fields)
         except ConnectionLost:
             return
         if self.state < LEAVING:
@@ -770,6 +770,16 @@ cdef class Channel:
             self.is_delivering = False
         self.hand_out_later()
         return 0
+
+    def put_back(self, message, CallHeader header):
+        """Let the message that was taken last be the next one again, for another owner."""
+        self.size_ahead += self.last_size
+        self.ahead.append(message)
+        self.headers_ahead.append(header)
+
+    def set_max_size(self, Py_ssize_t size):
+        """Set the most bytes that a message may have, from the next one on."""
+        self.buffer.max_frame_size = size
 
     cdef object take(self):
         """The next message, or NOTHING.

@@ -21,6 +21,8 @@ cdef class CallHeader:
     cdef readonly object window
     cdef readonly object cancel
     cdef readonly object grant
+    # The keys that mean nothing to fastcore; None where there are none.
+    cdef readonly dict extra
 
 
 cpdef CallHeader call_header(bytes header)

@@ -92,6 +92,10 @@ cdef enum:
     # The largest map that has its size in its first byte.
     FIXMAP = 0x80
     LARGEST_FIXMAP = 0x8f
+    # A header whose own length is one byte has room for the length of the payload, too.
+    SHORT = 200
+
+KNOWN_KEYS = frozenset({"length", "compression", "call", "part", "error", "window", "grant", "cancel"})
 
 # Each key as MessagePack has it.
 cdef bytes LENGTH_KEY = b"\xa6length"
@@ -128,6 +132,8 @@ cdef class CallHeader:
         One of many answers; the payload tells of an error.
     window, cancel, grant : int or None
         None where the header doesn't say.
+    extra : dict or None
+        The keys that mean nothing to fastcore, such as ``traceparent``.
     """
 
     def __repr__(self):
@@ -207,6 +213,37 @@ cdef Py_ssize_t put_field(char *out, Py_ssize_t at, bytes key, unsigned long lon
     return at + put_number(out + at, number)
 
 
+def with_extra(bytes fields, dict extra):
+    r"""Add keys that mean nothing to fastcore to the header that `call_fields` made.
+
+    Parameters
+    ----------
+    fields : bytes
+        Of a call.
+    extra : dict
+        What is added; its keys are strings, and none of fastcore's own.
+
+    Raises
+    ------
+    ValueError
+        If a key has a meaning already, or is no string.
+
+    Examples
+    --------
+    >>> with_extra(call_fields(7), {'a': 1})
+    b'\x82\xa4call\x07\xa1a\x01'
+    """
+    cdef dict keys = unpack_header(fields)
+    for key, value in extra.items():
+        if key in KNOWN_KEYS or not isinstance(key, str):
+            raise ValueError(f"{key!r:.100} can't be a further key of a header")
+        keys[key] = value
+    packed = pack(keys)
+    if SENTINEL_BYTES in packed:
+        raise ValueError("the sentinel can't stand in a header")
+    return packed
+
+
 cpdef bytes length_header(unsigned long long length, bytes fields=None):
     r"""Make the header of a payload of so many bytes, with the four of its own length.
 
@@ -215,7 +252,7 @@ cpdef bytes length_header(unsigned long long length, bytes fields=None):
     length : int
         In bytes.
     fields : bytes, optional
-        What else the header says: a map of less than 15 keys.
+        What else the header says.
 
     Examples
     --------
@@ -223,6 +260,8 @@ cpdef bytes length_header(unsigned long long length, bytes fields=None):
     b'\x0b\x00\x00\x00\x81\xa6length\xcd\x13\x88'
     """
     cdef Py_ssize_t before = 1 if fields is None else PyBytes_GET_SIZE(fields)
+    if before > SHORT or before > 1 and <unsigned char> PyBytes_AS_STRING(fields)[0] >= LARGEST_FIXMAP:
+        return whole_header({**unpack_header(fields), "length": length})
     cdef char number[9]
     cdef Py_ssize_t width = put_number(number, length)
     cdef Py_ssize_t size = before + 7 + width
@@ -239,6 +278,12 @@ cpdef bytes length_header(unsigned long long length, bytes fields=None):
     memcpy(out + before, PyBytes_AS_STRING(LENGTH_KEY), 7)
     memcpy(out + before + 7, number, width)
     return made
+
+
+cdef bytes whole_header(dict keys):
+    """A header of any keys, with the four bytes of its own length."""
+    packed = pack(keys)
+    return len(packed).to_bytes(LENGTH_SIZE, "little") + packed
 
 
 cdef bint get_number(const unsigned char **at, const unsigned char *end, long long *number) noexcept:
@@ -417,6 +462,9 @@ cdef CallHeader uncommon_call_header(dict keys):
     made.window = number_in(keys, "window")
     made.grant = number_in(keys, "grant")
     made.cancel = number_in(keys, "cancel")
+    extra = {key: value for key, value in keys.items() if key not in KNOWN_KEYS}
+    if extra:
+        made.extra = extra
     return made
 
 
@@ -552,8 +600,7 @@ cdef list compressed(bytes payload, object compression, bytes fields):
             header["compression"] = compression
             payload = shorter
     header["length"] = len(payload)
-    packed = pack(header)
-    return [len(packed).to_bytes(LENGTH_SIZE, "little") + packed, payload, SENTINEL_BYTES]
+    return [whole_header(header), payload, SENTINEL_BYTES]
 
 
 # ---- values that are sent from where they lie

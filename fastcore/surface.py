@@ -43,6 +43,7 @@ from fastcore.errors import (
 )
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, get_total_physical_memory
 from fastcore.remote_errors import register_error
+from fastcore.server.admission import caller_of
 from fastcore.server.server import Server
 from fastcore.transport.connecting import connect
 from fastcore.transport.streams import messages, read, write
@@ -67,6 +68,7 @@ __all__ = [
     "Server",
     "TooDeep",
     "TooManyValues",
+    "caller_of",
     "clean_exception",
     "coerce_to_address",
     "coerce_to_rpc",

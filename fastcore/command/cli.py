@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import functools
 import importlib
+import inspect
 import json
 import logging
 import multiprocessing
@@ -31,6 +32,7 @@ from fastcore.errors import FastcoreError
 from fastcore.logs import escaped
 from fastcore.remote_errors import remote_exception
 from fastcore.server.server import Server
+from fastcore.tokens import check_token
 from fastcore.transport.connecting import connect
 from fastcore.transport.tornado import channel_of
 
@@ -119,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long SIGTERM or Ctrl-C waits for handlers that run (default: %(default)s)",
     )
+    _add_token(command, "what callers have to show")
     command.set_defaults(run=lambda arguments: asyncio.run(_serve(arguments)))
 
     command = commands.add_parser("call", help="call one handler of a server")
@@ -140,7 +143,9 @@ def _parser() -> argparse.ArgumentParser:
         "-n", "--count", type=_positive, default=1000, help="how many (default: %(default)s)"
     )
     command.set_defaults(
-        run=lambda arguments: asyncio.run(ping.show(arguments.address, arguments.count, arguments.timeout))
+        run=lambda arguments: asyncio.run(
+            ping.show(arguments.address, arguments.count, arguments.timeout, _token(arguments))
+        )
     )
 
     command = commands.add_parser(
@@ -162,6 +167,26 @@ def _add_address(command: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for each answer (default: %(default)s)",
     )
+    _add_token(command, "what the server asks for")
+
+
+def _add_token(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help=f"the token, {what}; without it, FASTCORE_TOKEN in the environment",
+    )
+
+
+def _token(arguments: argparse.Namespace) -> str | None:
+    """Give the token. Not as an argument: every user of a machine can see those of a process."""
+    if arguments.token_file is None:
+        return os.environ.get("FASTCORE_TOKEN") or None
+    try:
+        with open(arguments.token_file) as file:
+            return check_token(file.read().strip())
+    except (OSError, ValueError) as error:
+        raise CommandError(f"can't take the token of {arguments.token_file}: {error}") from error
 
 
 def _address(text: str) -> Address:
@@ -188,7 +213,7 @@ def _keyword(text: str) -> tuple[str, Any]:
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
-    server = _load_server(arguments.target)
+    server = _load_server(arguments.target, _token(arguments))
     stop = _stop_signal()
     host, port = arguments.host, arguments.port
     try:
@@ -205,7 +230,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     await server.shutdown(arguments.deadline)
 
 
-def _load_server(target: str) -> Server:
+def _load_server(target: str, token: str | None) -> Server:
     module_name, _, name = target.partition(":")
     if not (module_name and name):
         raise CommandError(f"{target!r} is not of the form MODULE:HANDLERS")
@@ -218,12 +243,23 @@ def _load_server(target: str) -> Server:
     except (ImportError, AttributeError) as error:
         raise CommandError(f"can't serve {target!r}: {error}") from error
     if isinstance(found, Mapping):
-        return Server(found)
+        return Server(found, token=token)
     if isinstance(found, type) and issubclass(found, Server):
         make_server: Any = found  # what it takes is up to the subclass
-        server: Server = make_server()
+        options = {} if token is None else {"token": token}
+        if options and not _takes(make_server, options):
+            raise CommandError(f"{target!r} takes no token=; have it take one, and give it to Server")
+        server: Server = make_server(**options)
         return server
     raise CommandError(f"{target!r} is a {type(found).__name__}, not a dict of handlers or a Server subclass")
+
+
+def _takes(function: Any, options: dict[str, Any]) -> bool:
+    try:
+        inspect.signature(function).bind(**options)
+    except TypeError:
+        return False
+    return True
 
 
 def _stop_signal() -> asyncio.Event:
@@ -261,7 +297,7 @@ async def _call(arguments: argparse.Namespace) -> None:
     message = {**dict(arguments.keywords), "op": arguments.op}
     host, port = arguments.address
     late = f"to {arguments.op!r} from {format_address(arguments.address)} within {arguments.timeout:g} s"
-    stream = await connect(host, port, arguments.timeout)
+    stream = await connect(host, port, arguments.timeout, token=_token(arguments))
     try:
         connection = connection_of(channel_of(stream))
         call = _ShownCall(loop=asyncio.get_running_loop())

@@ -18,7 +18,7 @@ __all__ = ["show", "summary"]
 _REFRESH = 0.1
 
 
-async def show(address: Address, count: int, timeout: float) -> None:
+async def show(address: Address, count: int, timeout: float, token: str | None = None) -> None:
     """Make round trips, one after the other, and print what they took.
 
     Parameters
@@ -29,6 +29,8 @@ async def show(address: Address, count: int, timeout: float) -> None:
         How many round trips.
     timeout : float
         Seconds, for each.
+    token : str, optional
+        What the server asks for.
 
     Raises
     ------
@@ -40,7 +42,7 @@ async def show(address: Address, count: int, timeout: float) -> None:
     took: list[float] = []
     shown = 0.0
     host, port = address
-    stream = await connect(host, port, timeout)
+    stream = await connect(host, port, timeout, token=token)
     try:
         while len(took) < count:
             start = time.perf_counter()

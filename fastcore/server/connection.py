@@ -24,13 +24,14 @@ from tornado.iostream import IOStream
 
 from fastcore._channel import Channel, Owner
 from fastcore._wire import ERROR_FLAG, PART_FLAG, CallHeader, call_fields
-from fastcore.errors import ConnectionLost, FrameTooLarge, LimitReached, TooDeep
+from fastcore.errors import ConnectionLost, LimitReached
 from fastcore.logs import get_logger
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.figures import OpStats
 from fastcore.server.service import Handler, Service
 from fastcore.server.slow_steps import Timed
-from fastcore.server.strangers import other_protocol
+from fastcore.server.strangers import tell_of_refusal
+from fastcore.tokens import AUTHENTICATE, WELCOME
 
 __all__ = ["Connection"]
 
@@ -105,9 +106,6 @@ class Connection(Owner):
         What handlers are given.
     channel : Channel
         Its messages.
-
-    Attributes
-    ----------
     ended : asyncio.Future
         Done when there will be no further replies.
     """
@@ -130,11 +128,13 @@ class Connection(Owner):
 
     lends = True
 
-    def __init__(self, service: Service, stream: IOStream, channel: Channel) -> None:
+    def __init__(
+        self, service: Service, stream: IOStream, channel: Channel, ended: asyncio.Future[None]
+    ) -> None:
         self.service = service
         self.stream = stream
         self.channel = channel
-        self.ended: asyncio.Future[None] = channel.loop.create_future()
+        self.ended = ended
         #: The numbered requests that are being handled.
         self._numbered: dict[int, _Request] = {}
         #: The one without a number.
@@ -263,6 +263,9 @@ class Connection(Owner):
         try:
             return op, self.service.host.handlers[op] if op != "close" else _close
         except (KeyError, TypeError):
+            if op == AUTHENTICATE:
+                # A server that asks for no token takes any.
+                return op, _welcome
             raise _Refused(ValueError(self._no_handler(op))) from None
 
     def _begin(self, request: _Request, result: Any, context: Context) -> bool:
@@ -545,14 +548,7 @@ class Connection(Owner):
 
     def _refuse(self, error: Exception, request: _Request, detail: Detail = "message") -> bool:
         """Reply that no handler is called; False if there can be no further message."""
-        peer = self.channel.peer
-        self.service.figures.errors[type(error).__name__] += 1
-        if self.channel.is_hopeless and (protocol := other_protocol(self.channel.first_bytes)):
-            logger.warning("%s speaks %s, this port doesn't", peer, protocol)
-        elif isinstance(error, FrameTooLarge | TooDeep):
-            logger.warning("refused a message from %s: %s", peer, error)
-        else:
-            logger.info("refused a message from %s: %s", peer, error)
+        tell_of_refusal(self.service.figures, self.channel, error)
         answer = error_reply(error, detail)
         if self.channel.is_hopeless:
             self.channel.farewell(answer)
@@ -688,6 +684,11 @@ class Connection(Owner):
 def _close(stream: IOStream, **message: Any) -> str:
     """Answer the op that every server has; the connection is closed afterwards."""
     return "OK"
+
+
+def _welcome(stream: IOStream, **message: Any) -> str:
+    """Answer who has said who it is; that was looked at before."""
+    return WELCOME
 
 
 #: What handlers mostly return: needn't be asked whether it can be awaited.

@@ -20,15 +20,17 @@ from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
 from fastcore._channel import Channel
-from fastcore.addressing import UNIX_SCHEME
+from fastcore.addressing import UNIX_SCHEME, format_address
 from fastcore.compressions import check_compression
 from fastcore.errors import LimitReached
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_limit
 from fastcore.logs import get_logger
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.accepting import Acceptor, bind_unix
+from fastcore.server.admission import Admission, Authenticate, Newcomer, by_token
 from fastcore.server.connection import Connection
 from fastcore.server.service import Handler, Service
+from fastcore.tokens import Token, Tokens, is_public
 from fastcore.transport.event_loop import ignore_io_loop
 from fastcore.transport.tls import explain
 from fastcore.transport.tornado import accept_stream, add_listener, channel_of, listening_sockets
@@ -70,6 +72,13 @@ class Server(TCPServer):
     cancel_handlers : bool
         Whether the handlers of a client that is gone are cancelled. Those that were called
         without a number, as classic clients do, run on in any case.
+    token : str, or dict of str to str, optional
+        What a caller has to show before anything else; or by name, who has which.
+    authenticate : callable, optional
+        Called as ``authenticate(stream, message)`` with the first message of each connection,
+        before any handler. What it gives, or what awaiting that gives, is what
+        :func:`fastcore.caller_of` tells handlers. None, False and exceptions refuse the
+        connection; the text of a ``PermissionError`` is what the peer is told.
     **kwargs
         The other fields of :class:`fastcore.limits.Limits`, and what
         ``tornado.tcpserver.TCPServer`` takes, such as ``ssl_options``.
@@ -120,6 +129,8 @@ class Server(TCPServer):
         max_running: int | None = 65_536,
         max_running_per_connection: int | None = 256,
         cancel_handlers: bool = True,
+        token: Token | None = None,
+        authenticate: Authenticate | None = None,
         **kwargs: Any,
     ) -> None:
         ignore_io_loop(kwargs)
@@ -145,7 +156,16 @@ class Server(TCPServer):
             max_running_per_connection,
             cancel_handlers,
         )
-        self._connections: dict[Channel, Connection] = {}
+        self._connections: dict[Channel, Connection | Newcomer] = {}
+        if token is not None:
+            if authenticate is not None:
+                raise ValueError("give token= or authenticate=; a hook can look at a token itself")
+            authenticate = by_token(Tokens(token))
+        #: Who isn't known yet; None where everybody may call.
+        self._admission = authenticate and Admission(
+            authenticate, self._service.figures, only_greets=token is not None
+        )
+        self._asks_for_token = token is not None
         self._turned_away: set[Channel] = set()
         self._all_closed: asyncio.Future[None] | None = None
         #: Connections that go on until a handler that waits for the end itself has answered.
@@ -197,8 +217,17 @@ class Server(TCPServer):
         loop: Any = getattr(io_loop, "selector_loop", None) or io_loop.asyncio_loop  # type: ignore[attr-defined]
         for sock in sockets:
             add_listener(self, sock, Acceptor(sock, loop, self._accepted, self._lacks))
-            if self._first_port is None and sock.family != getattr(socket, "AF_UNIX", None):
-                self._first_port = sock.getsockname()[1]
+            if sock.family == getattr(socket, "AF_UNIX", None):
+                continue
+            host, port = sock.getsockname()[:2]
+            if self._first_port is None:
+                self._first_port = port
+            if self._asks_for_token and self.ssl_options is None and is_public(host):
+                logger.warning(
+                    "whoever listens on the network can read the token of who connects to %s: give the "
+                    "server ssl_options=, or listen on 127.0.0.1 or a unix socket",
+                    format_address((host, port)),
+                )
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:
         try:
@@ -324,14 +353,35 @@ class Server(TCPServer):
         """Serve one connection until it ends. Called by Tornado for each."""
         stream.set_nodelay(True)
         channel = channel_of(stream, self._limits, self._compression)
-        if self._max_connections is not None and len(self._connections) >= self._max_connections:
+        if self._is_full() and self._admission is not None:
+            self._admission.make_room()
+        if self._is_full():
             return self._turn_away(channel)
-        connection = self._connections[channel] = Connection(self._service, stream, channel)
         self._service.figures.opened()
         channel.add_end_callback(functools.partial(self._lost, channel))
         logger.debug("connection from %s to %s", channel.peer, type(self).__name__)
+        ended: asyncio.Future[None] = channel.loop.create_future()
+        if self._admission is None:
+            self._serve(stream, channel, ended)
+        else:
+            newcomer = self._connections[channel] = Newcomer(self._admission, stream, channel)
+            newcomer.decided.add_done_callback(functools.partial(self._decided, newcomer, ended))
+            newcomer.listen()
+        return ended
+
+    def _is_full(self) -> bool:
+        return self._max_connections is not None and len(self._connections) >= self._max_connections
+
+    def _serve(self, stream: IOStream, channel: Channel, ended: asyncio.Future[None]) -> None:
+        connection = self._connections[channel] = Connection(self._service, stream, channel, ended)
         connection.serve()
-        return connection.ended
+
+    def _decided(self, newcomer: Newcomer, ended: asyncio.Future[None], decided: asyncio.Task[bool]) -> None:
+        """Serve a newcomer from here on, or have done with it."""
+        if not decided.cancelled() and decided.result() and newcomer.hand_over():
+            self._serve(newcomer.stream, newcomer.channel, ended)
+        else:
+            ended.set_result(None)
 
     def _lost(self, channel: Channel) -> None:
         """Keep the figures of a connection that has ended, whoever ended it."""

@@ -1,10 +1,17 @@
-"""Who else knocks at a port: other protocols, known by their first bytes."""
+"""Who else knocks at a port: other protocols, known by their first bytes, and messages that are none."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["other_protocol"]
+from fastcore._channel import Channel
+from fastcore.errors import FrameTooLarge, LimitReached, TooDeep
+from fastcore.logs import get_logger
+from fastcore.server.figures import ServerStats
+
+__all__ = ["other_protocol", "tell_of_refusal"]
+
+logger = get_logger("fastcore.server")
 
 _BEGINNINGS: Final = {
     b"GET ": "HTTP",
@@ -54,3 +61,24 @@ def other_protocol(first: bytes) -> str | None:
         if first.startswith(beginning):
             return name
     return None
+
+
+def tell_of_refusal(figures: ServerStats, channel: Channel, error: Exception) -> None:
+    """Count a message that is refused, and name its sender in the log.
+
+    Parameters
+    ----------
+    figures : ServerStats
+        The server's.
+    channel : Channel
+        Whose message it is.
+    error : Exception
+        What is wrong with it.
+    """
+    figures.errors[error.keyword if isinstance(error, LimitReached) else type(error).__name__] += 1
+    if channel.is_hopeless and (protocol := other_protocol(channel.first_bytes)):
+        logger.warning("%s speaks %s, this port doesn't", channel.peer, protocol)
+    elif isinstance(error, FrameTooLarge | TooDeep | LimitReached):
+        logger.warning("refused a message from %s: %s", channel.peer, error)
+    else:
+        logger.info("refused a message from %s: %s", channel.peer, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import socket
 import ssl
 from typing import Any, Final
@@ -11,16 +12,21 @@ from typing import Any, Final
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.netutil import ssl_wrap_socket
 
+from fastcore._channel import Channel
 from fastcore._futures import unobserved
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address, unix_family
 from fastcore.compressions import check_compression
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
+from fastcore.logs import get_logger
+from fastcore.tokens import check_token, greeting, is_public, refusal
 from fastcore.transport.event_loop import current_loop, ignore_io_loop
 from fastcore.transport.tls import explain
 from fastcore.transport.tornado import channel_of
 
 __all__ = ["check_options", "connect", "open_stream"]
+
+logger = get_logger("fastcore.client")
 
 #: Seconds before a refused connection is tried again, at first and at the most.
 _RETRY: Final = 0.02
@@ -36,6 +42,7 @@ def connect(
     *,
     ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
     compression: str | None = None,
+    token: str | None = None,
     **limits: Any,
 ) -> asyncio.Future[IOStream]:
     """Connect to a server. Tries again while the port refuses, until the timeout.
@@ -52,6 +59,8 @@ def connect(
         Connect with TLS.
     compression : str, optional
         Compress what is written to the stream: ``'zlib'``, ``'lz4'`` or ``'snappy'``.
+    token : str, optional
+        Shown to the server before anything else; a server that asks for none takes any.
     **limits
         The fields of :class:`fastcore.limits.Limits`.
 
@@ -65,6 +74,8 @@ def connect(
     ConnectionLost
         In the Future: there was no connection until the timeout. It is a
         ``StreamClosedError`` and so an ``IOError``; its text names ip, port and timeout.
+    PermissionError
+        In the Future: the server doesn't take the token.
 
     Examples
     --------
@@ -72,7 +83,8 @@ def connect(
     """
     ignore_io_loop(limits)
     loop = current_loop()
-    connecting = open_stream(ip, port, timeout, ssl_options=ssl_options, compression=compression, **limits)
+    options = {"ssl_options": ssl_options, "compression": compression, "token": token, **limits}
+    connecting = open_stream(ip, port, timeout, **options)
     task: asyncio.Task[IOStream] = loop.create_task(connecting)
     task.add_done_callback(unobserved)
     return task
@@ -85,12 +97,15 @@ async def open_stream(
     *,
     ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
     compression: str | None = None,
+    token: str | None = None,
     **limits: Any,
 ) -> IOStream:
     """Do what :func:`connect` does, as a coroutine: cancelled, it leaves no socket behind."""
     address = parse_address(ip=ip, port=port)
     settings = Limits(**limits)
     check_compression(compression)
+    if token is not None:
+        check_token(token)
     reason: BaseException | None = None
     pause = _RETRY
     try:
@@ -98,18 +113,52 @@ async def open_stream(
             while True:
                 try:
                     stream = await _open(address, ssl_options)
+                    break
                 except (ConnectionRefusedError, FileNotFoundError) as error:
                     # The server may be about to listen.
                     reason = error
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_RETRY)
-                else:
-                    channel_of(stream, settings, compression)
-                    return stream
+            channel = channel_of(stream, settings, compression)
+            refused = None if token is None else await _greet(channel, stream, token)
     except TimeoutError:
         raise _not_connected(address, f"not within {timeout:g} s", reason) from reason
     except (OSError, StreamClosedError) as error:
         raise _not_connected(address, f"timeout {timeout:g} s", error) from error
+    if refused is not None:
+        raise refused
+    return stream
+
+
+async def _greet(channel: Channel, stream: IOStream, token: str) -> BaseException | None:
+    """Show the token; give the error that the server answers, if it doesn't take it."""
+    refused: BaseException | None = None
+    try:
+        if not isinstance(stream, SSLIOStream):
+            _tell_if_in_clear(stream.socket.getpeername())
+        channel.send(greeting(token))
+        refused = refusal(await channel.read(), channel.peer)
+    except ConnectionLost as error:
+        raise ConnectionLost(
+            f"{error.args[0]}, instead of an answer to the token", error.real_error
+        ) from None
+    except BaseException:
+        stream.close()
+        raise
+    if refused is not None:
+        stream.close()
+    return refused
+
+
+@functools.lru_cache(maxsize=256)
+def _tell_if_in_clear(name: object) -> None:
+    """Say once of each peer, by its socket's name, that the token for it can be read on the way."""
+    if isinstance(name, tuple) and is_public(name[0]):
+        logger.warning(
+            "the token for %s goes over the network in clear, and whoever listens there has it: "
+            "pass ssl_options=",
+            format_address(name[:2]),
+        )
 
 
 def _not_connected(address: Address, when: str, reason: BaseException | None) -> ConnectionLost:
@@ -194,9 +243,11 @@ async def _connect_socket(family: int, target: Any) -> socket.socket:
 
 def check_options(options: dict[str, Any]) -> None:
     """Raise the error for keywords that :func:`connect` doesn't take, before they are needed."""
-    rest = {key: value for key, value in options.items() if key not in ("ssl_options", "compression")}
-    Limits(**rest)
+    others = ("ssl_options", "compression", "token")
+    Limits(**{key: value for key, value in options.items() if key not in others})
     check_compression(options.get("compression"))
+    if options.get("token") is not None:
+        check_token(options["token"])
 
 
 async def _resolve(address: Address) -> list[tuple[int, Any]]:

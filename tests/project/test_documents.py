@@ -98,9 +98,10 @@ def test_the_files_that_a_document_names_are_there(document: str):
 # ---- the wire
 
 
-def conversation() -> list[tuple[str, dict[str, Any], str]]:
-    """What is said in docs/wire.md: by whom, the header, and the payload as it stands there."""
-    lines = "".join(text for language, text in blocks(DOCS / "wire.md") if language == "text").splitlines()
+def conversation(heading: str) -> list[tuple[str, dict[str, Any], str]]:
+    """What is said in a section of docs/wire.md: by whom, the header, and the payload as it stands there."""
+    section = (DOCS / "wire.md").read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = "".join(text for language, text in BLOCK.findall(section) if language == "text").splitlines()
     found = []
     for line in lines:
         who, header, payload = re.fullmatch(r"(->|<-)  (\{.*?\}) +(.*)", line).groups()
@@ -115,7 +116,10 @@ async def hears(stranger: Stranger) -> tuple[dict[str, Any], Any]:
     return header, msgpack.unpackb(data[4 + size : -len(SENTINEL)])
 
 
-async def test_a_server_says_what_the_conversations_on_the_wire_say():
+@pytest.mark.parametrize(
+    ("heading", "options"), [("Numbered calls", {}), ("Showing a token", {"token": "correct horse"})]
+)
+async def test_a_server_says_what_the_conversations_on_the_wire_say(heading: str, options: dict[str, str]):
     def rows(stream, count):
         for number in range(count):
             yield f"row {number}"
@@ -123,9 +127,9 @@ async def test_a_server_says_what_the_conversations_on_the_wire_say():
     async def nap(stream):
         await asyncio.Event().wait()
 
-    spoken = conversation()
+    spoken = conversation(heading)
     assert {who for who, _, _ in spoken} == {"->", "<-"}
-    async with served({"rows": rows, "nap": nap}) as server, stranger_at(server) as stranger:
+    async with served({"rows": rows, "nap": nap}, **options) as server, stranger_at(server) as stranger:
         for who, header, payload in spoken:
             if who == "->":
                 stranger.say(frame(ast.literal_eval(payload), **header))
@@ -187,8 +191,9 @@ def test_the_limits_of_the_page_on_security_are_those_of_the_code():
     of_server = defaults(Server)
     assert of_server["max_buffer_size"] == of_limits["max_buffer_size"]
     expected = of_limits | of_server
-    # It says how messages are sent, and limits nothing.
-    del expected["compression"]
+    # These say how messages are sent, and who may call; they limit nothing.
+    for keyword in ("compression", "token", "authenticate"):
+        del expected[keyword]
     assert told_defaults("security.md", "Limits") == expected
 
 

@@ -13,7 +13,7 @@ from helpers.support import Program
 HOUSE = Path(fastcore.__file__).parent
 #: From below to above. Within a floor there is no circle, and of two in one row neither knows the other.
 FLOORS = [
-    ["engine_errors errors limits addressing logs compressions remote_errors collision checkout"],
+    ["engine_errors errors limits addressing logs compressions remote_errors tokens collision checkout"],
     ["_memory _blocks _buffer _values _framing"],
     ["_wire"],
     ["_socket"],
