@@ -42,6 +42,7 @@ from fastcore.errors import (
     TooManyValues,
 )
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, get_total_physical_memory
+from fastcore.middleware import CallDetails
 from fastcore.remote_errors import register_error
 from fastcore.server.admission import caller_of
 from fastcore.server.server import Server
@@ -54,6 +55,7 @@ __all__ = [
     "BadFrame",
     "BadMessage",
     "BufferMisuse",
+    "CallDetails",
     "ConnectionLost",
     "ConnectionPool",
     "FastcoreError",

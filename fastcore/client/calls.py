@@ -11,7 +11,7 @@ from fastcore._parts import Parts
 from fastcore.errors import RemoteError
 from fastcore.remote_errors import is_error_reply, remote_exception
 
-__all__ = ["RemoteCall", "WhereCallsAre"]
+__all__ = ["CallWithHeader", "RemoteCall", "WhereCallsAre"]
 
 
 class WhereCallsAre(Protocol):
@@ -60,6 +60,8 @@ class RemoteCall(asyncio.Future[Any]):
     op: object
     # None for as long as there is no sign of more than one answer.
     parts: Parts | None
+    #: What the header of its request says beside what every call's does.
+    header: dict[str, Any] | None = None
 
     def begin(self, op: object, where: WhereCallsAre | None) -> None:
         """Do what a constructor would."""
@@ -169,3 +171,9 @@ class RemoteCall(asyncio.Future[Any]):
         where.give_up(self)
         if self.parts is not None:
             self.parts.wake()
+
+
+class CallWithHeader(RemoteCall):
+    """A call whose request says more in its header."""
+
+    __slots__ = ("header",)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from fastcore._channel import Channel, Owner
 from fastcore._parts import FIRST_WINDOW
-from fastcore._wire import CallHeader, call_fields
+from fastcore._wire import CallHeader, call_fields, with_extra
 from fastcore.addressing import Address
 from fastcore.client.calls import RemoteCall
 from fastcore.errors import ConnectionLost
@@ -119,7 +119,10 @@ class ClientConnection(Owner):
             self._send_only(call, message)
             return
         try:
-            self.channel.send(message, call_fields(number, 0, FIRST_WINDOW))
+            fields = call_fields(number, 0, FIRST_WINDOW)
+            if call.header is not None:
+                fields = with_extra(fields, call.header)
+            self.channel.send(message, fields)
         except Exception as error:
             self._not_sent(call, error)
             return
@@ -134,7 +137,10 @@ class ClientConnection(Owner):
 
     def _send_only(self, call: RemoteCall, message: dict[str, Any]) -> None:
         """Send a request that wants no answer: done when it is safe to go on."""
-        sent = self.channel.write(message, call_fields(call.number))
+        fields = call_fields(call.number)
+        if call.header is not None:
+            fields = with_extra(fields, call.header)
+        sent = self.channel.write(message, fields)
         if not sent.done():
             sent.add_done_callback(functools.partial(self._sent, call))
         else:

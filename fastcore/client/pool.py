@@ -6,18 +6,21 @@ import asyncio
 import functools
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tornado.iostream import IOStream
 
 from fastcore._channel import Channel
 from fastcore._futures import unobserved
+from fastcore._wire import call_fields, with_extra
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
-from fastcore.client.calls import RemoteCall
+from fastcore.client.calls import CallWithHeader, RemoteCall
 from fastcore.client.connection import ClientConnection
 from fastcore.client.connections import Connections
+from fastcore.client.middleware import start_within
 from fastcore.limits import check_limit
+from fastcore.middleware import CallDetails, Middleware
 from fastcore.transport.connecting import check_options
 from fastcore.transport.event_loop import current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
 from fastcore.transport.tornado import StreamTransport, channel_of
@@ -84,6 +87,9 @@ class ConnectionPool:
         each call that is under way has a connection of its own, as with a classic server.
     call_timeout : float, optional
         Seconds for each call that isn't given a ``timeout`` of its own.
+    middleware : sequence of callable, optional
+        Each is called as ``middleware(call)`` with a :class:`fastcore.CallDetails`, and gives a
+        context manager that is around each call, until its last answer.
     **options
         As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``, limits.
 
@@ -112,6 +118,7 @@ class ConnectionPool:
         *,
         share: int = 4,
         call_timeout: float | None = None,
+        middleware: Sequence[Middleware] = (),
         **options: Any,
     ) -> None:
         ignore_io_loop(options)
@@ -133,6 +140,10 @@ class ConnectionPool:
         #: The connection that the last call to a server has shared.
         self.current: dict[Address, ClientConnection] = {}
         self._thread = threading.get_ident()
+        self._middleware = middleware
+        if middleware:
+            # Without any, it isn't even asked for.
+            self.call = self._call_within  # type: ignore[method-assign]
 
     @property
     def open(self) -> int:
@@ -217,10 +228,7 @@ class ConnectionPool:
             The reply. Holds the error where there is one.
         """
         if positional:
-            raise TypeError(
-                f"{op}() takes its arguments by keyword, as the handler names them: {op}(x=...), "
-                f"not {op}({positional[0]!r:.50}...)"
-            )
+            raise _not_by_keyword(op, positional)
         message["op"] = op
         connection = self.current.get(address)
         if connection is not None and (connection.calls or not connection.channel.is_clear):
@@ -244,16 +252,38 @@ class ConnectionPool:
         if timeout is None:
             timeout = self.call_timeout
         if timeout is not None:
-            peer = format_address(address)
-            error = TimeoutError(f"no answer to {op!r} from {peer} within {timeout:g} s")
-            timer = call.get_loop().call_later(timeout, call.time_out, error)
-            call.add_done_callback(lambda _: timer.cancel())
+            _limit(call, address, op, timeout)
         return call
 
-    def start(self, address: Address, message: dict[str, Any]) -> RemoteCall:
+    def _call_within(
+        self, address: Address, op: str, /, *positional: Any, timeout: float | None = None, **message: Any
+    ) -> RemoteCall:
+        """As `call`, within the middleware."""
+        if positional:
+            raise _not_by_keyword(op, positional)
+
+        def start(details: CallDetails) -> RemoteCall:
+            call = self.start(address, {**details.keywords, "op": op}, details.header)
+            seconds = self.call_timeout if timeout is None else timeout
+            if seconds is not None:
+                _limit(call, address, op, seconds)
+            return call
+
+        details = CallDetails(op, message, {}, format_address(address))
+        return start_within(self._middleware, details, start)
+
+    def start(
+        self, address: Address, message: dict[str, Any], header: dict[str, Any] | None = None
+    ) -> RemoteCall:
         """Do what :meth:`call` does, with the whole request and the rules of waiting."""
         connections = self._here()
-        call = RemoteCall(loop=connections.loop)
+        if header:
+            call: RemoteCall = CallWithHeader(loop=connections.loop)
+            call.header = header
+            # What can't be sent is told at once, and not when there is a connection.
+            with_extra(call_fields(0), header)
+        else:
+            call = RemoteCall(loop=connections.loop)
         call.begin(message.get("op"), None)
         shared = connections.shared(address)
         if shared is not None:
@@ -369,6 +399,20 @@ class ConnectionPool:
         self.current.clear()
         for connections in self._living():
             run_in_thread_of(connections.loop, functools.partial(action, connections))
+
+
+def _not_by_keyword(op: str, positional: tuple[Any, ...]) -> TypeError:
+    return TypeError(
+        f"{op}() takes its arguments by keyword, as the handler names them: {op}(x=...), "
+        f"not {op}({positional[0]!r:.50}...)"
+    )
+
+
+def _limit(call: RemoteCall, address: Address, op: str, seconds: float) -> None:
+    """Give a call up when it takes too long."""
+    error = TimeoutError(f"no answer to {op!r} from {format_address(address)} within {seconds:g} s")
+    timer = call.get_loop().call_later(seconds, call.time_out, error)
+    call.add_done_callback(lambda _: timer.cancel())
 
 
 def stream_of(channel: Channel) -> IOStream:

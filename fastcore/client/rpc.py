@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tornado.iostream import IOStream
@@ -11,6 +12,7 @@ from fastcore.addressing import Address, AddressLike, parse_address
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import closes, connection_of
 from fastcore.client.pool import ConnectionPool, RemoteServer
+from fastcore.middleware import Middleware
 from fastcore.transport.event_loop import ignore_io_loop
 from fastcore.transport.tornado import channel_of
 
@@ -39,10 +41,11 @@ class rpc(RemoteServer):
         Where the server is, in two parts.
     timeout : float
         Seconds to wait for a connection.
-    limit, share, call_timeout : optional
+    limit, share, call_timeout, middleware : optional
         As :class:`fastcore.ConnectionPool` takes them.
     **options
-        As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``, limits.
+        As :func:`fastcore.connect` takes them: ``ssl_options``, ``token``, ``compression``,
+        limits.
 
     Attributes
     ----------
@@ -80,6 +83,7 @@ class rpc(RemoteServer):
         limit: int | None = 512,
         share: int = 4,
         call_timeout: float | None = None,
+        middleware: Sequence[Middleware] = (),
         **options: Any,
     ) -> None:
         ignore_io_loop(options)
@@ -87,9 +91,8 @@ class rpc(RemoteServer):
             address = address_of(channel_of(stream))
         else:
             address = parse_address(arg, addr=addr, ip=ip, port=port)
-        super().__init__(
-            address, ConnectionPool(limit, timeout, share=share, call_timeout=call_timeout, **options)
-        )
+        options |= {"share": share, "call_timeout": call_timeout, "middleware": middleware}
+        super().__init__(address, ConnectionPool(limit, timeout, **options))
         if stream is not None:
             self._pool.add(address, stream)
         self.status = "running"

@@ -15,6 +15,7 @@ import asyncio
 import functools
 import inspect
 from collections import deque
+from collections.abc import Coroutine
 from contextvars import Context, copy_context
 from time import perf_counter_ns
 from typing import Any, Final
@@ -28,6 +29,7 @@ from fastcore.errors import ConnectionLost, LimitReached
 from fastcore.logs import get_logger
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.figures import OpStats
+from fastcore.server.results import end_of, gives_parts, is_async, is_to_wait_for
 from fastcore.server.service import Handler, Service
 from fastcore.server.slow_steps import Timed
 from fastcore.server.strangers import tell_of_refusal
@@ -227,7 +229,7 @@ class Connection(Owner):
             took = perf_counter_ns() - begun
             if took > service.slow_ns:
                 self._blocked(op, took)
-            if not isinstance(result, _PLAIN) and _is_to_wait_for(result):
+            if not isinstance(result, _PLAIN) and is_to_wait_for(result):
                 request = _Request(op, call, reply, closes)
                 request.figures, request.begun = figures, begun
                 request.left = None if header is None else header.window
@@ -316,16 +318,16 @@ class Connection(Owner):
     async def _answer(self, request: _Request, result: Any) -> None:
         try:
             try:
-                if _gives_parts(result):
+                if gives_parts(result):
                     result = await self._send_parts(request, result)
                 else:
-                    if inspect.iscoroutine(result):
+                    if isinstance(result, Coroutine):
                         slow_ns = self.service.slow_ns
                         result = Timed(result, slow_ns, functools.partial(self._blocked, request.op))
                     elif not inspect.isawaitable(result):
                         result = convert_yielded(result)
                     result = await result
-                    if _gives_parts(result):
+                    if gives_parts(result):
                         result = await self._send_parts(request, result)
             finally:
                 assert request.figures is not None
@@ -437,7 +439,7 @@ class Connection(Owner):
         begun = perf_counter_ns()
         try:
             # In one frame: a step more for each part would cost a fifth of all that is done for it.
-            if _is_async(result):
+            if is_async(result):
                 async for value in result:
                     if request.left == 0 or channel.is_full:
                         await self._room_for(request)
@@ -465,7 +467,7 @@ class Connection(Owner):
                         await asyncio.sleep(0)
                         begun = perf_counter_ns()
         finally:
-            await _end_of(result)
+            await end_of(result)
         return None if sent else []
 
     async def _list_of(self, request: _Request, result: Any) -> list[Any]:
@@ -473,7 +475,7 @@ class Connection(Owner):
         values: list[Any] = []
         begun = perf_counter_ns()
         try:
-            if _is_async(result):
+            if is_async(result):
                 async for value in result:
                     if request.reply:
                         values.append(value)
@@ -491,7 +493,7 @@ class Connection(Owner):
                         begun = perf_counter_ns()
             return values
         finally:
-            await _end_of(result)
+            await end_of(result)
 
     async def _room_for(self, request: _Request) -> None:
         """Wait until a part may be sent."""
@@ -668,9 +670,8 @@ class Connection(Owner):
         text = f"no handler found for {_short(op)}"
         if self.service.error_detail == "type":
             return text
-        host = self.service.host
-        known = ", ".join(sorted(map(str, host.handlers)))
-        return f"{text}; this {type(host).__name__} has {known}"
+        known = ", ".join(sorted(map(str, self.service.host.handlers)))
+        return f"{text}; this {self.service.kind} has {known}"
 
     def _end(self) -> None:
         self.channel.close_when_sent()
@@ -691,34 +692,19 @@ def _welcome(stream: IOStream, **message: Any) -> str:
     return WELCOME
 
 
+#: The modules in whose frames handlers are called.
+_CALLS_HANDLERS: Final = frozenset({__name__, "fastcore.server.middleware"})
+
 #: What handlers mostly return: needn't be asked whether it can be awaited.
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
 
 
 def _is_of_the_call(error: BaseException) -> bool:
-    """Whether a handler couldn't be called as it was, as none of its own lines has run."""
-    return error.__traceback__ is not None and error.__traceback__.tb_next is None
-
-
-def _is_to_wait_for(result: object) -> bool:
-    return inspect.isawaitable(result) or _gives_parts(result)
-
-
-def _gives_parts(result: object) -> bool:
-    return inspect.isgenerator(result) or _is_async(result)
-
-
-def _is_async(result: object) -> bool:
-    """Whether it is an async generator, or anything else that can be iterated over like one."""
-    return hasattr(type(result), "__anext__")
-
-
-async def _end_of(result: Any) -> None:
-    """Have a generator end; what only looks like one may have no end of its own."""
-    if inspect.isgenerator(result):
-        result.close()
-    elif hasattr(result, "aclose"):
-        await result.aclose()
+    """Whether a handler couldn't be called as it was: none of its own lines has run."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_globals.get("__name__") in _CALLS_HANDLERS
 
 
 def _short(value: object) -> str:

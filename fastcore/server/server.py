@@ -11,7 +11,7 @@ import functools
 import os
 import socket
 import uuid
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from tornado.gen import convert_yielded
@@ -25,10 +25,12 @@ from fastcore.compressions import check_compression
 from fastcore.errors import LimitReached
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_limit
 from fastcore.logs import get_logger
+from fastcore.middleware import Middleware
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.accepting import Acceptor, bind_unix
 from fastcore.server.admission import Admission, Authenticate, Newcomer, by_token
 from fastcore.server.connection import Connection
+from fastcore.server.middleware import WrappedConnection, WrappedHandlers
 from fastcore.server.service import Handler, Service
 from fastcore.tokens import Token, Tokens, is_public
 from fastcore.transport.event_loop import ignore_io_loop
@@ -79,6 +81,10 @@ class Server(TCPServer):
         before any handler. What it gives, or what awaiting that gives, is what
         :func:`fastcore.caller_of` tells handlers. None, False and exceptions refuse the
         connection; the text of a ``PermissionError`` is what the peer is told.
+    middleware : sequence of callable, optional
+        Each is called as ``middleware(call)`` with a :class:`fastcore.CallDetails`, and gives a
+        context manager that is around the handler and all its answers. The first is the
+        outermost.
     **kwargs
         The other fields of :class:`fastcore.limits.Limits`, and what
         ``tornado.tcpserver.TCPServer`` takes, such as ``ssl_options``.
@@ -131,6 +137,7 @@ class Server(TCPServer):
         cancel_handlers: bool = True,
         token: Token | None = None,
         authenticate: Authenticate | None = None,
+        middleware: Sequence[Middleware] = (),
         **kwargs: Any,
     ) -> None:
         ignore_io_loop(kwargs)
@@ -149,13 +156,15 @@ class Server(TCPServer):
         self.handlers = {"identity": self.identity, **handlers}
         self.id = str(uuid.uuid1())
         self._service = Service(
-            self,
+            WrappedHandlers(self, middleware) if middleware else self,
+            type(self).__name__,
             error_detail,
             float("inf") if slow_handler is None else slow_handler * 1e9,
             max_running,
             max_running_per_connection,
             cancel_handlers,
         )
+        self._connection = WrappedConnection if middleware else Connection
         self._connections: dict[Channel, Connection | Newcomer] = {}
         if token is not None:
             if authenticate is not None:
@@ -373,7 +382,7 @@ class Server(TCPServer):
         return self._max_connections is not None and len(self._connections) >= self._max_connections
 
     def _serve(self, stream: IOStream, channel: Channel, ended: asyncio.Future[None]) -> None:
-        connection = self._connections[channel] = Connection(self._service, stream, channel, ended)
+        connection = self._connections[channel] = self._connection(self._service, stream, channel, ended)
         connection.serve()
 
     def _decided(self, newcomer: Newcomer, ended: asyncio.Future[None], decided: asyncio.Task[bool]) -> None:

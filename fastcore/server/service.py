@@ -32,6 +32,8 @@ class Service:
     ----------
     host : HasHandlers
         The server, as far as its connections see it.
+    kind : str
+        What it is called: the name of its class.
     error_detail : str
         How much an error reply tells.
     slow_ns : float
@@ -53,6 +55,7 @@ class Service:
     """
 
     host: HasHandlers
+    kind: str
     error_detail: Detail
     slow_ns: float
     max_running: int | None

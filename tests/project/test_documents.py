@@ -191,8 +191,8 @@ def test_the_limits_of_the_page_on_security_are_those_of_the_code():
     of_server = defaults(Server)
     assert of_server["max_buffer_size"] == of_limits["max_buffer_size"]
     expected = of_limits | of_server
-    # These say how messages are sent, and who may call; they limit nothing.
-    for keyword in ("compression", "token", "authenticate"):
+    # These limit nothing.
+    for keyword in ("compression", "token", "authenticate", "middleware"):
         del expected[keyword]
     assert told_defaults("security.md", "Limits") == expected
 

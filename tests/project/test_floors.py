@@ -13,7 +13,10 @@ from helpers.support import Program
 HOUSE = Path(fastcore.__file__).parent
 #: From below to above. Within a floor there is no circle, and of two in one row neither knows the other.
 FLOORS = [
-    ["engine_errors errors limits addressing logs compressions remote_errors tokens collision checkout"],
+    [
+        "engine_errors errors limits addressing logs compressions remote_errors middleware tokens "
+        "collision checkout"
+    ],
     ["_memory _blocks _buffer _values _framing"],
     ["_wire"],
     ["_socket"],
@@ -25,7 +28,7 @@ FLOORS = [
     ["client", "server"],
     ["classic"],
     ["surface"],
-    ["command __main__"],
+    ["command __main__", "telemetry"],
 ]
 PLACES = {
     room: (floor, side)
@@ -33,7 +36,7 @@ PLACES = {
     for side, rooms in enumerate(sides)
     for room in rooms.split()
 }
-EXTRAS = "cloudpickle distributed lz4 numpy psutil snappy uvloop"
+EXTRAS = "cloudpickle distributed lz4 numpy opentelemetry psutil snappy uvloop"
 
 
 def imported_by(path: Path) -> set[str]:
