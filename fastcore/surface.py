@@ -26,8 +26,10 @@ from fastcore.classic import (
     send_recv_sync,
     sentinel,
 )
+from fastcore.client.calls import RemoteCall
 from fastcore.client.pool import ConnectionPool, RPCCall
 from fastcore.client.rpc import rpc, send_recv
+from fastcore.client.typed import RemoteStream, remote_method, typed
 from fastcore.errors import (
     BadFrame,
     BadMessage,
@@ -66,7 +68,9 @@ __all__ = [
     "MessageBuffer",
     "RPCCall",
     "RPCClosed",
+    "RemoteCall",
     "RemoteError",
+    "RemoteStream",
     "Server",
     "TooDeep",
     "TooManyValues",
@@ -87,9 +91,11 @@ __all__ = [
     "pingpong",
     "read",
     "register_error",
+    "remote_method",
     "rpc",
     "send_recv",
     "send_recv_sync",
     "sentinel",
+    "typed",
     "write",
 ]

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastcore._futures import set_result_now, unobserved
 from fastcore._iterating import Values
 from fastcore._parts import Parts
 from fastcore.errors import RemoteError
 from fastcore.remote_errors import is_error_reply, remote_exception
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    #: What a call answers, as far as somebody has declared it; what comes is what it is.
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 __all__ = ["CallWithHeader", "RemoteCall", "WhereCallsAre"]
 
@@ -41,7 +51,7 @@ class _Iterator(Values):
         self._call.cancel()
 
 
-class RemoteCall(asyncio.Future[Any]):
+class RemoteCall(asyncio.Future[T]):
     """The Future of one remote call, and the call itself while it is under way.
 
     Await it for the answer; where the handler gives many, that is a list of them.
@@ -88,7 +98,7 @@ class RemoteCall(asyncio.Future[Any]):
         if self.parts is not None:
             self._end_parts(None)
         elif not self.done():
-            self.set_result(None)
+            self.set_result(None)  # type: ignore[arg-type]
 
     def answer_error(self, reply: Any, peer: str) -> None:
         """End the call with the exception that an error reply tells of."""
@@ -117,7 +127,7 @@ class RemoteCall(asyncio.Future[Any]):
         if self.done():
             return
         if not parts.is_iterated:
-            self.set_result([*parts.values])
+            self.set_result([*parts.values])  # type: ignore[arg-type]
             return
         if last is not None:
             # A server that knows no parts gives a list of them.
@@ -125,7 +135,7 @@ class RemoteCall(asyncio.Future[Any]):
                 self.fail(self._no_stream())
                 return
             parts.values.extend(last)
-        self.set_result(None)
+        self.set_result(None)  # type: ignore[arg-type]
         parts.wake()
 
     def _no_stream(self) -> TypeError:
@@ -139,7 +149,7 @@ class RemoteCall(asyncio.Future[Any]):
         parts.is_iterated = True
         if self.done() and not self.cancelled() and self.exception() is None and not parts.values:
             # It was over before anybody asked for one by one.
-            result = self.result()
+            result: Any = self.result()
             if result is not None and not isinstance(result, list):
                 raise self._no_stream()
             parts.values.extend(result or ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from tornado.iostream import IOStream
 
@@ -127,13 +127,13 @@ class rpc(RemoteServer):
             self.status = "closed"
             self._pool.close()
 
-    def __enter__(self) -> rpc:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close_rpc()
 
-    async def __aenter__(self) -> rpc:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

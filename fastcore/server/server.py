@@ -12,7 +12,7 @@ import os
 import socket
 import uuid
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 from tornado.gen import convert_yielded
 from tornado.ioloop import IOLoop
@@ -418,7 +418,7 @@ class Server(TCPServer):
         done.set_result(None)
         return done
 
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
