@@ -11,6 +11,7 @@ import fastcore._parts
 import fastcore._values
 import fastcore._watchdog  # noqa: F401
 from fastcore._framing import SENTINEL, FrameBuffer, MessageBuffer
+from fastcore.background import ServerInThread
 from fastcore.classic import (
     clean_exception,
     coerce_to_address,
@@ -72,6 +73,7 @@ __all__ = [
     "RemoteError",
     "RemoteStream",
     "Server",
+    "ServerInThread",
     "TooDeep",
     "TooManyValues",
     "caller_of",

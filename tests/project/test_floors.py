@@ -26,9 +26,9 @@ FLOORS = [
     ["_channel"],
     ["transport"],
     ["client", "server"],
-    ["classic"],
+    ["background", "classic"],
     ["surface"],
-    ["command __main__", "telemetry"],
+    ["command __main__", "telemetry", "testing"],
 ]
 PLACES = {
     room: (floor, side)
