@@ -50,7 +50,7 @@ from fastcore.remote_errors import register_error
 from fastcore.server.admission import caller_of
 from fastcore.server.server import Server
 from fastcore.transport.connecting import connect
-from fastcore.transport.streams import messages, read, write
+from fastcore.transport.streams import configure, messages, read, write
 
 __all__ = [
     "MAX_BUFFER_SIZE",
@@ -80,6 +80,7 @@ __all__ = [
     "clean_exception",
     "coerce_to_address",
     "coerce_to_rpc",
+    "configure",
     "connect",
     "dumps",
     "error_message",

@@ -91,7 +91,8 @@ class ConnectionPool:
         Each is called as ``middleware(call)`` with a :class:`fastcore.CallDetails`, and gives a
         context manager that is around each call, until its last answer.
     **options
-        As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``, limits.
+        As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``,
+        ``writable_values``, limits.
 
     Examples
     --------

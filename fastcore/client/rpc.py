@@ -45,7 +45,7 @@ class rpc(RemoteServer):
         As :class:`fastcore.ConnectionPool` takes them.
     **options
         As :func:`fastcore.connect` takes them: ``ssl_options``, ``token``, ``compression``,
-        limits.
+        ``writable_values``, limits.
 
     Attributes
     ----------

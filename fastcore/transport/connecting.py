@@ -43,6 +43,7 @@ def connect(
     ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
     compression: str | None = None,
     token: str | None = None,
+    writable_values: bool = False,
     **limits: Any,
 ) -> asyncio.Future[IOStream]:
     """Connect to a server. Tries again while the port refuses, until the timeout.
@@ -61,6 +62,9 @@ def connect(
         Compress what is written to the stream: ``'zlib'``, ``'lz4'`` or ``'snappy'``.
     token : str, optional
         Shown to the server before anything else; a server that asks for none takes any.
+    writable_values : bool
+        Whether binary values of 64 KiB and more are read as ``bytearray`` instead of
+        ``bytes``: ``numpy.frombuffer(value)`` can be written to then, without a copy.
     **limits
         The fields of :class:`fastcore.limits.Limits`.
 
@@ -83,8 +87,16 @@ def connect(
     """
     ignore_io_loop(limits)
     loop = current_loop()
-    options = {"ssl_options": ssl_options, "compression": compression, "token": token, **limits}
-    connecting = open_stream(ip, port, timeout, **options)
+    connecting = open_stream(
+        ip,
+        port,
+        timeout,
+        ssl_options=ssl_options,
+        compression=compression,
+        token=token,
+        writable_values=writable_values,
+        **limits,
+    )
     task: asyncio.Task[IOStream] = loop.create_task(connecting)
     task.add_done_callback(unobserved)
     return task
@@ -98,6 +110,7 @@ async def open_stream(
     ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
     compression: str | None = None,
     token: str | None = None,
+    writable_values: bool = False,
     **limits: Any,
 ) -> IOStream:
     """Do what :func:`connect` does, as a coroutine: cancelled, it leaves no socket behind."""
@@ -119,7 +132,7 @@ async def open_stream(
                     reason = error
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_RETRY)
-            channel = channel_of(stream, settings, compression)
+            channel = channel_of(stream, settings, compression, writable_values)
             refused = None if token is None else await _greet(channel, stream, token)
     except TimeoutError:
         raise _not_connected(address, f"not within {timeout:g} s", reason) from reason
@@ -243,7 +256,7 @@ async def _connect_socket(family: int, target: Any) -> socket.socket:
 
 def check_options(options: dict[str, Any]) -> None:
     """Raise the error for keywords that :func:`connect` doesn't take, before they are needed."""
-    others = ("ssl_options", "compression", "token")
+    others = ("ssl_options", "compression", "token", "writable_values")
     Limits(**{key: value for key, value in options.items() if key not in others})
     check_compression(options.get("compression"))
     if options.get("token") is not None:

@@ -192,7 +192,7 @@ def test_the_limits_of_the_page_on_security_are_those_of_the_code():
     assert of_server["max_buffer_size"] == of_limits["max_buffer_size"]
     expected = of_limits | of_server
     # These limit nothing.
-    for keyword in ("compression", "token", "authenticate", "middleware"):
+    for keyword in ("compression", "token", "authenticate", "middleware", "writable_values"):
         del expected[keyword]
     assert told_defaults("security.md", "Limits") == expected
 

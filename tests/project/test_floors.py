@@ -28,6 +28,7 @@ FLOORS = [
     ["client", "server"],
     ["background", "classic"],
     ["surface"],
+    ["dask"],
     ["command __main__", "telemetry", "testing"],
 ]
 PLACES = {
@@ -36,7 +37,7 @@ PLACES = {
     for side, rooms in enumerate(sides)
     for room in rooms.split()
 }
-EXTRAS = "cloudpickle distributed lz4 numpy opentelemetry psutil snappy uvloop"
+EXTRAS = "cloudpickle dask distributed lz4 numpy opentelemetry psutil snappy uvloop"
 
 
 def imported_by(path: Path) -> set[str]:
