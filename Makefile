@@ -49,7 +49,7 @@ $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask: $(VENV)/with-%: $(VENV
 demo: $(VENV)/built ## start a server, run the example programs against it, show what is said
 	@$(BIN)/python -m fastcore demo
 
-test: lint $(VENV)/with-test $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask ## the linters, the doctests and the tests
+test: lint $(VENV)/with-test $(VENV)/with-types $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask ## the linters, the doctests and the tests
 	$(BIN)/python -m pytest
 
 # ---- more checks and tests

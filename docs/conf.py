@@ -21,5 +21,6 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say them in words
+autodoc_preserve_defaults = True  # and not what they came to on the machine that builds the pages
 napoleon_google_docstring = False
 napoleon_use_ivar = True
