@@ -47,8 +47,8 @@ from fastcore.errors import (
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, get_total_physical_memory
 from fastcore.middleware import CallDetails
 from fastcore.remote_errors import register_error
-from fastcore.server.admission import caller_of
 from fastcore.server.server import Server
+from fastcore.server.service import caller_of
 from fastcore.transport.connecting import connect
 from fastcore.transport.streams import configure, messages, read, write
 

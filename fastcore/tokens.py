@@ -6,25 +6,16 @@ answers ``'OK'``. It has no number, so any program that reads and writes message
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Any, Final
 
 from fastcore.remote_errors import is_error_reply, remote_exception
 
-__all__ = ["AUTHENTICATE", "WELCOME", "Token", "Tokens", "check_token", "greeting", "is_public", "refusal"]
+__all__ = ["AUTHENTICATE", "WELCOME", "check_token", "greeting", "is_public", "refusal"]
 
 #: The op of the message that shows a token.
 AUTHENTICATE: Final = "authenticate"
 #: Its answer.
 WELCOME: Final = "OK"
-#: Who has shown the token of a server that has only one.
-_ONLY_ONE: Final = "token"
-
-#: What servers take as ``token=``.
-Token = str | Mapping[str, str]
 
 
 def check_token(token: object) -> str:
@@ -76,44 +67,7 @@ def is_public(host: str) -> bool:
     >>> is_public('127.0.0.1'), is_public('::1'), is_public('10.0.0.7'), is_public('0.0.0.0')
     (False, False, True, True)
     """
+    from ipaddress import ip_address  # which most programs don't need
+
     address = ip_address(host.partition("%")[0])
     return not (getattr(address, "ipv4_mapped", None) or address).is_loopback
-
-
-class Tokens:
-    """What a server takes for a token, and who has which.
-
-    Parameters
-    ----------
-    token : str, or dict of str to str
-        The one that all callers have; or by name, who has which.
-
-    Examples
-    --------
-    >>> tokens = Tokens({'ada': 'correct horse', 'bob': 'battery staple'})
-    >>> tokens.owner('battery staple'), tokens.owner('guessed')
-    ('bob', None)
-    """
-
-    def __init__(self, token: Token) -> None:
-        named = token if isinstance(token, Mapping) else {_ONLY_ONE: token}
-        if not named:
-            raise ValueError("with no token at all, nobody could call this server")
-        self._digests = [(name, _digest(check_token(each))) for name, each in named.items()]
-
-    def owner(self, token: object) -> str | None:
-        """Tell whose a token is; None if it is nobody's.
-
-        Takes as long whether it is wrong in its first character, its last one or in its length,
-        and whoever's it is.
-        """
-        shown = _digest(token) if isinstance(token, str) else b""
-        owner = None
-        for name, digest in self._digests:
-            if hmac.compare_digest(digest, shown):
-                owner = name
-        return owner
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()

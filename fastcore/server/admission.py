@@ -8,9 +8,11 @@ no handler runs before it, and nothing of it is left in the way of a message.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from tornado.iostream import IOStream
 
@@ -22,11 +24,16 @@ from fastcore.remote_errors import error_reply
 from fastcore.server.figures import ServerStats
 from fastcore.server.penalties import Penalties, origin
 from fastcore.server.strangers import tell_of_refusal
-from fastcore.tokens import Tokens
+from fastcore.tokens import check_token
 
-__all__ = ["Admission", "Authenticate", "Newcomer", "by_token", "caller_of"]
+__all__ = ["Admission", "Authenticate", "Newcomer", "Token", "Tokens"]
 
 logger = get_logger("fastcore.server")
+
+#: What a server takes as ``token=``.
+Token = str | Mapping[str, str]
+#: Who has shown the token of a server that has only one.
+_ONLY_ONE: Final = "token"
 
 #: What a server takes as ``authenticate=``.
 Authenticate = Callable[[IOStream, dict[str, Any]], Any]
@@ -35,37 +42,46 @@ Authenticate = Callable[[IOStream, dict[str, Any]], Any]
 _MOST_OF_A_GREETING = 64 * 1024
 
 
-def caller_of(stream: IOStream) -> Any:
-    """Tell who calls, as the server's ``authenticate`` or ``token`` has it.
+class Tokens:
+    """What a server takes for a token, and who has which.
 
     Parameters
     ----------
-    stream : tornado.iostream.IOStream
-        A handler's.
-
-    Returns
-    -------
-    object
-        What ``authenticate`` returned for this connection; the name of the token that was
-        shown; None where the server asks nobody.
+    token : str, or dict of str to str
+        The one that all callers have; or by name, who has which.
 
     Examples
     --------
-    >>> import asyncio
-    >>> from fastcore import Server, caller_of, rpc
-    >>> async def main():
-    ...     server = Server({'whoami': caller_of}, token={'ada': 'correct horse'})
-    ...     server.listen(0, '127.0.0.1')
-    ...     async with rpc(ip='127.0.0.1', port=server.port, token='correct horse') as remote:
-    ...         print(await remote.whoami())
-    ...     server.stop()
-    >>> asyncio.run(main())
-    ada
+    >>> tokens = Tokens({'ada': 'correct horse', 'bob': 'battery staple'})
+    >>> tokens.owner('battery staple'), tokens.owner('guessed')
+    ('bob', None)
     """
-    return getattr(stream, "_fastcore_caller", None)
+
+    def __init__(self, token: Token) -> None:
+        named = token if isinstance(token, Mapping) else {_ONLY_ONE: token}
+        if not named:
+            raise ValueError("with no token at all, nobody could call this server")
+        self._digests = [(name, _digest(check_token(each))) for name, each in named.items()]
+
+    def owner(self, token: object) -> str | None:
+        """Tell whose a token is; None if it is nobody's.
+
+        Takes as long whether it is wrong in its first character, its last one or in its length,
+        and whoever's it is.
+        """
+        shown = _digest(token) if isinstance(token, str) else b""
+        owner = None
+        for name, digest in self._digests:
+            if hmac.compare_digest(digest, shown):
+                owner = name
+        return owner
 
 
-def by_token(tokens: Tokens) -> Authenticate:
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+
+
+def _by_token(tokens: Tokens) -> Authenticate:
     """Make the hook that asks for a token."""
 
     def authenticate(stream: IOStream, message: dict[str, Any]) -> str:
@@ -84,25 +100,38 @@ class Admission:
 
     Parameters
     ----------
-    authenticate : callable
-        The hook.
     figures : ServerStats
         Where refusals are counted.
-    only_greets : bool
-        Whether a first message shows a token and nothing else, so that it is small.
+    token, authenticate : optional
+        As :class:`fastcore.Server` takes them; one of them.
 
     Attributes
     ----------
+    authenticate : callable
+        The hook.
+    only_greets : bool
+        Whether a first message shows a token and nothing else, so that it is small.
     newcomers : dict of Newcomer to None
         Those of whom it isn't known yet who they are, the one that came first first.
     """
 
-    def __init__(self, authenticate: Authenticate, figures: ServerStats, *, only_greets: bool) -> None:
-        self.authenticate = authenticate
+    def __init__(
+        self, figures: ServerStats, token: Token | None = None, authenticate: Authenticate | None = None
+    ) -> None:
         self.figures = figures
-        self.only_greets = only_greets
+        self.only_greets = token is not None
+        if token is not None:
+            if authenticate is not None:
+                raise ValueError("give token= or authenticate=; a hook can look at a token itself")
+            authenticate = _by_token(Tokens(token))
+        assert authenticate is not None
+        self.authenticate = authenticate
         self.penalties = Penalties()
         self.newcomers: dict[Newcomer, None] = {}
+
+    def meet(self, stream: IOStream, channel: Channel) -> Newcomer:
+        """Have a connection wait until it is known who it is."""
+        return Newcomer(self, stream, channel)
 
     def make_room(self) -> None:
         """Turn away who has taken the longest to say who it is: it shall keep out nobody who will."""

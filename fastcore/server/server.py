@@ -13,7 +13,7 @@ import socket
 import uuid
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextvars import copy_context
-from typing import Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from tornado.gen import convert_yielded
 from tornado.ioloop import IOLoop
@@ -26,17 +26,18 @@ from fastcore.compressions import check_compression
 from fastcore.errors import LimitReached
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_limit
 from fastcore.logs import get_logger
-from fastcore.middleware import Middleware
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.accepting import Acceptor, bind_unix
-from fastcore.server.admission import Admission, Authenticate, Newcomer, by_token
 from fastcore.server.connection import Connection
-from fastcore.server.middleware import WrappedConnection, WrappedHandlers
 from fastcore.server.service import Handler, Service
-from fastcore.tokens import Token, Tokens, is_public
+from fastcore.tokens import is_public
 from fastcore.transport.event_loop import ignore_io_loop
 from fastcore.transport.tls import explain
 from fastcore.transport.tornado import accept_stream, add_listener, channel_of, listening_sockets
+
+if TYPE_CHECKING:
+    from fastcore.middleware import Middleware
+    from fastcore.server.admission import Admission, Authenticate, Newcomer, Token
 
 __all__ = ["Server"]
 
@@ -162,7 +163,7 @@ class Server(TCPServer):
         self.handlers = {"identity": self.identity, **handlers}
         self.id = str(uuid.uuid1())
         self._service = Service(
-            WrappedHandlers(self, middleware) if middleware else self,
+            self,
             type(self).__name__,
             error_detail,
             float("inf") if slow_handler is None else slow_handler * 1e9,
@@ -170,17 +171,21 @@ class Server(TCPServer):
             max_running_per_connection,
             cancel_handlers,
         )
-        self._connection = WrappedConnection if middleware else Connection
         self._connections: dict[Channel, Connection | Newcomer] = {}
-        if token is not None:
-            if authenticate is not None:
-                raise ValueError("give token= or authenticate=; a hook can look at a token itself")
-            authenticate = by_token(Tokens(token))
+        # These are imported by those alone who use them.
+        self._connection: type[Connection] = Connection
+        if middleware:
+            from fastcore.server.middleware import WrappedConnection, WrappedHandlers
+
+            self._connection = WrappedConnection
+            self._service.host = WrappedHandlers(self, tuple(middleware))
         #: Who isn't known yet; None where everybody may call.
-        self._admission = authenticate and Admission(
-            authenticate, self._service.figures, only_greets=token is not None
-        )
+        self._admission: Admission | None = None
         self._asks_for_token = token is not None
+        if token is not None or authenticate is not None:
+            from fastcore.server.admission import Admission
+
+            self._admission = Admission(self._service.figures, token, authenticate)
         self._turned_away: set[Channel] = set()
         self._all_closed: asyncio.Future[None] | None = None
         #: Connections that go on until a handler that waits for the end itself has answered.
@@ -380,7 +385,7 @@ class Server(TCPServer):
         if self._admission is None:
             self._serve(stream, channel, ended)
         else:
-            newcomer = self._connections[channel] = Newcomer(self._admission, stream, channel)
+            newcomer = self._connections[channel] = self._admission.meet(stream, channel)
             newcomer.decided.add_done_callback(functools.partial(self._decided, newcomer, ended))
             newcomer.listen()
         return ended

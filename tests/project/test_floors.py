@@ -126,6 +126,21 @@ def test_bytes_become_messages_without_tornado_and_without_an_event_loop(module)
         assert running.wait() == 0, running.errors
 
 
+def test_what_only_some_servers_have_is_imported_by_those_alone():
+    program = """if True:
+    import sys
+    from fastcore import Server
+    rooms = "admission", "middleware"
+    Server({})
+    print(*[room for room in rooms if f"fastcore.server.{room}" in sys.modules])
+    Server({}, token="correct horse", middleware=[lambda call: call])
+    print(*[room for room in rooms if f"fastcore.server.{room}" in sys.modules])
+    """
+    with Program("-c", program) as running:
+        assert running.rest().splitlines() == ["", "admission middleware"]
+        assert running.wait() == 0, running.errors
+
+
 def test_nothing_needs_an_extra():
     """Not even if it is there: neither is it imported, nor missed."""
     program = f"""if True:

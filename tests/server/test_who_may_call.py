@@ -20,9 +20,8 @@ from fastcore import (
     send_recv,
     write,
 )
-from fastcore.server import admission
+from fastcore.server.admission import Tokens
 from fastcore.server.penalties import Penalties, origin
-from fastcore.tokens import Tokens
 from helpers.certificates import client_context, server_context
 from helpers.classic_server import classic_server
 from helpers.support import until
@@ -585,4 +584,4 @@ async def test_on_loopback_and_unix_sockets_nobody_is_warned(caplog, tmp_path):
 
 def test_a_server_without_a_token_has_nothing_of_it():
     assert Server({})._admission is None
-    assert admission.caller_of(object()) is None
+    assert caller_of(object()) is None
