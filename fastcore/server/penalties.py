@@ -72,7 +72,8 @@ def origin(name: object) -> str:
     >>> origin(('192.0.2.1', 4711)), origin(('2001:db8:1:2:3::4', 4711, 0, 0)), origin('')
     ('192.0.2.1', '2001:db8:1:2::/64', 'unix')
     """
-    if not isinstance(name, tuple):
+    if not isinstance(name, tuple) or not isinstance(name[0], str):
+        # All programs of this machine.
         return "unix"
     address = ip_address(name[0].partition("%")[0])
     if address.version == 6 and address.ipv4_mapped is None:

@@ -318,6 +318,30 @@ async def test_the_hook_may_wait_for_something():
         assert await remote.whoami() == "ADA"
 
 
+async def test_the_hook_may_ask_back():
+    """As where a secret shall not be sent: who knows it answers what was asked."""
+
+    def answer(challenge: str) -> str:
+        return hmac.new(b"secret", challenge.encode(), "sha256").hexdigest()
+
+    async def authenticate(stream, message):
+        user = message.pop("user")
+        await write(stream, "challenge")
+        return user if await read(stream) == answer("challenge") else None
+
+    async with served({"whoami": caller_of}, authenticate=authenticate) as server:
+        for replies, told in ((answer("challenge"), "ada"), ("guess", "PermissionError: ")):
+            async with stranger_at(server) as stranger:
+                stranger.say(frame({"op": "whoami", "user": "ada"}))
+                assert await stranger.hears() == "challenge"
+                stranger.say(frame(replies))
+                if told == "ada":
+                    assert await stranger.hears() == told
+                    assert await stranger.is_served()
+                else:
+                    assert (await stranger.hears_error()).startswith(told)
+
+
 async def test_the_hook_may_know_callers_by_their_certificates():
     from helpers.certificates import OURS
 
