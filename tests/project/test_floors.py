@@ -15,6 +15,7 @@ HOUSE = Path(fastcore.__file__).parent
 FLOORS = [
     ["engine_errors errors limits addressing logs compressions remote_errors collision checkout"],
     ["_memory _blocks _buffer _values _framing"],
+    ["values"],
     ["_wire"],
     ["_socket"],
     ["_outbox"],
