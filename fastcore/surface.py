@@ -28,6 +28,7 @@ from fastcore.classic import (
 )
 from fastcore.client.pool import ConnectionPool, RPCCall
 from fastcore.client.rpc import rpc, send_recv
+from fastcore.client.synchronous import SyncClient
 from fastcore.errors import (
     BadFrame,
     BadMessage,
@@ -46,6 +47,7 @@ from fastcore.remote_errors import register_error
 from fastcore.server.server import Server
 from fastcore.transport.connecting import connect
 from fastcore.transport.streams import messages, read, write
+from fastcore.values.registry import register_type
 
 __all__ = [
     "MAX_BUFFER_SIZE",
@@ -65,6 +67,7 @@ __all__ = [
     "RPCClosed",
     "RemoteError",
     "Server",
+    "SyncClient",
     "TooDeep",
     "TooManyValues",
     "clean_exception",
@@ -83,6 +86,7 @@ __all__ = [
     "pingpong",
     "read",
     "register_error",
+    "register_type",
     "rpc",
     "send_recv",
     "send_recv_sync",

@@ -11,7 +11,7 @@ from fastcore._parts import Parts
 from fastcore.errors import RemoteError
 from fastcore.remote_errors import is_error_reply, remote_exception
 
-__all__ = ["RemoteCall", "WhereCallsAre"]
+__all__ = ["RemoteCall", "WhereCallsAre", "no_stream", "not_by_place", "too_late"]
 
 
 class WhereCallsAre(Protocol):
@@ -120,14 +120,11 @@ class RemoteCall(asyncio.Future[Any]):
         if last is not None:
             # A server that knows no parts gives a list of them.
             if not isinstance(last, list):
-                self.fail(self._no_stream())
+                self.fail(no_stream(self.op))
                 return
             parts.values.extend(last)
         self.set_result(None)
         parts.wake()
-
-    def _no_stream(self) -> TypeError:
-        return TypeError(f"{self.op!r} gave one answer and no stream of them: await it")
 
     def __aiter__(self) -> _Iterator:
         """Iterate over the answers as they come."""
@@ -139,7 +136,7 @@ class RemoteCall(asyncio.Future[Any]):
             # It was over before anybody asked for one by one.
             result = self.result()
             if result is not None and not isinstance(result, list):
-                raise self._no_stream()
+                raise no_stream(self.op)
             parts.values.extend(result or ())
         return _Iterator(self, parts)
 
@@ -169,3 +166,21 @@ class RemoteCall(asyncio.Future[Any]):
         where.give_up(self)
         if self.parts is not None:
             self.parts.wake()
+
+
+def no_stream(op: object) -> TypeError:
+    """Make the error for who iterates over one answer."""
+    return TypeError(f"{op!r} gave one answer and no stream of them: await it")
+
+
+def too_late(op: object, peer: str, seconds: float) -> TimeoutError:
+    """Make the error for a call that took longer than it may."""
+    return TimeoutError(f"no answer to {op!r} from {peer} within {seconds:g} s")
+
+
+def not_by_place(op: str, first: object) -> TypeError:
+    """Make the error for an argument without its keyword."""
+    return TypeError(
+        f"{op}() takes its arguments by keyword, as the handler names them: {op}(x=...), "
+        f"not {op}({first!r:.50}...)"
+    )

@@ -178,7 +178,7 @@ class ClientConnection(Owner):
             return self._unnumbered(message)
         number = header.call
         if number is None:
-            self._nobodys(message)
+            log_nobodys(self.channel.peer, message)
             return True
         if not self.numbers:
             self._learn(True)
@@ -227,15 +227,6 @@ class ClientConnection(Owner):
             self.start(call, call.op, message)
         if self.keeper is not None:
             self.keeper.learned(self)
-
-    def _nobodys(self, message: Any) -> None:
-        logger.warning(
-            "dropped what %s said beside its answers: %.200r; to get such messages use connect, write "
-            "and read, or let the handler yield them",
-            self.channel.peer,
-            message,
-            extra={"about": self.channel.peer},
-        )
 
     def on_error(self, error: Exception, header: CallHeader | None) -> bool:
         """End the call whose answer can't be read; all of them, where there will be none."""
@@ -358,6 +349,17 @@ class ClientConnection(Owner):
         if self.channel.dialect.speaks == HAS_TO_BE_ASKED:
             self.channel.dialect.speaks = self._spoke
         self.channel.disown(self)
+
+
+def log_nobodys(peer: str, message: object) -> None:
+    """Say that a message was dropped which answers no call."""
+    logger.warning(
+        "dropped what %s said beside its answers: %.200r; to get such messages use connect, write "
+        "and read, or let the handler yield them",
+        peer,
+        message,
+        extra={"about": peer},
+    )
 
 
 def closes(message: dict[str, Any]) -> bool:

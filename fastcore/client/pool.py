@@ -14,7 +14,7 @@ from tornado.iostream import IOStream
 from fastcore._channel import Channel
 from fastcore._futures import unobserved
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
-from fastcore.client.calls import RemoteCall
+from fastcore.client.calls import RemoteCall, not_by_place, too_late
 from fastcore.client.connection import ClientConnection
 from fastcore.client.connections import Connections
 from fastcore.limits import check_limit
@@ -217,10 +217,7 @@ class ConnectionPool:
             The reply. Holds the error where there is one.
         """
         if positional:
-            raise TypeError(
-                f"{op}() takes its arguments by keyword, as the handler names them: {op}(x=...), "
-                f"not {op}({positional[0]!r:.50}...)"
-            )
+            raise not_by_place(op, positional[0])
         message["op"] = op
         connection = self.current.get(address)
         if connection is not None and (connection.calls or not connection.channel.is_clear):
@@ -244,8 +241,7 @@ class ConnectionPool:
         if timeout is None:
             timeout = self.call_timeout
         if timeout is not None:
-            peer = format_address(address)
-            error = TimeoutError(f"no answer to {op!r} from {peer} within {timeout:g} s")
+            error = too_late(op, format_address(address), timeout)
             timer = call.get_loop().call_later(timeout, call.time_out, error)
             call.add_done_callback(lambda _: timer.cancel())
         return call
