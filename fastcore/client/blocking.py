@@ -12,7 +12,6 @@ import os
 import selectors
 import socket
 import ssl
-from collections.abc import Iterable
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any, Final
@@ -42,7 +41,7 @@ from fastcore.remote_errors import is_error_reply, remote_exception
 from fastcore.transport.connecting import LONGEST_RETRY, NEXT_ADDRESS, RETRY, not_connected
 from fastcore.transport.keepalive import set_peer_timeout
 
-__all__ = ["BlockingCall", "BlockingConnection", "dial"]
+__all__ = ["BlockingCall", "BlockingConnection", "StillAnswers", "dial"]
 
 #: Bytes that are asked for at once.
 _CHUNK: Final = 32 * 1024
@@ -84,6 +83,10 @@ class BlockingCall:
         return self.last if self.parts is None else [*self.parts.values]
 
 
+class StillAnswers(Exception):
+    """A request is better sent over another connection."""
+
+
 class BlockingConnection:
     """The connection to a server of one caller at a time.
 
@@ -114,6 +117,7 @@ class BlockingConnection:
         "_is_foreign",
         "_is_timed",
         "_limits",
+        "_max_decompressed_size",
         "_next",
         "_numbers",
         "_owed",
@@ -128,6 +132,7 @@ class BlockingConnection:
         self._sock = sock
         self.peer = peer
         self._limits = limits
+        self._max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
         self._compression = compression
         self._buffer = MessageBuffer(
             read_header,
@@ -164,10 +169,13 @@ class BlockingConnection:
             At the deadline; some of it may have been sent then.
         ConnectionLost
             If the server has gone.
+        StillAnswers
+            If the request is large, and the server may not read it before we have read what it
+            says to calls that were given up.
         """
         number = call.number = self._next
         self._next = number + 1
-        wants_answer = "reply" not in message or bool(message["reply"])
+        wants_answer = "reply" not in message or message["reply"]
         fields = call_fields(number, 0, FIRST_WINDOW) if wants_answer else call_fields(number)
         try:
             frame = encode(message, self._compression, fields, self._dialect.speaks)
@@ -178,20 +186,28 @@ class BlockingConnection:
             while not question.is_over:
                 self.read_for(question, deadline)
             frame = encode(message, self._compression, fields, self._dialect.speaks)
-        self._send((frame,) if type(frame) is bytes else frame, call, deadline)
+        if type(frame) is bytes:
+            self._send([frame], call, deadline)
+        elif self._owed:
+            raise StillAnswers
+        else:
+            self._send([*frame], call, deadline)
         call.where = self
+        # By its place alone an answer belongs to whoever asked last: until it is here, nobody else may.
+        self.in_step = bool(self._numbers) or not wants_answer
 
-    def _send(self, pieces: Iterable[bytes | memoryview], call: BlockingCall, deadline: float | None) -> None:
+    def _send(self, pieces: list[bytes | memoryview], call: BlockingCall, deadline: float | None) -> None:
         self.in_step = False
         try:
             for piece in pieces:
-                self._set_timeout(deadline)
+                if deadline is not None or self._is_timed:
+                    self._set_timeout(deadline)
                 self._sock.sendall(piece)
         except TimeoutError:
             raise
         except OSError as error:
             raise self._lost(call, error) from error
-        self.in_step = True
+        self.in_step = bool(self._numbers)
 
     def read_for(self, call: BlockingCall, deadline: float | None) -> None:
         """Take one message, and give it to the call if it is that one's.
@@ -206,36 +222,45 @@ class BlockingConnection:
             If nobody knows whose message can't be read.
         """
         self.in_step = False
-        buffer = self._buffer
-        while (parts := buffer.next_message()) is None:
+        while (parts := self._buffer.next_message()) is None:
             self._receive(call, deadline)
         fields, payload = parts
         header = call_header(fields) if fields else None
         if header is not None and header.call != call.number:
             self._take_others(header, fields, payload)
+            self.in_step = bool(self._numbers)
+            return
+        try:
+            limits = self._limits
+            value = decode(
+                fields,
+                payload,
+                self._max_decompressed_size,
+                limits.max_depth,
+                limits.max_values,
+                self._dialect,
+            )
+        except Exception as error:
+            self._unreadable(call, header, error)
         else:
-            try:
-                limits = self._limits
-                value = decode(
-                    fields,
-                    payload,
-                    limits.max_decompressed_size or limits.max_buffer_size,
-                    limits.max_depth,
-                    limits.max_values,
-                    self._dialect,
-                )
-            except Exception as error:
-                self._unreadable(call, header, error)
+            if header is None:
+                self._take_classic(call, value)
+            elif header.part:
+                (call.parts or call.begin_parts()).add(value, True)
             else:
-                self._answer(call, header, value)
+                self._end(call, value, header.error)
+            if self._numbers is None:
+                self._numbers = True
+                self._dialect.speaks = SPEAKS_VALUES
         self.in_step = True
 
     def _receive(self, call: BlockingCall, deadline: float | None) -> None:
         buffer = self._buffer
         size = 0
         try:
-            self._set_timeout(deadline)
-            if not buffer.pending:
+            if deadline is not None or self._is_timed:
+                self._set_timeout(deadline)
+            if not buffer:
                 data = self._sock.recv(_CHUNK)
                 size = len(data)
                 buffer.feed(data)
@@ -246,42 +271,35 @@ class BlockingConnection:
                 finally:
                     buffer.commit(size)
         except TimeoutError:
-            self.in_step = True
+            self.in_step = bool(self._numbers)
             raise
         except OSError as error:
             raise self._lost(call, error) from error
         if not size:
             raise self._lost(call, None)
 
-    def _answer(self, call: BlockingCall, header: CallHeader | None, value: Any) -> None:
-        if header is None:
-            if self._numbers:
-                raise ConnectionLost(f"{self.peer} sent a message that answers no call")
-            self._numbers = False
-            self._dialect.speaks = SPEAKS_PLAINLY
-            failed = is_error_reply(value)
-        else:
-            self._learned_numbers()
-            if header.part:
-                (call.parts or call.begin_parts()).add(value, True)
-                return
-            failed = header.error
+    def _take_classic(self, call: BlockingCall, value: Any) -> None:
+        """Take an answer without a number, from a server that knows none."""
+        if self._numbers:
+            self.close()
+            raise ConnectionLost(f"{self.peer} sent a message that answers no call")
+        self._numbers = False
+        self._dialect.speaks = SPEAKS_PLAINLY
+        self._end(call, value, is_error_reply(value))
+
+    def _end(self, call: BlockingCall, value: Any, failed: bool) -> None:
+        """End a call with its answer."""
+        call.is_over = True
+        call.where = None
+        self._used_at = monotonic()
         if not failed:
             call.last = value
         elif is_error_reply(value):
             call.error = remote_exception(value, self.peer, call.op)
         else:
-            call.error = RemoteError("unknown", f"{self.peer} answered {call.op!r} by an error: {value!r:.100}")
-        self._over(call)
-
-    def _learned_numbers(self) -> None:
-        self._numbers = True
-        self._dialect.speaks = SPEAKS_VALUES
-
-    def _over(self, call: BlockingCall) -> None:
-        call.is_over = True
-        call.where = None
-        self._used_at = monotonic()
+            call.error = RemoteError(
+                "unknown", f"{self.peer} answered {call.op!r} by an error: {value!r:.100}"
+            )
 
     def _take_others(self, header: CallHeader, fields: bytes, payload: Any) -> None:
         """Take what belongs to a call that was given up, or to none."""
@@ -296,40 +314,41 @@ class BlockingConnection:
         if self._numbers is None:
             # Whose first message is none speaks another protocol.
             raise error
-        call.error = error
         if header is not None and header.part:
             self._tell_given_up(call)
-        self._over(call)
+        self._end(call, None, False)
+        call.error = error
 
     def grant(self, call: BlockingCall, parts: int) -> None:
         """Let so many more answers come."""
         frame = encode(None, None, call_fields(call.number, 0, -1, parts))
         assert isinstance(frame, bytes)
-        self._send((frame,), call, None)
+        self._send([frame], call, None)
 
     # ---- given up
 
     def give_up(self, call: BlockingCall) -> None:
         """Forget a call that nobody waits for; where that can't be told to the server, close."""
         if call.where is None:
+            # It is over, or was never sent whole.
             return
         call.where = None
-        if not (self.in_step and self._numbers) or self._buffer.pending > _WORTH_KEEPING:
-            self.close()
-        else:
+        if self.in_step and self._buffer.pending <= _WORTH_KEEPING:
             self._tell_given_up(call)
+        else:
+            self.close()
 
     def _tell_given_up(self, call: BlockingCall) -> None:
+        self.in_step = False
         frame = encode(None, None, call_fields(None, 0, -1, -1, call.number))
+        assert isinstance(frame, bytes)
         self._owed.add(call.number)
         try:
             # Where there is no room for so few bytes, the server doesn't read.
             self._set_nonblocking()
-            if self._sock.send(frame) == len(frame):
-                return
+            self.in_step = self._sock.send(frame) == len(frame)
         except OSError:
-            pass
-        self.close()
+            self.close()
 
     # ---- between calls
 
@@ -363,10 +382,6 @@ class BlockingConnection:
             wanted -= len(data)
             self._buffer.feed(data)
         return False
-
-    def takes(self, size: int) -> bool:
-        """Whether so large a request may be sent: not where the server may wait for us to read first."""
-        return not self._owed or size < _CHUNK
 
     # ---- the socket
 

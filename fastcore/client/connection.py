@@ -72,7 +72,18 @@ class ClientConnection(Owner):
         Whether the server will close the connection after the call that is open.
     """
 
-    __slots__ = ("_held", "_next", "_spoke", "calls", "channel", "is_last", "is_taken", "keeper", "numbers", "tells")
+    __slots__ = (
+        "_held",
+        "_next",
+        "_spoke",
+        "calls",
+        "channel",
+        "is_last",
+        "is_taken",
+        "keeper",
+        "numbers",
+        "tells",
+    )
 
     def __init__(self, channel: Channel, keeper: Keeper | None = None) -> None:
         self.channel = channel

@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
 from fastcore.addressing import AddressLike, format_address, parse_address
-from fastcore.client.blocking import BlockingCall, BlockingConnection, dial
+from fastcore.client.blocking import BlockingCall, BlockingConnection, StillAnswers, dial
 from fastcore.client.calls import no_stream, not_by_place, too_late
 from fastcore.client.connection import closes
 from fastcore.compressions import check_compression
@@ -118,37 +118,40 @@ class SyncClient:
         if timeout is None:
             timeout = self.call_timeout
         deadline = None if timeout is None else monotonic() + timeout
-        connection, call = self._begin(op, message, timeout, deadline)
+        call = BlockingCall(op)
+        connection = self._begin(call, message, timeout, deadline)
         try:
             if "reply" not in message or message["reply"]:
                 while not call.is_over:
                     connection.read_for(call, deadline)
-        except TimeoutError:
+        except BaseException as error:
             connection.give_up(call)
-            assert timeout is not None
-            raise too_late(op, connection.peer, timeout) from None
+            if isinstance(error, TimeoutError) and timeout is not None:
+                raise too_late(op, connection.peer, timeout) from None
+            raise
         finally:
             self._release(connection)
         return call.result()
 
     def _begin(
-        self, op: str, message: dict[str, Any], timeout: float | None, deadline: float | None
-    ) -> tuple[BlockingConnection, BlockingCall]:
-        """Send a request over a connection that no other call has."""
-        call = BlockingCall(op)
-        message["op"] = op
-        connection = self._take(deadline)
-        try:
+        self, call: BlockingCall, message: dict[str, Any], timeout: float | None, deadline: float | None
+    ) -> BlockingConnection:
+        """Send a request; give the connection, which no other call has."""
+        message["op"] = call.op
+        while True:
+            connection = self._take(deadline)
             connection.is_last = closes(message)
-            connection.begin(call, message, deadline)
-        except TimeoutError:
-            self._release(connection)
-            assert timeout is not None
-            raise too_late(op, connection.peer, timeout) from None
-        except BaseException:
-            self._release(connection)
-            raise
-        return connection, call
+            try:
+                connection.begin(call, message, deadline)
+            except StillAnswers:
+                connection.close()
+            except BaseException as error:
+                self._release(connection)
+                if isinstance(error, TimeoutError) and timeout is not None:
+                    raise too_late(call.op, connection.peer, timeout) from None
+                raise
+            else:
+                return connection
 
     def _take(self, deadline: float | None) -> BlockingConnection:
         """Give a connection that nobody else uses, and that is in step."""
@@ -232,8 +235,9 @@ class Answers(Iterator[Any]):
         self._client = client
         self._timeout = timeout if timeout is not None else client.call_timeout
         self._deadline = None if self._timeout is None else monotonic() + self._timeout
-        self._connection, self._call = client._begin(op, message, self._timeout, self._deadline)
+        self._call = BlockingCall(op)
         self._call.begin_parts().is_iterated = True
+        self._connection = client._begin(self._call, message, self._timeout, self._deadline)
 
     def __next__(self) -> Any:
         call, connection = self._call, self._connection
@@ -244,12 +248,10 @@ class Answers(Iterator[Any]):
                     return self._after_the_last()
                 connection.read_for(call, self._deadline)
             return call.parts.take()
-        except TimeoutError:
+        except BaseException as error:
             self.close()
-            assert connection is not None and self._timeout is not None
-            raise too_late(call.op, connection.peer, self._timeout) from None
-        except BaseException:
-            self.close()
+            if isinstance(error, TimeoutError) and self._timeout is not None:
+                raise too_late(call.op, self._client.address, self._timeout) from None
             raise
 
     def _after_the_last(self) -> Any:

@@ -47,9 +47,9 @@ def _describe(dtype: numpy.dtype[Any]) -> Any:
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         return [_describe(base), list(shape)]
-    offsets = [dtype.fields[name][1] for name in dtype.names]  # type: ignore[index]
-    parts = [_describe(dtype.fields[name][0]) for name in dtype.names]  # type: ignore[index]
-    return [list(dtype.names), parts, offsets, dtype.itemsize]
+    names, fields = dtype.names or (), dtype.fields or {}
+    parts = [_describe(fields[name][0]) for name in names]
+    return [[*names], parts, [fields[name][1] for name in names], dtype.itemsize]
 
 
 def _dtype(described: Any, depth: int = 0) -> numpy.dtype[Any]:
@@ -83,7 +83,7 @@ def _shape(described: Any) -> tuple[int, ...]:
 
 
 def _in_pieces(array: numpy.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
-    """Give what stands before an array's memory in the body, and the memory: its own, if it lies in one piece."""
+    """Give what stands before an array's memory in the body, and that: its own, if it lies in one piece."""
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     if not array.dtype.itemsize:
         raise ValueError("its elements have no bytes")
@@ -93,8 +93,8 @@ def _in_pieces(array: numpy.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
     before = len(head).to_bytes(2, "big") + head
     flat = (array.T if order == "F" else _in_one_piece(array)).reshape(-1)
     # Not every dtype can be viewed as memory, but bytes can.
-    memory = memoryview(flat.view(numpy.ndarray).view(numpy.uint8))
-    return before + bytes(-len(before) % _ALIGNED), memory
+    memory: Any = flat.view(numpy.ndarray).view(numpy.uint8)
+    return before + bytes(-len(before) % _ALIGNED), memoryview(memory)
 
 
 def _in_one_piece(array: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
@@ -160,8 +160,9 @@ _ARRAY: Final = Kind(Code.ARRAY, "numpy array", _pack, _unpack, _plain, _in_piec
 _SCALAR: Final = Kind(Code.SCALAR, "numpy scalar", _pack_scalar, _unpack_scalar, _plain_scalar)
 
 
-def _scalars(above: type) -> list[type]:
-    return [above, *(each for below in above.__subclasses__() for each in _scalars(below))]
+def _scalars(above: type[Any]) -> list[type[Any]]:
+    below: list[type[Any]] = above.__subclasses__()
+    return [above, *(each for kind in below for each in _scalars(kind))]
 
 
 #: How each type travels. A file in memory arrives as memory.

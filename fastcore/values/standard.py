@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from struct import Struct, error
@@ -60,7 +60,7 @@ def _zone(body: Memory) -> timezone | None:
         return None
     # Its limits are checked by timezone; UTC itself is the one that programs compare with `is`.
     offset = timedelta(microseconds=_fields(_OFFSET, body)[0])
-    return timezone(offset) if offset else timezone.utc
+    return timezone(offset) if offset else UTC
 
 
 def _pack_datetime(value: datetime, inner: Inner) -> bytes:
@@ -70,7 +70,7 @@ def _pack_datetime(value: datetime, inner: Inner) -> bytes:
 
 def _unpack_datetime(body: Memory, inner: Inner) -> datetime:
     *clock, fold = _fields(_DATETIME, body[: _DATETIME.size])
-    return datetime(*clock, tzinfo=_zone(body[_DATETIME.size :]), fold=fold)
+    return datetime(*clock, _zone(body[_DATETIME.size :]), fold=fold)
 
 
 def _pack_time(value: time, inner: Inner) -> bytes:
@@ -80,7 +80,7 @@ def _pack_time(value: time, inner: Inner) -> bytes:
 
 def _unpack_time(body: Memory, inner: Inner) -> time:
     *clock, fold = _fields(_TIME, body[: _TIME.size])
-    return time(*clock, tzinfo=_zone(body[_TIME.size :]), fold=fold)
+    return time(*clock, _zone(body[_TIME.size :]), fold=fold)
 
 
 def _pack_date(value: date, inner: Inner) -> bytes:
@@ -176,7 +176,6 @@ def _unpack_set(body: Memory, inner: Inner) -> set[Any]:
 
 def _unpack_frozenset(body: Memory, inner: Inner) -> frozenset[Any]:
     return frozenset(_items(body, inner))
-
 
 
 _SECONDS: Final[Callable[[timedelta], float]] = timedelta.total_seconds
