@@ -42,7 +42,7 @@ from fastcore._values cimport look_over
 
 from fastcore._framing import SENTINEL
 from fastcore._values import (
-    CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LARGE, TOO_MANY, PayloadSink, are_chosen
+    CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LARGE, LOOKED_INTO, TOO_MANY, PayloadSink, are_chosen
 )
 from fastcore.compressions import compressions
 from fastcore.engine_errors import BadMessage, FrameTooLarge, TooDeep, TooManyValues
@@ -538,7 +538,7 @@ cdef bytes pack(object message, int dialect, bint strictly):
         return PLAIN_PACKER.pack(message)
     if dialect == ASK:
         return (STRICTLY_ASKING if strictly else ASKING).pack(message)
-    return (FIRST.strict if strictly else FIRST.usual).pack(message)
+    return FIRST.packer(strictly, False).pack(message)
 
 
 @cython.final
@@ -620,7 +620,9 @@ cdef Search find_in_place(object value, int depth, bint *strictly) except? MISSI
         how = kind_of(kind)
         if how is not None:
             strictly[0] |= is_hidden(value)
-            return FOUND if how.in_place is not None and value.nbytes >= IN_PLACE_SIZE else MISSING
+            if how.in_place is not None:
+                return FOUND if value.nbytes >= IN_PLACE_SIZE else MISSING
+            return MISSING if how.held is None else find_in_place(how.held(value), depth - 1, strictly)
         if isinstance(value, bytes):
             return FOUND if PyBytes_GET_SIZE(value) >= IN_PLACE_SIZE else MISSING
     if isinstance(value, dict):
@@ -652,7 +654,7 @@ cdef list in_pieces(object message, bytes fields, int dialect):
     cdef list pieces = []
     # What comes after the last piece, in parts.
     cdef list parts = []
-    pack_around(message, parts, pieces, DEEPEST, dialect)
+    pack_around(message, parts, pieces, DEEPEST, dialect, FIRST)
     parts.append(SENTINEL_BYTES)
     pieces.append(b"".join(parts))
     pieces[0] = length_header(size_of(pieces) - PyBytes_GET_SIZE(SENTINEL_BYTES), fields) + <bytes> pieces[0]
@@ -667,7 +669,7 @@ cdef Py_ssize_t size_of(list pieces) except -1:
     return size
 
 
-cdef int pack_around(object value, list parts, list pieces, int depth, int dialect) except -1:
+cdef int pack_around(object value, list parts, list pieces, int depth, int dialect, Inside inside) except -1:
     """Pack a value, but put the values in it that aren't copied into pieces as they are."""
     cdef object key, item
     cdef bint strictly = False
@@ -677,31 +679,54 @@ cdef int pack_around(object value, list parts, list pieces, int depth, int diale
     if PyList_GET_SIZE(parts) >= MANY:
         end_piece(parts, pieces)
     if found == MISSING:
-        parts.append(pack(value, dialect, strictly))
-    elif isinstance(value, dict):
-        parts.append(pack_map_header(len(value)))
-        # A kind of dict may have items of its own; msgpack asks for them too.
-        for key, item in value.items():
-            parts.append(pack(key, dialect, type(key) is not str))
-            pack_around(item, parts, pieces, depth - 1, dialect)
-    elif isinstance(value, (list, tuple)):
-        parts.append(pack_array_header(len(value)))
-        for item in value:
-            pack_around(item, parts, pieces, depth - 1, dialect)
-    elif isinstance(value, (bytes, bytearray, memoryview)):
+        parts.append(pack_at(value, dialect, strictly, inside))
+        return 0
+    if isinstance(value, (bytes, bytearray, memoryview)):
         piece = value if type(value) is bytes else memoryview(value).cast("B")
         parts.append(token_head(0xc6, len(piece)))
         end_piece(parts, pieces)
         pieces.append(piece)
-    elif dialect != VALUES:
-        parts.append(pack(value, dialect, False))
-    else:
-        how = kind_of(type(value))
+        return 0
+    how = None if type(value) in (dict, list, tuple) else kind_of(type(value))
+    if how is not None and dialect != VALUES:
+        parts.append(pack_at(value, dialect, True, inside))
+    elif how is not None and how.in_place is not None:
         before, piece = how.in_place(value)
         parts.append(token_head(0xc9, len(before) + len(piece)))
         parts.append(bytes((how.code,)) + before)
         end_piece(parts, pieces)
         pieces.append(piece)
+    elif how is not None:
+        pack_body_around(how.code, how.content(value), parts, pieces, depth - 1, inside.deeper())
+    elif isinstance(value, dict):
+        parts.append(pack_map_header(len(value)))
+        # A kind of dict may have items of its own; msgpack asks for them too.
+        for key, item in value.items():
+            parts.append(pack_at(key, dialect, type(key) is not str, inside))
+            pack_around(item, parts, pieces, depth - 1, dialect, inside)
+    elif isinstance(value, tuple) and inside.depth:
+        pack_body_around(TUPLE_CODE, [*value], parts, pieces, depth - 1, inside.deeper())
+    else:
+        parts.append(pack_array_header(len(value)))
+        for item in value:
+            pack_around(item, parts, pieces, depth - 1, dialect, inside)
+    return 0
+
+
+cdef bytes pack_at(object value, int dialect, bint strictly, Inside inside):
+    return pack(value, dialect, strictly) if inside.depth == 0 else inside.pack(value, True)
+
+
+cdef int pack_body_around(int code, list content, list parts, list pieces, int depth, Inside inside) except -1:
+    """Pack a value whose body is MessagePack, and holds what isn't copied."""
+    cdef list inner_parts = []
+    cdef list inner_pieces = []
+    pack_around(content, inner_parts, inner_pieces, depth, VALUES, inside)
+    end_piece(inner_parts, inner_pieces)
+    parts.append(token_head(0xc9, size_of(inner_pieces)))
+    parts.append(bytes((code,)))
+    end_piece(parts, pieces)
+    pieces.extend(inner_pieces)
     return 0
 
 
@@ -823,15 +848,10 @@ cdef object decompress(object algorithm, object payload, Py_ssize_t limit):
 
 
 cdef object decode_skeleton(object sink, Py_ssize_t max_depth, Py_ssize_t max_values, object ext_hook):
-    values = iter(sink.values)
-
-    def fill_in(code, data):
-        value = next(values)
-        if value is None:
-            return ext_hook(code, data)
-        return ext_hook(*value) if type(value) is tuple else value
-
-    return unpack_with_care(sink.skeleton, max_depth, max_values, fill_in)
+    cdef Inside place = Inside()
+    place.received = iter(sink.values)
+    place.told = ext_hook
+    return unpack_with_care(sink.skeleton, max_depth, max_values, place)
 
 
 # ---- values that MessagePack has no form for
@@ -866,32 +886,53 @@ cdef class Inside:
     cdef Packer strict
     cdef Packer exact
     cdef Inside within
+    # What a sink has received, in the order in which it is asked for; and who was to be asked otherwise.
+    cdef object received
+    cdef object told
 
     def __init__(self, depth=0):
         self.depth = depth
-        self.usual = Packer(self.stand_in)
-        self.strict = Packer(self.stand_in, True)
-        self.exact = Packer(self.stand_in_for_tuples, True)
 
     def __call__(self, code, body):
+        if self.received is not None:
+            value = next(self.received)
+            if value is None:
+                # Nothing in it was received apart.
+                return self.told(code, body)
+            if type(value) is tuple:
+                return self.told(*value)
+            if value is not LOOKED_INTO:
+                return value
         if code == TUPLE_CODE and self.depth:
             return self.deeper().unpack(body, True)
         return from_ext(code, body, self.deeper())
 
     cdef Inside deeper(self):
         if self.depth == DEEPEST_INSIDE:
-            raise ValueError(f"more than {DEEPEST_INSIDE} sets and values of registered types inside each other")
+            raise ValueError(f"more than {DEEPEST_INSIDE} sets and registered values inside each other")
         if self.within is None:
             self.within = Inside(self.depth + 1)
+            if self.received is not None:
+                self.within.received = self.received
+                self.within.told = FIRST.at(self.depth + 1)
         return self.within
+
+    cdef Inside at(self, int depth):
+        return self if self.depth == depth else self.deeper().at(depth)
+
+    cdef Packer packer(self, bint strictly, bint tuples):
+        if self.usual is None:
+            self.usual = Packer(self.stand_in)
+            self.strict = Packer(self.stand_in, True)
+            self.exact = Packer(self.stand_in_for_tuples, True)
+        return self.exact if tuples else self.strict if strictly else self.usual
 
     def pack(self, content, bint tuples=False):
         """Give the MessagePack of what is inside; with `tuples`, one remains a tuple."""
         cdef bint strictly = False
-        if tuples:
-            return self.exact.pack(content)
-        find_in_place(content, DEEPEST, &strictly)
-        return (self.strict if strictly else self.usual).pack(content)
+        if not tuples:
+            find_in_place(content, DEEPEST, &strictly)
+        return self.packer(strictly, tuples).pack(content)
 
     def unpack(self, body, bint tuples=False):
         """Read it; with `tuples`, all that is a list there was a tuple."""

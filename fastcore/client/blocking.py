@@ -404,7 +404,8 @@ class BlockingConnection:
     def _lost(self, call: BlockingCall, error: OSError | None) -> Exception:
         if self._is_foreign:
             return RuntimeError(
-                f"the connection to {self.peer} was made in another process, before a fork; call anew in this one"
+                f"the connection to {self.peer} was made in another process, before a fork; "
+                "call anew in this one"
             )
         self.close()
         return ConnectionLost(f"the connection to {self.peer} was lost during the call of {call.op!r}", error)

@@ -47,7 +47,8 @@ def _describe(dtype: numpy.dtype[Any]) -> Any:
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         return [_describe(base), list(shape)]
-    names, fields = dtype.names or (), dtype.fields or {}
+    names: tuple[str, ...] = dtype.names or ()
+    fields: Any = dtype.fields
     parts = [_describe(fields[name][0]) for name in names]
     return [[*names], parts, [fields[name][1] for name in names], dtype.itemsize]
 

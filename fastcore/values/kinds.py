@@ -63,6 +63,10 @@ class Kind:
     in_place : callable, optional
         Gives the bytes in two pieces, of which the second is the value's own memory. It is
         asked for where the value's ``nbytes`` are many.
+    content : callable, optional
+        Gives what MessagePack is the body of, for a kind whose values may hold large ones.
+    held : callable, optional
+        Gives the values that one holds, to look for large ones among them.
     """
 
     code: Code
@@ -71,3 +75,5 @@ class Kind:
     from_body: Callable[[Memory, Inner], Any]
     plain: Callable[[Any], Any]
     in_place: Callable[[Any], tuple[bytes, memoryview]] | None = None
+    content: Callable[[Any], list[Any]] | None = None
+    held: Callable[[Any], list[Any]] | None = None

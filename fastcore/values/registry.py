@@ -7,7 +7,7 @@ import enum
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from msgpack import ExtType
 
@@ -201,8 +201,9 @@ def register_type(
         raise TypeError(f"register_type takes a type, not {cls!r:.100}")
     if (pack is None) != (unpack is None):
         raise TypeError("pack= and unpack= come together: one undoes what the other does")
+    held = None
     if pack is None or unpack is None:
-        pack, unpack = _ways_of(cls)
+        pack, unpack, held = _ways_of(cls)
     name = cls.__qualname__ if name is None else name
     other = _registered.get(name)
     # A cell of a notebook that runs again makes its classes anew.
@@ -211,7 +212,7 @@ def register_type(
     _registered[name] = cls
     _readers[name] = unpack
     plain = _value_of if issubclass(cls, enum.Enum) else pack
-    _kinds[cls] = _kind_named(name, pack, plain)
+    _kinds[cls] = _kind_named(name, pack, plain, held)
     _by_code[Code.REGISTERED] = _READS_REGISTERED
     return cls
 
@@ -220,11 +221,19 @@ def _place(cls: type) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__
 
 
-def _kind_named(name: str, pack: Callable[[Any], Any], plain: Callable[[Any], Any]) -> Kind:
-    def to_body(value: Any, inner: Inner) -> bytes:
-        return inner.pack([name, pack(value)], tuples=True)
+def _kind_named(
+    name: str,
+    pack: Callable[[Any], Any],
+    plain: Callable[[Any], Any],
+    held: Callable[[Any], list[Any]] | None,
+) -> Kind:
+    def content(value: Any) -> list[Any]:
+        return [name, pack(value)]
 
-    return Kind(Code.REGISTERED, name, to_body, _read_registered, plain)
+    def to_body(value: Any, inner: Inner) -> bytes:
+        return inner.pack(content(value), tuples=True)
+
+    return Kind(Code.REGISTERED, name, to_body, _read_registered, plain, content=content, held=held)
 
 
 def _read_registered(body: Memory, inner: Inner) -> Any:
@@ -244,17 +253,20 @@ def _read_registered(body: Memory, inner: Inner) -> Any:
 _READS_REGISTERED: Final = Kind(Code.REGISTERED, "registered value", lambda *_: b"", _read_registered, repr)
 
 
-def _ways_of(cls: type[Any]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """Give the way of a type's values to what they consist of, and back, where that is plain."""
+_Ways: TypeAlias = tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[Any], list[Any]] | None]
+
+
+def _ways_of(cls: type[Any]) -> _Ways:
+    """Give the ways of a type's values to what they consist of, back, and to what they hold, where that is plain."""
     if issubclass(cls, enum.Flag):
-        return _value_of, _of_type(int, cls)
+        return _value_of, lambda value: _flags(cls, value), None
     if issubclass(cls, enum.Enum):
-        return _name_of, lambda name: _member(cls, name)
+        return _name_of, lambda name: _member(cls, name), None
     if dataclasses.is_dataclass(cls):
         return _ways_of_dataclass(cls)
     fields = getattr(cls, "_fields", None)
     if issubclass(cls, tuple) and isinstance(fields, tuple):
-        return list, lambda values: _named_tuple(cls, len(fields), values)
+        return list, lambda values: _named_tuple(cls, len(fields), values), list
     raise TypeError(
         f"what does a {cls.__name__} consist of? It is no dataclass, named tuple or enum: "
         "say it with pack= and unpack="
@@ -269,13 +281,10 @@ def _name_of(member: enum.Enum) -> str:
     return member.name
 
 
-def _of_type(wanted: type, cls: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def made(value: Any) -> Any:
-        if type(value) is not wanted:
-            raise ValueError(f"it is made of {wanted.__name__}, not of {type(value).__name__}")
-        return cls(value)
-
-    return made
+def _flags(cls: type[enum.Flag], value: Any) -> enum.Flag:
+    if type(value) is not int:
+        raise ValueError(f"it is made of int, not of {type(value).__name__}")
+    return cls(value)
 
 
 def _member(cls: type[enum.Enum], name: Any) -> enum.Enum:
@@ -291,7 +300,7 @@ def _named_tuple(cls: type, size: int, values: Any) -> Any:
     return cls(*values)
 
 
-def _ways_of_dataclass(cls: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+def _ways_of_dataclass(cls: Any) -> _Ways:
     fields = dataclasses.fields(cls)
     arguments = {field.name for field in fields if field.init}
     others = {field.name for field in fields if not field.init}
@@ -312,4 +321,7 @@ def _ways_of_dataclass(cls: Any) -> tuple[Callable[[Any], Any], Callable[[Any], 
             object.__setattr__(made, name, content[name])
         return made
 
-    return to_content, from_content
+    def held(value: Any) -> list[Any]:
+        return [getattr(value, field.name) for field in fields]
+
+    return to_content, from_content, held

@@ -70,7 +70,7 @@ def _pack_datetime(value: datetime, inner: Inner) -> bytes:
 
 def _unpack_datetime(body: Memory, inner: Inner) -> datetime:
     *clock, fold = _fields(_DATETIME, body[: _DATETIME.size])
-    return datetime(*clock, _zone(body[_DATETIME.size :]), fold=fold)
+    return datetime(*clock).replace(tzinfo=_zone(body[_DATETIME.size :]), fold=fold)
 
 
 def _pack_time(value: time, inner: Inner) -> bytes:
@@ -80,7 +80,7 @@ def _pack_time(value: time, inner: Inner) -> bytes:
 
 def _unpack_time(body: Memory, inner: Inner) -> time:
     *clock, fold = _fields(_TIME, body[: _TIME.size])
-    return time(*clock, _zone(body[_TIME.size :]), fold=fold)
+    return time(*clock).replace(tzinfo=_zone(body[_TIME.size :]), fold=fold)
 
 
 def _pack_date(value: date, inner: Inner) -> bytes:
