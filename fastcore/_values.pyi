@@ -1,5 +1,7 @@
 """Types of the compiled large-value handling; see ``_values.pyx`` for the plan."""
 
+from typing import Self, final
+
 LARGE: int
 
 HARMLESS: int
@@ -12,8 +14,9 @@ def survey(payload: bytes | memoryview, max_depth: int, max_values: int, /) -> i
 def are_chosen(hashes: list[int], /) -> bool: ...
 def is_deeper(payload: bytes | memoryview, limit: int, /) -> bool: ...
 
+@final
 class PayloadSink:
-    def __init__(self, length: int) -> None: ...
+    def __new__(cls, length: int) -> Self: ...
     @property
     def length(self) -> int: ...
     @property
