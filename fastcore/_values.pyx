@@ -2,8 +2,8 @@
 
 A ``PayloadSink`` takes the payload of a frame whose length is known. It walks over
 the MessagePack tokens as they arrive. A large binary value is received straight into
-the ``bytes`` object that the program will get; what remains, the *skeleton*, has a
-small extension token in that place:
+the ``bytes``, or ``bytearray``, that the program will get; what remains, the *skeleton*,
+has a small extension token in that place:
 
     payload    82 a2 op a4 echo a4 data c6 04 00 00 00 <64 MiB>
     skeleton   82 a2 op a4 echo a4 data d4 7f 00            values = [<64 MiB>]
@@ -12,16 +12,22 @@ MessagePack decodes the skeleton and asks for each extension in the order in whi
 they stand. ``values`` is in that order too, with None for the extensions that the
 peer sent itself, so no bytes that a peer can send are mistaken for a placeholder.
 
+Of the extensions that stand for values (``docs/values.md``), the body of a large array is received
+into a ``bytearray``, which becomes the array's memory: ``values`` has its number and that. The
+others hold MessagePack. A large one is walked through like an array of one item, and its size in
+the skeleton is that of what remains; ``values`` has LOOKED_INTO for it, before what is in it.
+
 Costs: a walk looks at the head of each token once. A byte of a small value is
 received in place; a byte of a large value that came together with what stood
 before it is copied once more, at most LARGE of them for each value, and at the start
-of a payload at most 4 KiB.
+of a payload at most 4 KiB. Neither kind of object is cleared before it is received into.
 
 Format: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from libc.string cimport memcpy, memmove
@@ -34,13 +40,30 @@ from fastcore.limits import MAX_DEPTH
 #: From this many bytes on, a value is received in place. Below it, a copy within the
 #: processor's caches costs less than the calls that avoid it.
 LARGE = 256 * 1024
+#: From this many bytes on, a value that its receiver may write to is a ``bytearray``. It is
+#: copied once in any case, so receiving it in place pays earlier.
+WRITABLE = 64 * 1024
 
 cdef Py_ssize_t LARGE_SIZE = LARGE
+cdef Py_ssize_t WRITABLE_SIZE = WRITABLE
 cdef Py_ssize_t DEEPEST = MAX_DEPTH
 if DEEPEST != DEEPEST_SIZE:
     raise ImportError("MAX_DEPTH and the room for open containers differ")
 # The first memory of the skeleton: most of them are no larger.
 cdef Py_ssize_t FIRST_SIZE = 4096
+
+#: In the place of an extension in whose body the walk has looked for values.
+LOOKED_INTO = object()
+
+cdef enum:
+    # The types of the extensions that the walk knows: an array, and from here to there those that
+    # hold one MessagePack value.
+    ARRAY_TYPE = 108
+    FIRST_WITH_VALUE = 110
+    LAST_WITH_VALUE = 113
+    # Those inside each other in which it looks; the decoder goes no deeper.
+    DEEPEST_INSIDE = 16
+    EXT_32 = 0xc9
 
 # A fixext 1 of type 0x7f: what stands in the skeleton for a large value.
 cdef bytes PLACEHOLDER = b"\xd4\x7f\x00"
@@ -58,9 +81,14 @@ cdef class PayloadSink:
     ----------
     length : int
         Bytes in the payload.
+    writable : bool, optional
+        Whether the large values are ``bytearray``, from WRITABLE bytes on, instead of
+        ``bytes`` from LARGE bytes on.
     """
     cdef readonly Py_ssize_t length
+    cdef readonly bint writable
     cdef readonly list values
+    cdef Py_ssize_t large
     cdef Py_ssize_t received
 
     cdef unsigned char* block
@@ -71,16 +99,30 @@ cdef class PayloadSink:
     # The skeleton's offset of each placeholder, to give the original bytes back.
     cdef list offsets
 
-    # The large value that is arriving, and how much of it has.
-    cdef bytes value
+    # What stood before each large value, to give that back too; and each extension that was looked
+    # into: its offset and its first size.
+    cdef list heads
+    cdef list looked_into
+    # The offsets of those that aren't over.
+    cdef Py_ssize_t open_ones[DEEPEST_INSIDE]
+    cdef int depth
+
+    # The large value that is arriving, its memory, and how much of it is filled.
+    cdef object value
+    cdef char* value_memory
+    cdef Py_ssize_t value_size
     cdef Py_ssize_t value_filled
 
     cdef Py_ssize_t lent_size
 
-    def __cinit__(self, Py_ssize_t length):
+    def __cinit__(self, Py_ssize_t length, bint writable=False):
         self.length = length
+        self.writable = writable
+        self.large = WRITABLE_SIZE if writable else LARGE_SIZE
         self.values = []
         self.offsets = []
+        self.heads = []
+        self.looked_into = []
 
     def __dealloc__(self):
         PyMem_RawFree(self.block)
@@ -91,8 +133,7 @@ cdef class PayloadSink:
         if not self.lent_size:
             PyBuffer_FillInfo(view, self, self.block, self.filled, True, flags)
         elif self.value is not None:
-            PyBuffer_FillInfo(view, self, PyBytes_AS_STRING(self.value) + self.value_filled,
-                              self.lent_size, False, flags)
+            PyBuffer_FillInfo(view, self, self.value_memory + self.value_filled, self.lent_size, False, flags)
         else:
             PyBuffer_FillInfo(view, self, self.block + self.filled, self.lent_size, False, flags)
 
@@ -120,11 +161,11 @@ cdef class PayloadSink:
         if missing == 0:
             raise ValueError("the payload is complete")
         if self.value is not None:
-            self.lent_size = PyBytes_GET_SIZE(self.value) - self.value_filled
+            self.lent_size = self.value_size - self.value_filled
         else:
-            # No more than the skeleton has already, and no more than LARGE, since it must
-            # be copied out of the skeleton again when a large value begins in it.
-            self.lent_size = min(max(size, 1), missing, max(FIRST_SIZE, min(self.filled, LARGE_SIZE)))
+            # No more than the skeleton has already, and no more than a large value, since it
+            # must be copied out of the skeleton again when one begins in it.
+            self.lent_size = min(max(size, 1), missing, max(FIRST_SIZE, min(self.filled, self.large)))
             self.reserve(self.filled + self.lent_size)
         return memoryview(self)
 
@@ -136,11 +177,21 @@ cdef class PayloadSink:
         self.received += size
         if self.value is not None:
             self.value_filled += size
-            if self.value_filled == PyBytes_GET_SIZE(self.value):
+            if self.value_filled == self.value_size:
                 self.value = None
         else:
             self.filled += size
             self.walk()
+
+    def take(self, payload, /):
+        """Copy a whole payload in, for one that was received elsewhere."""
+        cdef Py_ssize_t at = 0
+        whole = memoryview(payload)
+        while at < self.length:
+            lent = self.prepare(self.length - at)
+            lent[:] = whole[at:at + self.lent_size]
+            at += self.lent_size
+            self.commit(self.lent_size)
 
     def pieces(self):
         """All bytes that were received, as they came, in pieces.
@@ -150,13 +201,16 @@ cdef class PayloadSink:
         """
         cdef list pieces = []
         cdef Py_ssize_t start = 0, offset
-        cdef bytes value
-        skeleton = PyBytes_FromStringAndSize(<char*> self.block, self.filled)
-        values = [value for value in self.values if value is not None]
-        for offset, value in zip(self.offsets, values):
+        skeleton = bytearray(PyBytes_FromStringAndSize(<char*> self.block, self.filled))
+        for offset, size in self.looked_into:
+            skeleton[offset + 1:offset + 5] = size.to_bytes(4, "big")
+        values = [value for value in self.values if value is not None and value is not LOOKED_INTO]
+        for offset, head, value in zip(self.offsets, self.heads, values):
+            if type(value) is tuple:
+                value = value[1]
             pieces.append(skeleton[start:offset])
-            pieces.append(b"\xc6" + PyBytes_GET_SIZE(value).to_bytes(4, "big"))
-            pieces.append(value if value is not self.value else value[:self.value_filled])
+            pieces.append(head)
+            pieces.append(value if value is not self.value else memoryview(value)[:self.value_filled])
             start = offset + PyBytes_GET_SIZE(PLACEHOLDER)
         pieces.append(skeleton[start:])
         return pieces
@@ -184,28 +238,84 @@ cdef class PayloadSink:
                 return 0
             head = head_size(token[0])
             body = body_size(token)
-            if token[0] == 0xc6 and body >= LARGE_SIZE and self.begin_value(head, body):
+            if body >= self.large and self.is_received_apart(token) and self.begin_value(head, body):
                 if self.value is not None:
                     return 0
+                continue
+            if token[0] == EXT_32 and body >= self.large and holds_value(token) and self.look_into(body):
+                self.next_token += head
                 continue
             if is_extension(token):
                 self.values.append(None)
             self.next_token += head + body
         return 0
 
+    cdef bint is_received_apart(self, unsigned char* token):
+        return token[0] == 0xc6 or token[0] == EXT_32 and token[5] == ARRAY_TYPE
+
+    cdef bint look_into(self, Py_ssize_t size) except -1:
+        """Go on inside of the extension at the next token; False if it is too deep, or can't be true."""
+        self.leave_those_over()
+        if self.depth == DEEPEST_INSIDE or size > self.room_left(6):
+            return False
+        self.open_ones[self.depth] = self.next_token
+        self.depth += 1
+        self.looked_into.append((self.next_token, size))
+        self.values.append(LOOKED_INTO)
+        return True
+
+    cdef int leave_those_over(self) except -1:
+        while self.depth and self.end_of(self.depth - 1) <= self.next_token:
+            self.depth -= 1
+        return 0
+
+    cdef int shorten_open_ones(self, Py_ssize_t size) except -1:
+        """Take so many bytes off the sizes of the extensions that they were in."""
+        cdef Py_ssize_t left
+        cdef unsigned char* token
+        cdef int which, i
+        for which in range(self.depth):
+            token = self.block + self.open_ones[which]
+            left = body_size(token) - size
+            for i in range(4):
+                token[4 - i] = left >> 8 * i & 0xff
+        return 0
+
+    cdef Py_ssize_t end_of(self, int which):
+        """Where, in the skeleton, an extension ends that is looked into."""
+        cdef unsigned char* token = self.block + self.open_ones[which]
+        return self.open_ones[which] + head_size(token[0]) + body_size(token)
+
+    cdef Py_ssize_t room_left(self, Py_ssize_t head):
+        """Most bytes that can follow the head of the next token: up to the end of what it is in."""
+        cdef Py_ssize_t left = self.length - self.received + self.filled
+        if self.depth:
+            left = min(left, self.end_of(self.depth - 1))
+        return left - self.next_token - head
+
     cdef bint begin_value(self, Py_ssize_t head, Py_ssize_t size) except -1:
         """Give the large value at the next token memory of its own; False if it can't be true."""
         cdef Py_ssize_t start = self.next_token + head
         cdef Py_ssize_t here = self.filled - start
         cdef Py_ssize_t placeholder = PyBytes_GET_SIZE(PLACEHOLDER)
-        if size > self.length - self.received + here:
+        cdef char* memory
+        cdef bint is_array = self.block[self.next_token] == EXT_32
+        self.leave_those_over()
+        if size > self.room_left(head):
             return False
-        value = PyBytes_FromStringAndSize(NULL, size)
-        advise_huge_pages(PyBytes_AS_STRING(value), size)
+        if self.writable or is_array:
+            value = PyByteArray_FromStringAndSize(NULL, size)
+            memory = PyByteArray_AS_STRING(value)
+        else:
+            value = PyBytes_FromStringAndSize(NULL, size)
+            memory = PyBytes_AS_STRING(value)
+        advise_huge_pages(memory, size)
         here = min(here, size)
-        memcpy(PyBytes_AS_STRING(value), self.block + start, here)
-        self.values.append(value)
+        memcpy(memory, self.block + start, here)
+        self.values.append((ARRAY_TYPE, value) if is_array else value)
         self.offsets.append(self.next_token)
+        self.heads.append(PyBytes_FromStringAndSize(<char*> self.block + self.next_token, head))
+        self.shorten_open_ones(head + size - placeholder)
         memcpy(self.block + self.next_token, PyBytes_AS_STRING(PLACEHOLDER), placeholder)
         self.next_token += placeholder
         memmove(self.block + self.next_token, self.block + start + here,
@@ -213,6 +323,8 @@ cdef class PayloadSink:
         self.filled -= head - placeholder + here
         if here < size:
             self.value = value
+            self.value_memory = memory
+            self.value_size = size
             self.value_filled = here
         return True
 
@@ -337,6 +449,15 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
                 continue
         elif distance(token, end) < head_size(first) + body_size(token):
             return found
+        elif holds_value(token):
+            if depth == max_depth:
+                return DEEPER_FOUND
+            token += head_size(first)
+            open_ones[depth].missing = 1
+            open_ones[depth].is_large_map = False
+            lacking += 1
+            depth += 1
+            continue
         else:
             token += head_size(first) + body_size(token)
         while depth:
@@ -395,6 +516,14 @@ cdef inline Py_ssize_t distance(const unsigned char* start, const unsigned char*
 cdef inline bint is_text_or_bytes(unsigned char first) noexcept:
     # Their hashes can't be foreseen.
     return 0xa0 <= first < 0xc0 or 0xc4 <= first < 0xc7 or 0xd9 <= first < 0xdc
+
+
+cdef inline bint holds_value(const unsigned char* token) noexcept:
+    """Whether it is an extension whose body is MessagePack."""
+    cdef unsigned char first = token[0]
+    if not (0xc7 <= first < 0xca or 0xd4 <= first < 0xd9):
+        return False
+    return FIRST_WITH_VALUE <= token[head_size(first) - 1] <= LAST_WITH_VALUE
 
 
 cdef inline bint is_map(unsigned char first) noexcept:

@@ -903,6 +903,8 @@ cdef class Inside:
                 return self.told(*value)
             if value is not LOOKED_INTO:
                 return value
+            if type(self.told) is Dialect:
+                (<Dialect> self.told).speaks = VALUES
         if code == TUPLE_CODE and self.depth:
             return self.deeper().unpack(body, True)
         return from_ext(code, body, self.deeper())
