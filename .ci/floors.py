@@ -1,4 +1,4 @@
-"""Print the requirements that pin all that pyproject.toml builds with and uses to the oldest versions it allows."""
+"""Print the requirements that pin what it builds with and what it uses to the oldest versions allowed."""
 
 import itertools
 import re

@@ -66,6 +66,8 @@ cdef class Channel:
     # Which values the peer reads.
     cdef readonly Dialect dialect
 
+    # Whether large binary values can be written to by whoever gets them.
+    cdef readonly bint writable_values
     # Whether even small messages are looked over before they are decoded.
     cdef bint checks_all
     cdef Py_ssize_t max_depth

@@ -56,7 +56,10 @@ class Channel:
         limits: Limits,
         compression: str | None,
         peer: str,
+        writable_values: bool = False,
     ) -> None: ...
+    @property
+    def writable_values(self) -> bool: ...
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
     @property

@@ -42,7 +42,8 @@ from fastcore._values cimport look_over
 
 from fastcore._framing import SENTINEL
 from fastcore._values import (
-    CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LARGE, LOOKED_INTO, TOO_MANY, PayloadSink, are_chosen
+    CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LARGE, LOOKED_INTO, TOO_MANY, WRITABLE, PayloadSink,
+    are_chosen
 )
 from fastcore.compressions import compressions
 from fastcore.engine_errors import BadMessage, FrameTooLarge, TooDeep, TooManyValues
@@ -73,6 +74,7 @@ cdef object unpack = msgpack.unpackb
 cdef Py_ssize_t MAX_BIN = 0xffff_ffff
 cdef bytes SENTINEL_BYTES = SENTINEL
 cdef Py_ssize_t LARGE_SIZE = LARGE
+cdef Py_ssize_t WRITABLE_SIZE = WRITABLE
 cdef int DEEPEST = MAX_DEPTH
 cdef int HARMLESS_CODE = HARMLESS
 
@@ -337,6 +339,15 @@ def read_header(bytes header):
     >>> read_header(msgpack.packb({'length': 1000}))
     1000
     """
+    return payload_end(header, False)
+
+
+def read_header_to_write(bytes header):
+    """As `read_header`, for a receiver that may write to the large values that it is given."""
+    return payload_end(header, True)
+
+
+cdef object payload_end(bytes header, bint writable):
     cdef Fields fields
     cdef object length
     if header is None:
@@ -354,7 +365,7 @@ def read_header(bytes header):
             raise BadMessage(f"the header's length is {length!r:.100}, not a number of bytes")
         if "compression" in keys:
             return length
-    return PayloadSink(length) if length >= LARGE_SIZE else length
+    return PayloadSink(length, writable) if length >= (WRITABLE_SIZE if writable else LARGE_SIZE) else length
 
 
 cpdef CallHeader call_header(bytes header):
@@ -754,7 +765,8 @@ cdef bytes token_head(unsigned char first, Py_ssize_t size):
 # ---- in
 
 cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_size=LARGEST_SIZE,
-                    Py_ssize_t max_depth=DEEPEST, Py_ssize_t max_values=LARGEST_SIZE, object ext_hook=None):
+                    Py_ssize_t max_depth=DEEPEST, Py_ssize_t max_values=LARGEST_SIZE,
+                    bint writable_values=False, object ext_hook=None):
     r"""Turn the parts of a frame back into the message.
 
     Parameters
@@ -767,7 +779,10 @@ cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_si
         Most arrays and maps inside each other.
     max_values : int
         Most values in the message.
-    ext_hook : Reads, optional
+    writable_values : bool
+        Whether binary values of WRITABLE bytes or more are ``bytearray``; of a payload
+        that came in a sink, that one has decided it.
+    ext_hook : callable, optional
         Makes the values of extension types.
 
     Returns
@@ -794,6 +809,10 @@ cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_si
         algorithm = compression_of(header)
         if algorithm is not None:
             payload = decompress(algorithm, payload, max_decompressed_size)
+        if writable_values and len(payload) >= WRITABLE_SIZE:
+            sink = PayloadSink(len(payload), True)
+            sink.take(payload)
+            return decode_skeleton(sink, max_depth, max_values, ext_hook)
         return unpack_with_care(payload, max_depth, max_values, ext_hook)
     except (BadMessage, FrameTooLarge):
         raise
@@ -802,7 +821,7 @@ cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_si
 
 
 cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t max_values, object ext_hook,
-                             bint tuples=False):
+                             object object_pairs_hook=None, bint tuples=False):
     """Unpack what may cost far more than its bytes, if it doesn't.
 
     A small one can't, so it isn't looked over unless a limit is lower.
@@ -810,7 +829,7 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
     cdef int found = HARMLESS_CODE
     if len(payload) > NO_SURVEY or max_depth < DEEPEST or max_values <= NO_SURVEY:
         found = look_over(payload, max_depth, max_values)
-    if found == HARMLESS_CODE:
+    if found == HARMLESS_CODE and object_pairs_hook is None:
         return unpack(payload, strict_map_key=False, use_list=not tuples, ext_hook=ext_hook)
     if found == DEEPER and max_depth < DEEPEST:
         # Else the decoder refuses it, and says so.
@@ -821,7 +840,9 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
         raise BadMessage("a message claims to hold more values than it has bytes")
     options = {"strict_map_key": False, "use_list": not tuples, "ext_hook": ext_hook}
     if found == CHOSEN_KEYS:
-        options["object_pairs_hook"] = careful_dict
+        object_pairs_hook = object_pairs_hook or careful_dict
+    if object_pairs_hook is not None:
+        options["object_pairs_hook"] = object_pairs_hook
     return unpack(payload, **options)
 
 
@@ -830,6 +851,11 @@ def careful_dict(pairs):
     if are_chosen([hash(key) for key, _ in pairs]):
         raise BadMessage(f"a map of {len(pairs):,} keys that were chosen to collide")
     return dict(pairs)
+
+
+def dict_of_hashable(pairs):
+    """Make a dict whose keys are ``bytes`` where they were received as ``bytearray``."""
+    return careful_dict([(bytes(key) if type(key) is bytearray else key, value) for key, value in pairs])
 
 
 def bad_payload(error):
@@ -848,10 +874,22 @@ cdef object decompress(object algorithm, object payload, Py_ssize_t limit):
 
 
 cdef object decode_skeleton(object sink, Py_ssize_t max_depth, Py_ssize_t max_values, object ext_hook):
+    try:
+        return unpack_with_care(sink.skeleton, max_depth, max_values, place_of(sink, ext_hook))
+    except TypeError:
+        if not sink.writable:
+            raise
+    # A large value may be the key of a map, and what can be written to can't be.
+    return unpack_with_care(
+        sink.skeleton, max_depth, max_values, place_of(sink, ext_hook), dict_of_hashable
+    )
+
+
+cdef Inside place_of(object sink, object ext_hook):
     cdef Inside place = Inside()
     place.received = iter(sink.values)
     place.told = ext_hook
-    return unpack_with_care(sink.skeleton, max_depth, max_values, place)
+    return place
 
 
 # ---- values that MessagePack has no form for
@@ -938,7 +976,7 @@ cdef class Inside:
 
     def unpack(self, body, bint tuples=False):
         """Read it; with `tuples`, all that is a list there was a tuple."""
-        return unpack_with_care(body, DEEPEST, LARGEST_SIZE, self, tuples)
+        return unpack_with_care(body, DEEPEST, LARGEST_SIZE, self, None, tuples)
 
     def stand_in(self, value):
         """Give what MessagePack is to pack in the place of a value."""
