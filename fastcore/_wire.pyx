@@ -680,7 +680,8 @@ cdef Py_ssize_t size_of(list pieces) except -1:
     return size
 
 
-cdef int pack_around(object value, list parts, list pieces, int depth, int dialect, Inside inside) except -1:
+cdef int pack_around(object value, list parts, list pieces, int depth, int dialect,
+                     Inside inside) except -1:
     """Pack a value, but put the values in it that aren't copied into pieces as they are."""
     cdef object key, item
     cdef bint strictly = False

@@ -32,6 +32,7 @@ from fastcore._wire import (
     decode,
     encode,
     read_header,
+    read_header_to_write,
 )
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, unix_family
 from fastcore.client.connection import log_nobodys
@@ -100,6 +101,8 @@ class BlockingConnection:
         What the server may cost.
     compression : str, optional
         The compression of requests.
+    writable_values : bool
+        Whether large binary values are received as ``bytearray``.
 
     Attributes
     ----------
@@ -123,19 +126,28 @@ class BlockingConnection:
         "_owed",
         "_sock",
         "_used_at",
+        "_writable_values",
         "in_step",
         "is_last",
         "peer",
     )
 
-    def __init__(self, sock: socket.socket, peer: str, limits: Limits, compression: str | None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: str,
+        limits: Limits,
+        compression: str | None,
+        writable_values: bool = False,
+    ) -> None:
         self._sock = sock
         self.peer = peer
         self._limits = limits
         self._max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
         self._compression = compression
+        self._writable_values = writable_values
         self._buffer = MessageBuffer(
-            read_header,
+            read_header_to_write if writable_values else read_header,
             max_frame_size=limits.max_buffer_size,
             max_header_size=limits.max_header_size,
             limit_name="max_buffer_size",
@@ -238,6 +250,7 @@ class BlockingConnection:
                 self._max_decompressed_size,
                 limits.max_depth,
                 limits.max_values,
+                self._writable_values,
                 self._dialect,
             )
         except Exception as error:
@@ -439,6 +452,7 @@ def dial(
     limits: Limits,
     ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
     compression: str | None = None,
+    writable_values: bool = False,
 ) -> BlockingConnection:
     """Connect to a server, as :func:`fastcore.connect` does, and wait for that.
 
@@ -463,7 +477,7 @@ def dial(
         else:
             if limits.peer_timeout is not None:
                 set_peer_timeout(sock, limits.peer_timeout)
-            return BlockingConnection(sock, format_address(address), limits, compression)
+            return BlockingConnection(sock, format_address(address), limits, compression, writable_values)
         if monotonic() + pause > deadline:
             raise not_connected(address, f"not within {timeout:g} s", reason) from reason
         sleep(pause)

@@ -49,6 +49,8 @@ class SyncClient:
         Connect with TLS.
     compression : str, optional
         Compress the requests: ``'zlib'``, ``'lz4'`` or ``'snappy'``.
+    writable_values : bool
+        Receive large binary values as ``bytearray``, as :func:`fastcore.connect` has it.
     **limits
         The fields of :class:`fastcore.limits.Limits`. Of those in seconds, ``peer_timeout``
         alone plays a part: a call takes at most its ``timeout``.
@@ -83,6 +85,7 @@ class SyncClient:
         call_timeout: float | None = None,
         ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
         compression: str | None = None,
+        writable_values: bool = False,
         **limits: Any,
     ) -> None:
         check_limit("timeout", timeout)
@@ -93,8 +96,7 @@ class SyncClient:
         self.call_timeout = call_timeout
         self.status = "running"
         self._limits = Limits(**limits)
-        self._ssl_options = ssl_options
-        self._compression = compression
+        self._options = (ssl_options, compression, writable_values)
         #: Those that no call has; the one used last is the last.
         self._free: deque[BlockingConnection] = deque()
         #: All of them, as long as somebody has them.
@@ -114,7 +116,7 @@ class SyncClient:
         self.__dict__[op] = operation
         return operation
 
-    def _call(self, op: str, message: dict[str, Any], timeout: float | None) -> Any:
+    def _call(self, op: object, message: dict[str, Any], timeout: float | None) -> Any:
         if timeout is None:
             timeout = self.call_timeout
         deadline = None if timeout is None else monotonic() + timeout
@@ -166,7 +168,7 @@ class SyncClient:
                 return connection
             connection.close()
         timeout = self.timeout if deadline is None else min(self.timeout, max(0.001, deadline - monotonic()))
-        connection = dial(self._address, timeout, self._limits, self._ssl_options, self._compression)
+        connection = dial(self._address, timeout, self._limits, *self._options)
         self._open[id(connection)] = connection
         return connection
 

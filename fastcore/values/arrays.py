@@ -53,7 +53,7 @@ def _describe(dtype: numpy.dtype[Any]) -> Any:
     return [[*names], parts, [fields[name][1] for name in names], dtype.itemsize]
 
 
-def _dtype(described: Any, depth: int = 0) -> numpy.dtype[Any]:
+def _dtype(described: Any, depth: int = 0) -> Any:
     """Make the dtype that a head describes, which a stranger may have made."""
     if isinstance(described, str) and _DTYPE.fullmatch(described):
         return numpy.dtype(described)
@@ -98,7 +98,7 @@ def _in_pieces(array: numpy.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
     return before + bytes(-len(before) % _ALIGNED), memoryview(memory)
 
 
-def _in_one_piece(array: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
+def _in_one_piece(array: numpy.ndarray[Any, Any]) -> Any:
     if array.flags.c_contiguous:
         return array
     # Between the fields of a structure may be bytes that nobody writes: those of some other

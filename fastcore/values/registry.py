@@ -257,7 +257,7 @@ _Ways: TypeAlias = tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[A
 
 
 def _ways_of(cls: type[Any]) -> _Ways:
-    """Give the ways of a type's values to what they consist of, back, and to what they hold, where that is plain."""
+    """Give the ways of a type's values to what they consist of, and back, and to what they hold."""
     if issubclass(cls, enum.Flag):
         return _value_of, lambda value: _flags(cls, value), None
     if issubclass(cls, enum.Enum):
