@@ -9,6 +9,7 @@ from fastcore._framing import MessageBuffer
 from fastcore._iterating import Source
 from fastcore._outbox import Outbox
 from fastcore._socket import Socket
+from fastcore._watchdog import _Figures
 from fastcore._wire import CallHeader, Dialect
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits

@@ -729,7 +729,8 @@ cdef bytes pack_at(object value, int dialect, bint strictly, Inside inside):
     return pack(value, dialect, strictly) if inside.depth == 0 else inside.pack(value, True)
 
 
-cdef int pack_body_around(int code, list content, list parts, list pieces, int depth, Inside inside) except -1:
+cdef int pack_body_around(int code, list content, list parts, list pieces, int depth,
+                          Inside inside) except -1:
     """Pack a value whose body is MessagePack, and holds what isn't copied."""
     cdef list inner_parts = []
     cdef list inner_pieces = []
@@ -945,7 +946,7 @@ cdef class Inside:
             if type(self.told) is Dialect:
                 (<Dialect> self.told).speaks = VALUES
         if code == TUPLE_CODE and self.depth:
-            return self.deeper().unpack(body, True)
+            return tuple(self.deeper().unpack(body))
         return from_ext(code, body, self.deeper())
 
     cdef Inside deeper(self):

@@ -295,7 +295,7 @@ def send_recv_sync(
     if loop is None:
         where = {key: kwargs.pop(key) for key in ("arg", "addr") if key in kwargs}
         with SyncClient(ip=ip, port=port, **where) as remote:
-            return remote._call(kwargs.pop("op", None), {**kwargs, "reply": reply}, None)
+            return remote._calls.call(kwargs.pop("op", None), {**kwargs, "reply": reply}, None)
     try:
         asyncio.get_running_loop()
     except RuntimeError:

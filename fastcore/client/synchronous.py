@@ -6,16 +6,17 @@ import os
 import ssl
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
-from fastcore.addressing import AddressLike, format_address, parse_address
+from fastcore.addressing import Address, AddressLike, format_address, parse_address
 from fastcore.client.blocking import BlockingCall, BlockingConnection, StillAnswers, dial
 from fastcore.client.calls import no_stream, not_by_place, too_late
 from fastcore.client.connection import closes
 from fastcore.compressions import check_compression
-from fastcore.errors import RPCClosed
+from fastcore.errors import ConnectionLost, RPCClosed
 from fastcore.limits import Limits, check_limit
 
 __all__ = ["SyncClient"]
@@ -91,106 +92,55 @@ class SyncClient:
         check_limit("timeout", timeout)
         check_limit("call_timeout", call_timeout)
         check_compression(compression)
-        self.ip, self.port = self._address = parse_address(arg, addr=addr, ip=ip, port=port)
-        self.timeout = timeout
-        self.call_timeout = call_timeout
-        self.status = "running"
-        self._limits = Limits(**limits)
-        self._options = (ssl_options, compression, writable_values)
-        #: Those that no call has; the one used last is the last.
-        self._free: deque[BlockingConnection] = deque()
-        #: All of them, as long as somebody has them.
-        self._open: WeakValueDictionary[int, BlockingConnection] = WeakValueDictionary()
-        _clients.add(self)
+        address = parse_address(arg, addr=addr, ip=ip, port=port)
+        self.ip, self.port = address
+        self._calls = _Calls(address, timeout, Limits(**limits), (ssl_options, compression, writable_values))
+        self._calls.call_timeout = call_timeout
 
     @property
     def address(self) -> str:
         """``'ip:port'``."""
-        return format_address(self._address)
+        return self._calls.peer
+
+    @property
+    def status(self) -> str:
+        """``'running'`` or ``'closed'``."""
+        return "closed" if self._calls.closed else "running"
+
+    @property
+    def timeout(self) -> float:
+        """Seconds to wait for a connection."""
+        return self._calls.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._calls.timeout = seconds
+
+    @property
+    def call_timeout(self) -> float | None:
+        """Seconds for each call that isn't given a ``timeout`` of its own."""
+        return self._calls.call_timeout
+
+    @call_timeout.setter
+    def call_timeout(self, seconds: float | None) -> None:
+        self._calls.call_timeout = seconds
 
     def __getattr__(self, op: str) -> RemoteOperation:
         if op.startswith("_"):
             raise AttributeError(f"{op!r}: a name with a leading underscore is no remote call")
-        operation = RemoteOperation(self, op)
+        operation = RemoteOperation(self._calls, op)
         # Found there the next time.
         self.__dict__[op] = operation
         return operation
 
-    def _call(self, op: object, message: dict[str, Any], timeout: float | None) -> Any:
-        if timeout is None:
-            timeout = self.call_timeout
-        deadline = None if timeout is None else monotonic() + timeout
-        call = BlockingCall(op)
-        connection = self._begin(call, message, timeout, deadline)
-        try:
-            if "reply" not in message or message["reply"]:
-                while not call.is_over:
-                    connection.read_for(call, deadline)
-        except BaseException as error:
-            connection.give_up(call)
-            if isinstance(error, TimeoutError) and timeout is not None:
-                raise too_late(op, connection.peer, timeout) from None
-            raise
-        finally:
-            self._release(connection)
-        return call.result()
-
-    def _begin(
-        self, call: BlockingCall, message: dict[str, Any], timeout: float | None, deadline: float | None
-    ) -> BlockingConnection:
-        """Send a request; give the connection, which no other call has."""
-        message["op"] = call.op
-        while True:
-            connection = self._take(deadline)
-            connection.is_last = closes(message)
-            try:
-                connection.begin(call, message, deadline)
-            except StillAnswers:
-                connection.close()
-            except BaseException as error:
-                self._release(connection)
-                if isinstance(error, TimeoutError) and timeout is not None:
-                    raise too_late(call.op, connection.peer, timeout) from None
-                raise
-            else:
-                return connection
-
-    def _take(self, deadline: float | None) -> BlockingConnection:
-        """Give a connection that nobody else uses, and that is in step."""
-        while True:
-            if self.status == "closed":
-                raise RPCClosed(f"the SyncClient to {self.address} is closed")
-            try:
-                connection = self._free.pop()
-            except IndexError:
-                break
-            if connection.is_ready():
-                return connection
-            connection.close()
-        timeout = self.timeout if deadline is None else min(self.timeout, max(0.001, deadline - monotonic()))
-        connection = dial(self._address, timeout, self._limits, *self._options)
-        self._open[id(connection)] = connection
-        return connection
-
-    def _release(self, connection: BlockingConnection) -> None:
-        """Leave a connection to the calls to come, if it is of use to them."""
-        if connection.in_step and not connection.is_last and self.status != "closed":
-            self._free.append(connection)
-        else:
-            connection.close()
-
     def close_streams(self) -> None:
         """Close all connections, also those of calls in other threads; a later call makes a new one."""
-        self._free.clear()
-        for reference in self._open.valuerefs():
-            connection = reference()
-            if connection is not None:
-                connection.abort()
+        self._calls.close_all()
 
     def close_rpc(self) -> None:
         """Close all connections for good; a later call raises RPCClosed. May be called from any thread."""
-        self.status = "closed"
-        self.close_streams()
+        self._calls.closed = True
+        self._calls.close_all()
 
     def __enter__(self) -> SyncClient:
         return self
@@ -198,18 +148,146 @@ class SyncClient:
     def __exit__(self, *exc_info: object) -> None:
         self.close_rpc()
 
+    def __del__(self) -> None:
+        # `SyncClient(address).op.each()` drops the client while its call is under way.
+        calls = self.__dict__.get("_calls")
+        if calls is not None:
+            calls.is_kept = False
+            calls.close_free()
+
     def __repr__(self) -> str:
-        return f"<SyncClient to {self.address}: {self.status}, {len(self._free)} free connections>"
+        return f"<SyncClient to {self.address}: {self.status}, {len(self._calls.free)} free connections>"
+
+
+class _Calls:
+    """The calls of a client, and its connections; it may outlive the client.
+
+    Parameters
+    ----------
+    address : tuple of (str, int or None)
+        Where the server is.
+    timeout : float
+        Seconds to wait for a connection.
+    limits : Limits
+        What the server may cost.
+    options : tuple
+        What else a connection is made with.
+    """
+
+    call_timeout: float | None = None
+    closed = False
+    #: Whether there will be further calls.
+    is_kept = True
+
+    def __init__(self, address: Address, timeout: float, limits: Limits, options: tuple[Any, ...]) -> None:
+        self.address = address
+        self.peer = format_address(address)
+        self.timeout = timeout
+        self._limits = limits
+        self._options = options
+        #: Those that no call has; the one used last is the last.
+        self.free: deque[BlockingConnection] = deque()
+        #: All of them, as long as somebody has them.
+        self.open: WeakValueDictionary[int, BlockingConnection] = WeakValueDictionary()
+        _all.add(self)
+
+    def call(self, op: object, message: dict[str, Any], timeout: float | None) -> Any:
+        if timeout is None:
+            timeout = self.call_timeout
+        deadline = None if timeout is None else monotonic() + timeout
+        call = BlockingCall(op)
+        connection = self.begin(call, message, timeout, deadline)
+        try:
+            if "reply" not in message or message["reply"]:
+                while not call.is_over:
+                    connection.read_for(call, deadline)
+        except BaseException as error:
+            connection.give_up(call)
+            if isinstance(error, TimeoutError) and timeout is not None:
+                raise too_late(op, self.peer, timeout) from None
+            raise
+        finally:
+            self.release(connection)
+        return call.result()
+
+    def begin(
+        self, call: BlockingCall, message: dict[str, Any], timeout: float | None, deadline: float | None
+    ) -> BlockingConnection:
+        """Send a request; give the connection, which no other call has."""
+        message["op"] = call.op
+        connection: BlockingConnection | None = None
+        try:
+            while True:
+                connection = self._take(deadline)
+                connection.is_last = closes(message)
+                try:
+                    connection.begin(call, message, deadline)
+                except StillAnswers:
+                    connection.close()
+                else:
+                    return connection
+        except BaseException as error:
+            if connection is not None:
+                self.release(connection)
+            if isinstance(error, TimeoutError) and timeout is not None:
+                raise too_late(call.op, self.peer, timeout) from error.__cause__
+            raise
+
+    def _take(self, deadline: float | None) -> BlockingConnection:
+        """Give a connection that nobody else uses, and that is in step."""
+        while True:
+            if self.closed:
+                raise RPCClosed(f"the SyncClient to {self.peer} is closed")
+            try:
+                connection = self.free.pop()
+            except IndexError:
+                break
+            if connection.is_ready():
+                return connection
+            connection.close()
+        left = self.timeout if deadline is None else max(0.001, deadline - monotonic())
+        try:
+            connection = dial(self.address, min(left, self.timeout), self._limits, *self._options)
+        except ConnectionLost as error:
+            if left < self.timeout:
+                # It is the call that took too long.
+                raise TimeoutError from error
+            raise
+        self.open[id(connection)] = connection
+        return connection
+
+    def release(self, connection: BlockingConnection) -> None:
+        """Leave a connection to the calls to come, if it is of use to them."""
+        if connection.in_step and not connection.is_last and self.is_kept and not self.closed:
+            self.free.append(connection)
+        else:
+            connection.close()
+
+    def close_free(self) -> None:
+        """Close the connections that no call has."""
+        while self.free:
+            with suppress(IndexError):
+                self.free.pop().close()
+
+    def close_all(self) -> None:
+        """Close all connections; whoever waits for one of them hears so."""
+        self.close_free()
+        for connection in self.all_open():
+            connection.abort()
+
+    def all_open(self) -> list[BlockingConnection]:
+        """Give all connections."""
+        return [each for reference in self.open.valuerefs() if (each := reference()) is not None]
 
 
 class RemoteOperation:
     """An operation of a server: called, it gives the reply; ``each`` gives many as they come."""
 
-    __slots__ = ("_call", "_client", "_op")
+    __slots__ = ("_call", "_calls", "_op")
 
-    def __init__(self, client: SyncClient, op: str) -> None:
-        self._client = client
-        self._call = client._call
+    def __init__(self, calls: _Calls, op: str) -> None:
+        self._calls = calls
+        self._call = calls.call
         self._op = op
 
     def __call__(self, /, *positional: Any, timeout: float | None = None, **message: Any) -> Any:
@@ -222,10 +300,10 @@ class RemoteOperation:
         """Call it, and iterate over its answers; a loop that is left early ends the handler."""
         if positional:
             raise not_by_place(self._op, positional[0])
-        return Answers(self._client, self._op, message, timeout)
+        return Answers(self._calls, self._op, message, timeout)
 
     def __repr__(self) -> str:
-        return f"<{self._op!r} of {self._client.address}>"
+        return f"<{self._op!r} of {self._calls.peer}>"
 
 
 class Answers(Iterator[Any]):
@@ -233,13 +311,13 @@ class Answers(Iterator[Any]):
 
     _connection: BlockingConnection | None = None
 
-    def __init__(self, client: SyncClient, op: str, message: dict[str, Any], timeout: float | None) -> None:
-        self._client = client
-        self._timeout = timeout if timeout is not None else client.call_timeout
+    def __init__(self, calls: _Calls, op: str, message: dict[str, Any], timeout: float | None) -> None:
+        self._calls = calls
+        self._timeout = timeout if timeout is not None else calls.call_timeout
         self._deadline = None if self._timeout is None else monotonic() + self._timeout
         self._call = BlockingCall(op)
         self._call.begin_parts().is_iterated = True
-        self._connection = client._begin(self._call, message, self._timeout, self._deadline)
+        self._connection = calls.begin(self._call, message, self._timeout, self._deadline)
 
     def __next__(self) -> Any:
         call, connection = self._call, self._connection
@@ -253,7 +331,7 @@ class Answers(Iterator[Any]):
         except BaseException as error:
             self.close()
             if isinstance(error, TimeoutError) and self._timeout is not None:
-                raise too_late(call.op, self._client.address, self._timeout) from None
+                raise too_late(call.op, self._calls.peer, self._timeout) from None
             raise
 
     def _after_the_last(self) -> Any:
@@ -277,7 +355,7 @@ class Answers(Iterator[Any]):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.give_up(self._call)
-            self._client._release(connection)
+            self._calls.release(connection)
 
     def __enter__(self) -> Answers:
         return self
@@ -290,16 +368,14 @@ class Answers(Iterator[Any]):
 
 
 #: Those whose connections are no longer theirs after a fork.
-_clients: WeakSet[SyncClient] = WeakSet()
+_all: WeakSet[_Calls] = WeakSet()
 
 
 def _after_fork() -> None:
-    for client in [*_clients]:
-        client._free.clear()
-        for reference in client._open.valuerefs():
-            connection = reference()
-            if connection is not None:
-                connection.leave_to_parent()
+    for calls in [*_all]:
+        calls.free.clear()
+        for connection in calls.all_open():
+            connection.leave_to_parent()
 
 
 if hasattr(os, "register_at_fork"):

@@ -49,6 +49,8 @@ def _describe(dtype: numpy.dtype[Any]) -> Any:
         return [_describe(base), list(shape)]
     names: tuple[str, ...] = dtype.names or ()
     fields: Any = dtype.fields
+    if any(len(fields[name]) > 2 for name in names):
+        raise ValueError("the fields of its dtype have titles, which don't travel")
     parts = [_describe(fields[name][0]) for name in names]
     return [[*names], parts, [fields[name][1] for name in names], dtype.itemsize]
 
