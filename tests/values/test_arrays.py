@@ -17,9 +17,14 @@ from fastcore._framing import MessageBuffer
 from fastcore._wire import SPEAKS_PLAINLY, decode, encode, read_header
 from fastcore.values.kinds import Code
 from helpers.classic_server import classic_server
-from helpers.kinds import Order, dtypes, is_same
+from helpers.kinds import Order
 from helpers.support import Program
 from helpers.wire import served
+
+numpy = pytest.importorskip("numpy")
+
+
+from helpers.arrays import dtypes, is_same  # noqa: E402
 
 LARGE = numpy.arange(100_000.0)
 
