@@ -454,27 +454,32 @@ async def test_a_running_loop_is_left_alone():
         await in_a_thread(lambda: use(server))
 
 
-CELLS = [
-    "import fastcore; remote = fastcore.SyncClient(ip='127.0.0.1', port={port})",
-    "print(remote.add(x=1, y=2))",
-    "print(await fastcore.rpc(ip='127.0.0.1', port={port}).add(x=2, y=2))",
-    "print(fastcore.send_recv_sync(ip='127.0.0.1', port={port}, op='add', x=2, y=3)); remote.close_rpc()",
-]
+NOTEBOOK_WITH_KERNEL = """if True:
+    import sys, nbclient, nbformat
+    cells = [
+        "import fastcore; remote = fastcore.SyncClient(ip='127.0.0.1', port={port})",
+        "print(remote.add(x=1, y=2))",
+        "print(await fastcore.rpc(ip='127.0.0.1', port={port}).add(x=2, y=2))",
+        "print(fastcore.send_recv_sync(ip='127.0.0.1', port={port}, op='add', x=2, y=3))",
+        "remote.close_rpc()",
+    ]
+    cells = [nbformat.v4.new_code_cell(cell.format(port=sys.argv[1])) for cell in cells]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(notebook, timeout=25, kernel_name="python3").execute()
+    print(*[output["text"].strip() for cell in notebook.cells for output in cell.outputs])
+"""
 
 
-async def test_the_kernel_of_a_notebook_calls(tmp_path):
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
+async def test_the_kernel_of_a_notebook_calls():
+    for lacking in ("nbformat", "nbclient", "ipykernel"):
+        pytest.importorskip(lacking)
 
     def use(server):
-        cells = [nbformat.v4.new_code_cell(cell.format(port=server.port)) for cell in CELLS]
-        notebook = nbformat.v4.new_notebook(cells=cells)
-        nbclient.NotebookClient(notebook, timeout=25, kernel_name="python3").execute(cwd=str(tmp_path))
-        return [output["text"] for cell in notebook.cells for output in cell.outputs]
+        with Program("-W", "ignore", "-c", NOTEBOOK_WITH_KERNEL, str(server.port)) as program:
+            assert program.rest() == "3 4 5", program.errors
 
     async with served() as server:
-        assert await in_a_thread(lambda: use(server)) == ["3\n", "4\n", "5\n"]
+        await in_a_thread(lambda: use(server))
 
 
 FORKED = """if True:

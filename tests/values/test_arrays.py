@@ -5,7 +5,6 @@ import tracemalloc
 from typing import Any
 
 import msgpack
-import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
