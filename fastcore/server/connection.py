@@ -15,7 +15,7 @@ import asyncio
 import functools
 import inspect
 from collections import deque
-from contextvars import Context, copy_context
+from contextvars import Context
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -223,7 +223,7 @@ class Connection(Owner):
                 op, handler = self._find(op)
             figures = service.figures.ops.get(op) or service.figures.new_op(op)
             # What a handler sets in it is gone with the request.
-            context = copy_context()
+            context = service.context.copy()
             begun = perf_counter_ns()
             result = context.run(handler, self.stream, **message)
             took = perf_counter_ns() - begun

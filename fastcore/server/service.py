@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,6 +43,8 @@ class Service:
         Whether a client that is gone ends the handlers of its numbered requests.
     figures : ServerStats
         What was done.
+    context : contextvars.Context
+        What each request's handler begins with, whoever's turn it is called in.
     tasks : set of asyncio.Task
         The handlers that wait for something. (A task that nobody refers to can be collected.)
     running : int
@@ -59,6 +62,7 @@ class Service:
     max_running_per_connection: int | None
     cancels: bool
     figures: ServerStats = field(default_factory=ServerStats)
+    context: Context = field(default_factory=copy_context)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     running: int = 0
     held_back: deque[Callable[[], None]] = field(default_factory=deque)
