@@ -49,7 +49,7 @@ _CHUNK: Final = 32 * 1024
 #: Seconds after which it is looked whether the server has closed the connection in the meantime.
 _A_MOMENT: Final = 0.01
 #: What is still to come of an answer that nobody wants; more than that isn't worth receiving.
-_WORTH_KEEPING: Final = 256 * 1024
+_WORTH_KEEPING: Final = 64 * 1024
 
 
 class BlockingCall:
@@ -336,7 +336,13 @@ class BlockingConnection:
         """Let so many more answers come."""
         frame = encode(None, None, call_fields(call.number, 0, -1, parts))
         assert isinstance(frame, bytes)
-        self._send([frame], call, None)
+        # Where the server has gone, what it said before can still be read, and after that shows it.
+        self.in_step = False
+        with suppress(OSError):
+            if self._is_timed:
+                self._set_timeout(None)
+            self._sock.sendall(frame)
+            self.in_step = True
 
     # ---- given up
 

@@ -192,6 +192,7 @@ class _Calls:
         _all.add(self)
 
     def call(self, op: object, message: dict[str, Any], timeout: float | None) -> Any:
+        """Make a call, and give its reply."""
         if timeout is None:
             timeout = self.call_timeout
         deadline = None if timeout is None else monotonic() + timeout
@@ -291,15 +292,55 @@ class RemoteOperation:
         self._op = op
 
     def __call__(self, /, *positional: Any, timeout: float | None = None, **message: Any) -> Any:
-        """Call it with the handler's keywords, and wait for the reply."""
+        """Call it, and wait for the reply.
+
+        Parameters
+        ----------
+        *positional
+            None: handlers are called by keyword.
+        timeout : float, optional
+            Seconds for the whole call.
+        **message
+            The handler's keywords. ``reply=False`` asks for no reply, and doesn't wait.
+
+        Returns
+        -------
+        object
+            The reply; where the handler gives many, a list of them.
+
+        Raises
+        ------
+        TimeoutError
+            If there is none in time. The handler is cancelled.
+        ConnectionLost
+            If there is no connection, or it ends.
+        RPCClosed
+            If the client is closed.
+        Exception
+            What the handler raised.
+        """
         if positional:
             raise not_by_place(self._op, positional[0])
         return self._call(self._op, message, timeout)
 
     def each(self, /, *positional: Any, timeout: float | None = None, **message: Any) -> Answers:
-        """Call it, and iterate over its answers; a loop that is left early ends the handler."""
+        """Call it, and iterate over its answers as they come.
+
+        Parameters
+        ----------
+        *positional, timeout, **message
+            As for the call itself; the time is that of all answers together.
+
+        Returns
+        -------
+        Answers
+            An iterator. A loop that is left early ends the handler, and so do its ``close()`` and
+            leaving its ``with`` block.
+        """
         if positional:
             raise not_by_place(self._op, positional[0])
+        if not message.get("reply", True):
+            raise TypeError(f"{self._op}.each() reads the answers: leave reply= out")
         return Answers(self._calls, self._op, message, timeout)
 
     def __repr__(self) -> str:

@@ -100,6 +100,8 @@ def test_arguments_have_keywords_and_private_names_are_no_calls():
         remote.add(1, 2)
     with pytest.raises(TypeError, match="by keyword"):
         remote.add.each(1, 2)
+    with pytest.raises(TypeError, match="reply="):
+        remote.add.each(reply=False)
     with pytest.raises(AttributeError):
         remote._add  # noqa: B018
     with pytest.raises(TypeError):
