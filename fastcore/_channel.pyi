@@ -10,7 +10,7 @@ from fastcore._iterating import Source
 from fastcore._outbox import Outbox
 from fastcore._socket import Socket
 from fastcore._watchdog import _Figures
-from fastcore._wire import CallHeader
+from fastcore._wire import CallHeader, Dialect
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
 
@@ -86,6 +86,8 @@ class Channel:
     def is_full(self) -> bool: ...
     @property
     def is_paused(self) -> bool: ...
+    @property
+    def dialect(self) -> Dialect: ...
     @property
     def has_numbers(self) -> bool: ...
     @property

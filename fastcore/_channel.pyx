@@ -39,7 +39,7 @@ from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
 from fastcore._wire cimport (
-    NO_SURVEY, CallHeader, call_fields, decode, encode, read_call_header, unpack_with_care, whose
+    NO_SURVEY, CallHeader, Dialect, call_fields, decode, encode, read_call_header, unpack_with_care, whose
 )
 
 from fastcore._futures import given_up, is_busy, set_result_now, unobserved
@@ -233,6 +233,7 @@ cdef class Channel:
         self.checks_all = limits.max_depth < MAX_DEPTH or limits.max_values <= NO_SURVEY
         self.max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
         self.max_waiting = limits.max_waiting
+        self.dialect = Dialect()
         self.ahead = []
         self.headers_ahead = []
         self.writers = []
@@ -919,14 +920,14 @@ cdef class Channel:
         ):
             return decode(
                 header, payload, self.max_decompressed_size, self.max_depth, self.max_values,
-                self.writable_values,
+                self.writable_values, self.dialect,
             )
         try:
             if self.checks_all or not (
                 type(payload) is bytes and PyBytes_GET_SIZE(payload) <= NO_SURVEY
             ):
-                return unpack_with_care(payload, self.max_depth, self.max_values, None)
-            return unpack(payload, strict_map_key=False)
+                return unpack_with_care(payload, self.max_depth, self.max_values, self.dialect)
+            return unpack(payload, strict_map_key=False, ext_hook=self.dialect)
         except BadMessage:
             raise
         except Exception as error:
@@ -1101,7 +1102,7 @@ cdef class Channel:
             raise self.lost_error() if self.state == LOST else ConnectionLost(
                 f"the connection to {self.peer} is being closed, after its last message"
             )
-        frame = encode(message, self.compression, fields)
+        frame = encode(message, self.compression, fields, self.dialect.speaks)
         # Encoding may run anything, and that close the connection.
         if self.state >= LEAVING:
             return 0

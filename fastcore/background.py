@@ -47,9 +47,10 @@ class ServerInThread:
 
     Examples
     --------
-    >>> from fastcore import ServerInThread, send_recv_sync
+    >>> from fastcore import ServerInThread, SyncClient
     >>> with ServerInThread({'add': lambda stream, x, y: x + y}) as server:
-    ...     send_recv_sync(ip=server.ip, port=server.port, op='add', x=1, y=2)
+    ...     with SyncClient(server.address) as remote:
+    ...         remote.add(x=1, y=2)
     3
     """
 

@@ -30,6 +30,7 @@ from fastcore.classic import (
 from fastcore.client.calls import RemoteCall
 from fastcore.client.pool import ConnectionPool, RPCCall
 from fastcore.client.rpc import rpc, send_recv
+from fastcore.client.synchronous import SyncClient
 from fastcore.client.typed import RemoteStream, remote_method, typed
 from fastcore.errors import (
     BadFrame,
@@ -51,6 +52,7 @@ from fastcore.server.server import Server
 from fastcore.server.service import caller_of
 from fastcore.transport.connecting import connect
 from fastcore.transport.streams import configure, messages, read, write
+from fastcore.values.registry import register_type
 
 __all__ = [
     "MAX_BUFFER_SIZE",
@@ -74,6 +76,7 @@ __all__ = [
     "RemoteStream",
     "Server",
     "ServerInThread",
+    "SyncClient",
     "TooDeep",
     "TooManyValues",
     "caller_of",
@@ -94,6 +97,7 @@ __all__ = [
     "pingpong",
     "read",
     "register_error",
+    "register_type",
     "remote_method",
     "rpc",
     "send_recv",

@@ -21,7 +21,7 @@ else:
 
     T = TypeVar("T")
 
-__all__ = ["CallWithHeader", "RemoteCall", "WhereCallsAre"]
+__all__ = ["CallWithHeader", "RemoteCall", "WhereCallsAre", "no_stream", "not_by_place", "too_late"]
 
 
 class WhereCallsAre(Protocol):
@@ -132,14 +132,11 @@ class RemoteCall(asyncio.Future[T]):
         if last is not None:
             # A server that knows no parts gives a list of them.
             if not isinstance(last, list):
-                self.fail(self._no_stream())
+                self.fail(no_stream(self.op))
                 return
             parts.values.extend(last)
         self.set_result(None)  # type: ignore[arg-type]
         parts.wake()
-
-    def _no_stream(self) -> TypeError:
-        return TypeError(f"{self.op!r} gave one answer and no stream of them: await it")
 
     def __aiter__(self) -> _Iterator:
         """Iterate over the answers as they come."""
@@ -151,7 +148,7 @@ class RemoteCall(asyncio.Future[T]):
             # It was over before anybody asked for one by one.
             result: Any = self.result()
             if result is not None and not isinstance(result, list):
-                raise self._no_stream()
+                raise no_stream(self.op)
             parts.values.extend(result or ())
         return _Iterator(self, parts)
 
@@ -187,3 +184,21 @@ class CallWithHeader(RemoteCall):
     """A call whose request says more in its header."""
 
     __slots__ = ("header",)
+
+
+def no_stream(op: object) -> TypeError:
+    """Make the error for who iterates over one answer."""
+    return TypeError(f"{op!r} gave one answer and no stream of them: await it")
+
+
+def too_late(op: object, peer: str, seconds: float) -> TimeoutError:
+    """Make the error for a call that took longer than it may."""
+    return TimeoutError(f"no answer to {op!r} from {peer} within {seconds:g} s")
+
+
+def not_by_place(op: str, first: object) -> TypeError:
+    """Make the error for an argument without its keyword."""
+    return TypeError(
+        f"{op}() takes its arguments by keyword, as the handler names them: {op}(x=...), "
+        f"not {op}({first!r:.50}...)"
+    )

@@ -15,7 +15,7 @@ from fastcore._channel import Channel
 from fastcore._futures import unobserved
 from fastcore._wire import call_fields, with_extra
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
-from fastcore.client.calls import CallWithHeader, RemoteCall
+from fastcore.client.calls import CallWithHeader, RemoteCall, not_by_place, too_late
 from fastcore.client.connection import ClientConnection
 from fastcore.client.connections import Connections
 from fastcore.client.middleware import start_within
@@ -229,7 +229,7 @@ class ConnectionPool:
             The reply. Holds the error where there is one.
         """
         if positional:
-            raise _not_by_keyword(op, positional)
+            raise not_by_place(op, positional[0])
         message["op"] = op
         connection = self.current.get(address)
         if connection is not None and (connection.calls or not connection.channel.is_clear):
@@ -261,7 +261,7 @@ class ConnectionPool:
     ) -> RemoteCall:
         """As `call`, within the middleware."""
         if positional:
-            raise _not_by_keyword(op, positional)
+            raise not_by_place(op, positional[0])
 
         def start(details: CallDetails) -> RemoteCall:
             call = self.start(address, {**details.keywords, "op": op}, details.header)
@@ -402,16 +402,9 @@ class ConnectionPool:
             run_in_thread_of(connections.loop, functools.partial(action, connections))
 
 
-def _not_by_keyword(op: str, positional: tuple[Any, ...]) -> TypeError:
-    return TypeError(
-        f"{op}() takes its arguments by keyword, as the handler names them: {op}(x=...), "
-        f"not {op}({positional[0]!r:.50}...)"
-    )
-
-
 def _limit(call: RemoteCall, address: Address, op: str, seconds: float) -> None:
     """Give a call up when it takes too long."""
-    error = TimeoutError(f"no answer to {op!r} from {format_address(address)} within {seconds:g} s")
+    error = too_late(op, format_address(address), seconds)
     timer = call.get_loop().call_later(seconds, call.time_out, error)
     call.add_done_callback(lambda _: timer.cancel())
 

@@ -9,6 +9,7 @@ from tornado.iostream import IOStream
 
 from fastcore.client.calls import RemoteCall
 from fastcore.client.pool import RemoteServer
+from fastcore.client.synchronous import SyncClient
 
 __all__ = ["RemoteMethod", "RemoteStream", "remote_method", "typed"]
 
@@ -34,21 +35,21 @@ class RemoteStream(Protocol[Item]):
         """Give the call up."""
 
 
-def typed(remote: RemoteServer, interface: Callable[..., T]) -> T:
+def typed(remote: RemoteServer | SyncClient, interface: Callable[..., T]) -> T:
     """Give a remote server the type of what it serves.
 
     Parameters
     ----------
-    remote : rpc or RPCCall
+    remote : rpc, RPCCall or SyncClient
         The server.
     interface : type
         A Protocol, or another class, whose methods are the server's handlers as a caller sees them:
         without the stream, with arguments by keyword, and with a :class:`RemoteCall` or
-        a :class:`RemoteStream` as result.
+        a :class:`RemoteStream` as result. For a SyncClient, the result is the answer itself.
 
     Returns
     -------
-    rpc or RPCCall
+    rpc, RPCCall or SyncClient
         ``remote`` itself, which type checkers take for an ``interface``.
 
     Raises
@@ -75,8 +76,8 @@ def typed(remote: RemoteServer, interface: Callable[..., T]) -> T:
     >>> asyncio.run(main())
     3
     """
-    if not isinstance(remote, RemoteServer):
-        raise TypeError(f"a remote server is an rpc, or of a pool, not {remote!r:.100}")
+    if not isinstance(remote, RemoteServer | SyncClient):
+        raise TypeError(f"a remote server is an rpc, of a pool or a SyncClient, not {remote!r:.100}")
     own = {*dir(type(remote)), "ip", "port"}
     taken = sorted(name for name in {*dir(interface)} & own if not name.startswith("_"))
     if taken:

@@ -35,6 +35,7 @@ from fastcore.server.server import Server
 from fastcore.tokens import check_token
 from fastcore.transport.connecting import connect
 from fastcore.transport.tornado import channel_of
+from fastcore.values.registry import kind_of, to_plain
 
 __all__ = ["main"]
 
@@ -336,8 +337,10 @@ def _show(answer: object, as_json: bool) -> None:
     print(text, flush=True)
 
 
-def _for_json(value: object) -> str:
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+def _for_json(value: object) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return to_plain(value) if kind_of(type(value)) is not None else str(value)
 
 
 def _run_classic(arguments: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from tornado.gen import convert_yielded
 from tornado.iostream import IOStream
 
 from fastcore._channel import Channel, Owner
-from fastcore._wire import ERROR_FLAG, PART_FLAG, CallHeader, call_fields
+from fastcore._wire import ERROR_FLAG, PART_FLAG, SPEAKS_PLAINLY, SPEAKS_VALUES, CallHeader, call_fields
 from fastcore.errors import ConnectionLost, LimitReached
 from fastcore.logs import get_logger
 from fastcore.remote_errors import Detail, error_reply
@@ -152,6 +152,8 @@ class Connection(Owner):
         self._has_numbers = False
         #: Whether it ends when nothing runs any more.
         self._closes = False
+        # A program of 2016, for all that anybody knows yet.
+        channel.dialect.speaks = SPEAKS_PLAINLY
         channel.own(self)
 
     def __repr__(self) -> str:
@@ -256,6 +258,7 @@ class Connection(Owner):
     def _knows_numbers(self) -> None:
         """Say of all that is sent from now on whose it is."""
         self._has_numbers = True
+        self.channel.dialect.speaks = SPEAKS_VALUES
         self.channel.mark_as_nobodys()
 
     def _find(self, op: Any) -> tuple[Any, Handler]:

@@ -24,15 +24,24 @@ from fastcore.transport.event_loop import current_loop, ignore_io_loop
 from fastcore.transport.tls import explain
 from fastcore.transport.tornado import channel_of
 
-__all__ = ["check_options", "connect", "open_stream"]
+__all__ = [
+    "LONGEST_RETRY",
+    "NEXT_ADDRESS",
+    "RETRY",
+    "check_options",
+    "connect",
+    "not_connected",
+    "open_stream",
+    "tell_if_in_clear",
+]
 
 logger = get_logger("fastcore.client")
 
 #: Seconds before a refused connection is tried again, at first and at the most.
-_RETRY: Final = 0.02
-_LONGEST_RETRY: Final = 0.25
+RETRY: Final = 0.02
+LONGEST_RETRY: Final = 0.25
 #: Seconds before the next address of a host is tried beside one that doesn't answer.
-_NEXT_ADDRESS: Final = 0.25
+NEXT_ADDRESS: Final = 0.25
 
 
 def connect(
@@ -120,7 +129,7 @@ async def open_stream(
     if token is not None:
         check_token(token)
     reason: BaseException | None = None
-    pause = _RETRY
+    pause = RETRY
     try:
         async with asyncio.timeout(timeout):
             while True:
@@ -131,13 +140,13 @@ async def open_stream(
                     # The server may be about to listen.
                     reason = error
                     await asyncio.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_RETRY)
+                    pause = min(2 * pause, LONGEST_RETRY)
             channel = channel_of(stream, settings, compression, writable_values)
             refused = None if token is None else await _greet(channel, stream, token)
     except TimeoutError:
-        raise _not_connected(address, f"not within {timeout:g} s", reason) from reason
+        raise not_connected(address, f"not within {timeout:g} s", reason) from reason
     except (OSError, StreamClosedError) as error:
-        raise _not_connected(address, f"timeout {timeout:g} s", error) from error
+        raise not_connected(address, f"timeout {timeout:g} s", error) from error
     if refused is not None:
         raise refused
     return stream
@@ -148,7 +157,7 @@ async def _greet(channel: Channel, stream: IOStream, token: str) -> BaseExceptio
     refused: BaseException | None = None
     try:
         if not isinstance(stream, SSLIOStream):
-            _tell_if_in_clear(stream.socket.getpeername())
+            tell_if_in_clear(stream.socket.getpeername())
         channel.send(greeting(token))
         refused = refusal(await channel.read(), channel.peer)
     except ConnectionLost as error:
@@ -164,7 +173,7 @@ async def _greet(channel: Channel, stream: IOStream, token: str) -> BaseExceptio
 
 
 @functools.lru_cache(maxsize=256)
-def _tell_if_in_clear(name: object) -> None:
+def tell_if_in_clear(name: object) -> None:
     """Say once of each peer, by its socket's name, that the token for it can be read on the way."""
     if isinstance(name, tuple) and is_public(name[0]):
         logger.warning(
@@ -174,7 +183,8 @@ def _tell_if_in_clear(name: object) -> None:
         )
 
 
-def _not_connected(address: Address, when: str, reason: BaseException | None) -> ConnectionLost:
+def not_connected(address: Address, when: str, reason: BaseException | None) -> ConnectionLost:
+    """Make the error for an address that there is no connection to."""
     why = explain(reason)
     return ConnectionLost(
         f"could not connect to {format_address(address)}, {when}{': ' + why if why else ''}", reason
@@ -216,7 +226,7 @@ async def _open_socket(address: Address) -> socket.socket:
         while targets or attempts:
             if targets:
                 attempts.add(loop.create_task(_connect_socket(*targets.pop(0))))
-            wait = _NEXT_ADDRESS if targets else None
+            wait = NEXT_ADDRESS if targets else None
             done, attempts = await asyncio.wait(attempts, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
             for attempt in done:
                 if attempt.exception() is None:

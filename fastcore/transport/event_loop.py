@@ -10,7 +10,7 @@ from typing import Any
 
 from tornado.ioloop import IOLoop
 
-__all__ = ["current_loop", "ignore_io_loop", "in_thread_of", "run_in_thread_of"]
+__all__ = ["current_loop", "ignore_io_loop", "in_thread_of", "run_in_thread_of", "waiting_loop"]
 
 #: Seconds to wait for a loop that is busy, or that waits for this very thread.
 _PATIENCE = 1.0
@@ -20,6 +20,18 @@ def current_loop() -> asyncio.AbstractEventLoop:
     """Give the loop that runs, or that will: Tornado knows it before it is started."""
     loop: asyncio.AbstractEventLoop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
     return loop
+
+
+def waiting_loop() -> IOLoop | None:
+    """Give the loop that this thread has made and doesn't run now, if there is one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with warnings.catch_warnings():
+            # asyncio makes one where there is none, and from Python 3.12 on warns of that.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return IOLoop.current(instance=False)
+    return None
 
 
 def ignore_io_loop(keywords: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ import fastcore
 from fastcore import MAX_BUFFER_SIZE, ConnectionPool, Limits, Server, _parts, rpc
 from fastcore.client import connections
 from fastcore.server import connection
+from fastcore.values.kinds import Code
 from helpers.support import Program
 from helpers.wire import SENTINEL, Stranger, frame, served, stranger_at
 
@@ -28,7 +29,7 @@ DOCS = ROOT / "docs"
 needs_sources = pytest.mark.skipif(not (ROOT / "fastcore").is_dir(), reason="the sources aren't here")
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 #: What makes a block a whole program, whichever loop it starts.
-RUNS = re.compile(r"^(?:asyncio|uvloop|trio)\.run\(", re.MULTILINE)
+RUNS = re.compile(r"^(?:(?:asyncio|uvloop|trio)\.run\(|with ServerInThread\()", re.MULTILINE)
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMPILED = sorted(
     path.name.split(".")[0]
@@ -182,6 +183,19 @@ def test_the_table_of_header_keys_is_whole():
     in_code = set(re.findall(r'^cdef bytes \w+ = b"\\xa\d([a-z]+)', source, re.MULTILINE)) | {"compression"}
     table = (DOCS / "wire.md").read_text().partition("## The header")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == in_code
+
+
+def test_the_numbers_of_values_are_those_of_the_code():
+    """And the text that says which are taken is true."""
+    page = (DOCS / "values.md").read_text()
+    table = page.partition("\n## On the wire\n")[2]
+    told = {
+        int(n)
+        for numbers in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE)
+        for n in numbers.split(", ")
+    }
+    assert told == {*Code}
+    assert f"Numbers below {min(Code)}, and from {max(Code) + 1} on, are yours" in table
 
 
 # ---- defaults

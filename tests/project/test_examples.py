@@ -93,7 +93,8 @@ def test_a_program_that_brings_its_server_says_this_and_nothing_besides(name: st
 
 
 def test_there_is_no_example_that_is_not_run():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"server", "client", "rpc_client", *SAYS}
+    run_otherwise = {"server", "client", "rpc_client", "arrays", "script"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*run_otherwise, *SAYS}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no SIGINT to send")
@@ -104,3 +105,17 @@ def test_server_and_client_end_quietly_on_ctrl_c():
             program.send(signal.SIGINT)
             assert program.wait() == 0
             assert program.errors == ""
+
+
+def test_arrays_arrive_as_they_were_sent():
+    pytest.importorskip("numpy")
+    with Program(str(EXAMPLES / "arrays.py")) as program:
+        assert program.rest() == "2024-02-29 (1000, 1000) float64 [0.  0.5 1.  1.5]"
+        assert program.wait() == 0, program.errors
+        assert program.errors == ""
+
+
+def test_a_script_calls_without_a_loop():
+    with serving(todays) as port, Program(str(EXAMPLES / "script.py"), str(port)) as program:
+        assert program.rest() == "3"
+        assert program.wait() == 0, program.errors

@@ -18,6 +18,7 @@ FLOORS = [
         "collision checkout"
     ],
     ["_memory _blocks _buffer _values _framing"],
+    ["values"],
     ["_wire"],
     ["_socket"],
     ["_outbox"],

@@ -13,6 +13,7 @@ from fastcore import (
     ConnectionPool,
     LimitReached,
     Server,
+    SyncClient,
     caller_of,
     connect,
     read,
@@ -24,7 +25,7 @@ from fastcore.server.admission import Tokens
 from fastcore.server.penalties import Penalties, origin
 from helpers.certificates import client_context, server_context
 from helpers.classic_server import classic_server
-from helpers.support import until
+from helpers.support import in_a_thread, until
 from helpers.wire import SENTINEL, fake_server, frame, served, stranger_at
 
 TOKEN = "correct horse battery staple"
@@ -57,7 +58,7 @@ class Handlers(dict):
 # ---- who shows the token
 
 
-@pytest.mark.parametrize("uses", ["rpc", "pool", "connect"])
+@pytest.mark.parametrize("uses", ["rpc", "pool", "connect", "SyncClient"])
 async def test_whoever_shows_the_token_may_call(uses: str):
     async with served({"whoami": caller_of}, token={"ada": "hers", "bob": "his"}) as server:
         where = {"ip": "127.0.0.1", "port": server.port}
@@ -68,6 +69,10 @@ async def test_whoever_shows_the_token_may_call(uses: str):
             pool = ConnectionPool(token="hers")
             assert await pool(**where).whoami() == "ada"
             pool.close()
+        elif uses == "SyncClient":
+            with SyncClient(**where, token="his") as client:
+                assert await in_a_thread(client.whoami) == "bob"
+                assert await in_a_thread(client.whoami) == "bob"
         else:
             stream = await connect(**where, token="hers")
             assert await send_recv(stream, op="whoami") == "ada"
@@ -128,6 +133,32 @@ async def test_a_wrong_token_is_told_to_who_shows_it(token: str):
             with pytest.raises(PermissionError, match="none of the server's tokens"):
                 await remote.add(x=1, y=2)
         assert server.stats()["errors"] == {"authenticate": 2}
+
+
+@pytest.mark.parametrize(
+    ("token", "told"), [("wrong", "none of the server's tokens"), (None, "asks for a token")]
+)
+async def test_a_client_that_blocks_is_told_as_well(token: str | None, told: str):
+    async with served(token=TOKEN) as server:
+        with SyncClient(ip="127.0.0.1", port=server.port, token=token) as client:
+            with pytest.raises(PermissionError, match=told):
+                await in_a_thread(lambda: client.add(x=1, y=2))
+    with pytest.raises(TypeError, match="a token is a str"):
+        SyncClient("a:1", token=5)
+
+
+async def test_a_client_that_blocks_waits_no_longer_than_it_would_for_a_connection():
+    async with fake_server() as server:
+        with SyncClient(ip="127.0.0.1", port=server.port, timeout=0.1, token=TOKEN) as client:
+            with pytest.raises(ConnectionLost, match=r"not within 0\.1 s"):
+                await in_a_thread(lambda: client.add(x=1, y=2))
+            calling = in_a_thread(lambda: client.add(x=1, y=2))
+            await server.next()
+            stranger = await server.next()
+            await stranger.hears()
+            stranger.leave()
+            with pytest.raises(ConnectionLost, match="authenticate"):
+                await calling
 
 
 async def test_who_shows_none_is_told_to():
@@ -580,7 +611,7 @@ def public(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (server, connecting):
         monkeypatch.setattr(module, "is_public", lambda host: True)
-    connecting._tell_if_in_clear.cache_clear()
+    connecting.tell_if_in_clear.cache_clear()
 
 
 @pytest.mark.usefixtures("public")

@@ -15,6 +15,7 @@ from fastcore import (
     RemoteCall,
     RemoteStream,
     Server,
+    SyncClient,
     caller_of,
     remote_method,
     rpc,
@@ -63,6 +64,18 @@ async def by_pool() -> None:
     shop = typed(pool("127.0.0.1:8786"), Shop)
     assert_type(await shop.add(x=1, y=2), int)
     typed("127.0.0.1:8786", Shop)  # refused
+
+
+class Blocking(Protocol):
+    def add(self, *, x: int, y: int) -> int: ...
+
+
+def without_a_loop() -> None:
+    with SyncClient("127.0.0.1:8786", token="correct horse") as client:
+        shop = typed(client, Blocking)
+        assert_type(shop.add(x=1, y=2), int)
+        shop.add(1, 2)  # refused
+        shop.ad(x=1, y=2)  # refused
 
 
 # ---- the handlers themselves: their signatures are written down once
