@@ -140,9 +140,9 @@ async def test_a_wrong_token_is_told_to_who_shows_it(token: str):
 )
 async def test_a_client_that_blocks_is_told_as_well(token: str | None, told: str):
     async with served(token=TOKEN) as server:
-        with SyncClient(ip="127.0.0.1", port=server.port, token=token) as client:
-            with pytest.raises(PermissionError, match=told):
-                await in_a_thread(lambda: client.add(x=1, y=2))
+        client = SyncClient(ip="127.0.0.1", port=server.port, token=token)
+        with client, pytest.raises(PermissionError, match=told):
+            await in_a_thread(lambda: client.add(x=1, y=2))
     with pytest.raises(TypeError, match="a token is a str"):
         SyncClient("a:1", token=5)
 
