@@ -11,6 +11,7 @@ lies, and received where it stays: the memory of the body becomes that of the ar
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from math import prod
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ _MOST_AS_LIST: Final = 100_000
 _DEEPEST: Final = 8
 _MOST_FIELDS: Final = 1_000
 _MOST_DIMENSIONS: Final = 64
+#: Bytes of a head that is worth keeping.
+_SHORT: Final = 100
 _DTYPE: Final = re.compile(r"[<>|][biufcSUVmM][1-9]\d{0,8}(?:\[\d{0,9}[A-Za-z]{1,2}\])?")
 
 
@@ -88,16 +91,23 @@ def _shape(described: Any) -> tuple[int, ...]:
 def _in_pieces(array: numpy.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
     """Give what stands before an array's memory in the body, and that: its own, if it lies in one piece."""
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    if not array.dtype.itemsize:
-        raise ValueError("its elements have no bytes")
-    head = msgpack.packb([_describe(array.dtype), list(array.shape), order])
-    if len(head) > 0xFFFF:
-        raise ValueError("its dtype has too many fields")
-    before = len(head).to_bytes(2, "big") + head
+    before = _head(array.dtype, array.shape, order)
     flat = (array.T if order == "F" else _in_one_piece(array)).reshape(-1)
     # Not every dtype can be viewed as memory, but bytes can.
     memory: Any = flat.view(numpy.ndarray).view(numpy.uint8)
-    return before + bytes(-len(before) % _ALIGNED), memoryview(memory)
+    return before, memoryview(memory)
+
+
+# A program has few dtypes, and many scalars.
+@lru_cache(256)
+def _head(dtype: numpy.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
+    if not dtype.itemsize:
+        raise ValueError("its elements have no bytes")
+    head: bytes = msgpack.packb([_describe(dtype), list(shape), order])
+    if len(head) > 0xFFFF:
+        raise ValueError("its dtype has too many fields")
+    before = len(head).to_bytes(2, "big") + head
+    return before + bytes(-len(before) % _ALIGNED)
 
 
 def _in_one_piece(array: numpy.ndarray[Any, Any]) -> Any:
@@ -114,23 +124,33 @@ def _pack(array: numpy.ndarray[Any, Any], inner: Inner) -> bytes:
     return b"".join(_in_pieces(array))
 
 
+def _read_head(head: bytes) -> tuple[Any, tuple[int, ...], Any]:
+    """Give dtype, shape and order."""
+    # Nothing in a head is a map, whose keys a stranger could choose to be slow.
+    described = msgpack.unpackb(head, max_map_len=0)
+    if not isinstance(described, list) or len(described) != 3 or described[2] not in ("C", "F"):
+        raise ValueError("its head isn't a dtype, a shape and an order")
+    return _dtype(described[0]), _shape(described[1]), described[2]
+
+
+#: Kept for the next, where it has few bytes: those of scalars are mostly the same.
+_read_short_head = lru_cache(256)(_read_head)
+
+
 def _unpack(body: Memory, inner: Inner) -> numpy.ndarray[Any, Any]:
     size = 2 + int.from_bytes(body[:2], "big")
     start = size + -size % _ALIGNED
     if start > len(body):
         raise ValueError("it ends before its head does")
-    # Nothing in a head is a map, whose keys a stranger could choose to be slow.
-    described = msgpack.unpackb(body[2:size], max_map_len=0)
-    if not isinstance(described, list) or len(described) != 3 or described[2] not in ("C", "F"):
-        raise ValueError("its head isn't a dtype, a shape and an order")
-    dtype, shape = _dtype(described[0]), _shape(described[1])
+    head = bytes(body[2:size])
+    dtype, shape, order = (_read_short_head if size <= _SHORT else _read_head)(head)
     # Else a few bytes would become as many elements, or point at memory, as they like.
     if dtype.hasobject or not dtype.itemsize or prod(shape) * dtype.itemsize != len(body) - start:
         raise ValueError(f"{len(body) - start:,} bytes aren't an array of {shape} {dtype}")
     if not isinstance(body, bytearray):
         # That memory is somebody else's; an array is its receiver's, to write to.
         body, start = bytearray(memoryview(body)[start:]), 0
-    return numpy.ndarray(shape, dtype, body, start, order=described[2])
+    return numpy.ndarray(shape, dtype, body, start, order=order)
 
 
 def _plain(array: numpy.ndarray[Any, Any]) -> Any:
@@ -145,6 +165,9 @@ def _plain(array: numpy.ndarray[Any, Any]) -> Any:
 
 
 def _pack_scalar(scalar: numpy.generic, inner: Inner) -> bytes:
+    if scalar.dtype.itemsize:
+        return _head(scalar.dtype, (), "C") + scalar.tobytes()
+    # An empty text: as an array, it has room for one character.
     return _pack(numpy.asarray(scalar), inner)
 
 

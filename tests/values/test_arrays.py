@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 from values.test_values import arrived, of_body
@@ -28,6 +28,7 @@ from helpers.arrays import dtypes, is_same  # noqa: E402
 LARGE = numpy.arange(100_000.0)
 
 
+@settings(deadline=None)
 @given(
     dtypes.flatmap(lambda dtype: of_numpy.arrays(dtype, of_numpy.array_shapes(min_dims=0, min_side=0))),
     st.data(),
@@ -185,6 +186,7 @@ def test_a_body_that_is_no_array_is_an_error(code, what):
         of_body(code, BAD[what])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40), st.binary(max_size=40))
 def test_any_head_is_an_array_or_an_error(head, data):
     whole = len(head).to_bytes(2, "big") + head

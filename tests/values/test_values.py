@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastcore
@@ -55,11 +55,13 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+@settings(deadline=None)
 @given(exact)
 def test_any_value_arrives_as_it_was_sent(value):
     assert same(arrived(value), value)
 
 
+@settings(deadline=None)
 @given(exact)
 def test_any_value_comes_through_an_extension_that_is_received_in_pieces(value):
     large = {"before": value, "order": Order(bytes(300_000), (value, bytes(70_000))), "after": value}
@@ -304,6 +306,7 @@ async def test_a_body_that_is_none_costs_one_message_and_says_what_it_was(what):
         assert await stranger.hears_answers(2) == {2: 3}
 
 
+@settings(deadline=None)
 @given(st.sampled_from(list(Code)), st.binary(max_size=60))
 def test_any_bytes_of_a_stranger_are_a_value_or_an_error(code, body):
     with contextlib.suppress(BadMessage):
