@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fastcore import ConnectionLost, Server, ServerInThread, connect, rpc, send_recv_sync
+from fastcore import ConnectionLost, Server, ServerInThread, SyncClient, connect, rpc
 from helpers.support import Program
 
 
@@ -16,7 +16,8 @@ def add(stream, x, y):
 
 
 def call(server: ServerInThread, op: str, **message: object) -> object:
-    return send_recv_sync(ip=server.ip, port=server.port, op=op, **message)
+    with SyncClient(server.address) as remote:
+        return getattr(remote, op)(**message)
 
 
 def test_it_serves_who_has_no_loop():
@@ -96,9 +97,9 @@ def test_it_ends_what_runs_and_all_connections():
 
 def test_one_that_nobody_stops_keeps_no_program_from_ending():
     program = """if True:
-        from fastcore import ServerInThread, send_recv_sync
+        from fastcore import ServerInThread, SyncClient
         server = ServerInThread({"add": lambda stream, x, y: x + y})
-        print(send_recv_sync(ip=server.ip, port=server.port, op="add", x=1, y=2))
+        print(SyncClient(server.address).add(x=1, y=2))
     """
     with Program("-W", "ignore", "-c", program) as running:
         assert running.line() == "3"
