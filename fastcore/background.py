@@ -37,7 +37,7 @@ class ServerInThread:
     loop : asyncio.AbstractEventLoop
         The thread's, for ``loop.call_soon_threadsafe`` and
         ``asyncio.run_coroutine_threadsafe``.
-    ip, port, address : str, int, str
+    ip, port : str, int
         Where it listens.
 
     Raises
