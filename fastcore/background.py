@@ -37,7 +37,7 @@ class ServerInThread:
     loop : asyncio.AbstractEventLoop
         The thread's, for ``loop.call_soon_threadsafe`` and
         ``asyncio.run_coroutine_threadsafe``.
-    ip, port : str, int
+    ip, port, address : str, int, str
         Where it listens.
 
     Raises
@@ -88,14 +88,10 @@ class ServerInThread:
             return
         self.server, self.loop, self._ends = server, asyncio.get_running_loop(), asyncio.Event()
         self.ip, self.port = host, server.port
+        self.address = format_address((host, server.port))
         started.set_result(None)
         await self._ends.wait()
         await server.shutdown(self._deadline)
-
-    @property
-    def address(self) -> str:
-        """``'ip:port'``."""
-        return format_address((self.ip, self.port))
 
     def stop(self, deadline: float = 1.0) -> None:
         """End the server and its thread. A second time, it does nothing.
