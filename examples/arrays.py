@@ -30,7 +30,7 @@ async def main() -> None:
     server.listen(0, "127.0.0.1")
 
     async with rpc(ip="127.0.0.1", port=server.port) as remote:
-        readings = Readings(date(2024, 2, 29), numpy.arange(1_000_000.0).reshape(1000, 1000))
+        readings = Readings(date(2024, 2, 29), numpy.arange(100_000.0).reshape(100, 1000))
         scaled = await remote.scale(readings=readings, by=0.5)
         print(scaled.day, scaled.values.shape, scaled.values.dtype, scaled.values[0, :4])
 
