@@ -39,7 +39,7 @@ $(VENV)/with-%: $(VENV)/made pyproject.toml
 	@touch $@
 
 # Not every Python and system has them; the tests that need them skip.
-$(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask: $(VENV)/with-%: $(VENV)/made pyproject.toml
+$(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask $(VENV)/with-notebook: $(VENV)/with-%: $(VENV)/made pyproject.toml
 	@echo "installing what '$*' needs, if there are wheels ..."
 	@$(BIN)/$(PIP) install --only-binary :all: --group $* || echo "there are none"
 	@touch $@
@@ -49,7 +49,7 @@ $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask: $(VENV)/with-%: $(VENV
 demo: $(VENV)/built ## start a server, run the example programs against it, show what is said
 	@$(BIN)/python -m fastcore demo
 
-test: lint $(VENV)/with-test $(VENV)/with-browser $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask ## the linters, the doctests and the tests
+test: lint $(addprefix $(VENV)/with-,test types browser dask frozen loops notebook) ## the linters, the doctests and the tests
 	$(BIN)/python -m pytest
 
 demo-cluster: $(VENV)/built $(VENV)/with-dask ## servers in two workers of a Dask cluster, one of which is killed

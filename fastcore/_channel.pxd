@@ -5,7 +5,7 @@ from fastcore._iterating cimport Source
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
-from fastcore._wire cimport CallHeader
+from fastcore._wire cimport CallHeader, Dialect
 
 
 cdef enum State:
@@ -69,6 +69,8 @@ cdef class Channel:
     cdef readonly bint has_numbers
     # What the header of a message says of calls unless its sender does.
     cdef bytes usual_fields
+    # Which values the peer reads.
+    cdef readonly Dialect dialect
 
     # Whether large binary values can be written to by whoever gets them.
     cdef readonly bint writable_values

@@ -39,7 +39,7 @@ from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
 from fastcore._wire cimport (
-    NO_SURVEY, CallHeader, call_fields, decode, encode, read_call_header, unpack_with_care, whose
+    NO_SURVEY, CallHeader, Dialect, call_fields, decode, encode, read_call_header, unpack_with_care, whose
 )
 
 from fastcore._futures import given_up, is_busy, set_result_now, unobserved
@@ -241,6 +241,7 @@ cdef class Channel:
         self.checks_all = limits.max_depth < MAX_DEPTH or limits.max_values <= NO_SURVEY
         self.max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
         self.max_waiting = limits.max_waiting
+        self.dialect = Dialect()
         self.ahead = []
         self.headers_ahead = []
         self.writers = []
@@ -681,7 +682,7 @@ cdef class Channel:
         if not self.outbox.unsent:
             self.close()
 
-    def farewell(self, message):
+    def farewell(self, message, bytes fields=None):
         """Send a last message, and close when the peer has read it, or after a moment.
 
         To close a socket while its peer still sends resets the connection, and the last
@@ -690,7 +691,7 @@ cdef class Channel:
         if self.state == LOST:
             return
         try:
-            self.put(message, self.usual_fields)
+            self.put(message, fields if fields is not None else self.usual_fields)
         except ConnectionLost:
             return
         if self.state < LEAVING:
@@ -839,6 +840,16 @@ cdef class Channel:
         self.hand_out_later()
         return 0
 
+    def put_back(self, message, CallHeader header):
+        """Let the message that was taken last be the next one again, for another owner."""
+        self.size_ahead += self.last_size
+        self.ahead.append(message)
+        self.headers_ahead.append(header)
+
+    def set_max_size(self, Py_ssize_t size):
+        """Set the most bytes that a message may have, from the next one on."""
+        self.buffer.max_frame_size = size
+
     cdef object take(self):
         """The next message, or NOTHING.
 
@@ -974,14 +985,14 @@ cdef class Channel:
         ):
             return decode(
                 header, payload, self.max_decompressed_size, self.max_depth, self.max_values,
-                self.writable_values,
+                self.writable_values, self.dialect,
             )
         try:
             if self.checks_all or not (
                 type(payload) is bytes and PyBytes_GET_SIZE(payload) <= NO_SURVEY
             ):
-                return unpack_with_care(payload, self.max_depth, self.max_values, None)
-            return unpack(payload, strict_map_key=False)
+                return unpack_with_care(payload, self.max_depth, self.max_values, self.dialect)
+            return unpack(payload, strict_map_key=False, ext_hook=self.dialect)
         except BadMessage:
             raise
         except Exception as error:
@@ -1169,7 +1180,7 @@ cdef class Channel:
             raise self.lost_error() if self.state == LOST else ConnectionLost(
                 f"the connection to {self.peer} is being closed, after its last message"
             )
-        frame = encode(message, self.compression, fields)
+        frame = encode(message, self.compression, fields, self.dialect.speaks)
         # Encoding may run anything, and that close the connection.
         if self.state >= LEAVING:
             return 0

@@ -84,6 +84,12 @@ cdef class Parts(Source):
             else:
                 set_result_now(waiting, None)
 
+    def take(self):
+        """The next one that has come, for who waits in a way of his own."""
+        value = self.popleft()
+        self.let_more_come(len(self.values))
+        return value
+
     def wake(self):
         """Have the one who waits look again."""
         waiting, self.waiting = self.waiting, None

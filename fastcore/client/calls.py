@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastcore._futures import set_result_now, unobserved
 from fastcore._iterating import Values
@@ -11,7 +11,17 @@ from fastcore._parts import Parts
 from fastcore.errors import RemoteError
 from fastcore.remote_errors import is_error_reply, remote_exception
 
-__all__ = ["RemoteCall", "WhereCallsAre"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    #: What a call answers, as far as somebody has declared it; what comes is what it is.
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+__all__ = ["CallWithHeader", "RemoteCall", "WhereCallsAre", "no_stream", "not_by_place", "too_late"]
 
 
 class WhereCallsAre(Protocol):
@@ -41,7 +51,7 @@ class _Iterator(Values):
         self._call.cancel()
 
 
-class RemoteCall(asyncio.Future[Any]):
+class RemoteCall(asyncio.Future[T]):
     """The Future of one remote call, and the call itself while it is under way.
 
     Await it for the answer; where the handler gives many, that is a list of them.
@@ -60,6 +70,8 @@ class RemoteCall(asyncio.Future[Any]):
     op: object
     # None for as long as there is no sign of more than one answer.
     parts: Parts | None
+    #: What the header of its request says beside what every call's does.
+    header: dict[str, Any] | None = None
 
     def begin(self, op: object, where: WhereCallsAre | None) -> None:
         """Do what a constructor would."""
@@ -86,7 +98,7 @@ class RemoteCall(asyncio.Future[Any]):
         if self.parts is not None:
             self._end_parts(None)
         elif not self.done():
-            self.set_result(None)
+            self.set_result(None)  # type: ignore[arg-type]
 
     def answer_error(self, reply: Any, peer: str) -> None:
         """End the call with the exception that an error reply tells of."""
@@ -115,19 +127,16 @@ class RemoteCall(asyncio.Future[Any]):
         if self.done():
             return
         if not parts.is_iterated:
-            self.set_result([*parts.values])
+            self.set_result([*parts.values])  # type: ignore[arg-type]
             return
         if last is not None:
             # A server that knows no parts gives a list of them.
             if not isinstance(last, list):
-                self.fail(self._no_stream())
+                self.fail(no_stream(self.op))
                 return
             parts.values.extend(last)
-        self.set_result(None)
+        self.set_result(None)  # type: ignore[arg-type]
         parts.wake()
-
-    def _no_stream(self) -> TypeError:
-        return TypeError(f"{self.op!r} gave one answer and no stream of them: await it")
 
     def __aiter__(self) -> _Iterator:
         """Iterate over the answers as they come."""
@@ -137,9 +146,9 @@ class RemoteCall(asyncio.Future[Any]):
         parts.is_iterated = True
         if self.done() and not self.cancelled() and self.exception() is None and not parts.values:
             # It was over before anybody asked for one by one.
-            result = self.result()
+            result: Any = self.result()
             if result is not None and not isinstance(result, list):
-                raise self._no_stream()
+                raise no_stream(self.op)
             parts.values.extend(result or ())
         return _Iterator(self, parts)
 
@@ -169,3 +178,27 @@ class RemoteCall(asyncio.Future[Any]):
         where.give_up(self)
         if self.parts is not None:
             self.parts.wake()
+
+
+class CallWithHeader(RemoteCall):
+    """A call whose request says more in its header."""
+
+    __slots__ = ("header",)
+
+
+def no_stream(op: object) -> TypeError:
+    """Make the error for who iterates over one answer."""
+    return TypeError(f"{op!r} gave one answer and no stream of them: await it")
+
+
+def too_late(op: object, peer: str, seconds: float) -> TimeoutError:
+    """Make the error for a call that took longer than it may."""
+    return TimeoutError(f"no answer to {op!r} from {peer} within {seconds:g} s")
+
+
+def not_by_place(op: str, first: object) -> TypeError:
+    """Make the error for an argument without its keyword."""
+    return TypeError(
+        f"{op}() takes its arguments by keyword, as the handler names them: {op}(x=...), "
+        f"not {op}({first!r:.50}...)"
+    )

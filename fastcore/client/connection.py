@@ -13,7 +13,15 @@ from typing import Any, Protocol
 
 from fastcore._channel import Channel, Owner
 from fastcore._parts import FIRST_WINDOW
-from fastcore._wire import CallHeader, call_fields
+from fastcore._wire import (
+    HAS_TO_BE_ASKED,
+    SPEAKS_PLAINLY,
+    SPEAKS_VALUES,
+    CallHeader,
+    DialectUnknown,
+    call_fields,
+    with_extra,
+)
 from fastcore.addressing import Address
 from fastcore.client.calls import RemoteCall
 from fastcore.errors import ConnectionLost
@@ -65,7 +73,18 @@ class ClientConnection(Owner):
         Whether the server will close the connection after the call that is open.
     """
 
-    __slots__ = ("_next", "calls", "channel", "is_last", "is_taken", "keeper", "numbers", "tells")
+    __slots__ = (
+        "_held",
+        "_next",
+        "_spoke",
+        "calls",
+        "channel",
+        "is_last",
+        "is_taken",
+        "keeper",
+        "numbers",
+        "tells",
+    )
 
     def __init__(self, channel: Channel, keeper: Keeper | None = None) -> None:
         self.channel = channel
@@ -77,6 +96,10 @@ class ClientConnection(Owner):
         self.is_taken = self.is_last = False
         self.tells = True
         channel.own(self)
+        #: A call whose request may hold what only some servers read, until the server has shown what it is.
+        self._held: tuple[RemoteCall, dict[str, Any]] | None = None
+        self._spoke = channel.dialect.speaks
+        channel.dialect.speaks = SPEAKS_VALUES if self.numbers else HAS_TO_BE_ASKED
 
     def __repr__(self) -> str:
         return f"<calls to {self.channel.peer}: {len(self.calls)} open>"
@@ -121,9 +144,12 @@ class ClientConnection(Owner):
             self._send_only(call, message)
             return
         try:
-            self.channel.send(message, call_fields(number, 0, FIRST_WINDOW))
+            fields = call_fields(number, 0, FIRST_WINDOW)
+            if call.header is not None:
+                fields = with_extra(fields, call.header)
+            self.channel.send(message, fields)
         except Exception as error:
-            self._not_sent(call, error)
+            self._not_sent(call, message, error)
             return
         self.calls[number] = call
         if not self.channel.is_listening:
@@ -136,21 +162,31 @@ class ClientConnection(Owner):
 
     def _send_only(self, call: RemoteCall, message: dict[str, Any]) -> None:
         """Send a request that wants no answer: done when it is safe to go on."""
-        sent = self.channel.write(message, call_fields(call.number))
+        fields = call_fields(call.number)
+        if call.header is not None:
+            fields = with_extra(fields, call.header)
+        sent = self.channel.write(message, fields)
         if not sent.done():
-            sent.add_done_callback(functools.partial(self._sent, call))
+            sent.add_done_callback(functools.partial(self._sent, call, message))
         else:
-            self._sent(call, sent)
+            self._sent(call, message, sent)
 
-    def _sent(self, call: RemoteCall, sent: asyncio.Future[None]) -> None:
+    def _sent(self, call: RemoteCall, message: dict[str, Any], sent: asyncio.Future[None]) -> None:
         error = sent.exception()
         if error is not None:
-            self._not_sent(call, error)
+            self._not_sent(call, message, error)
         else:
             call.sent()
             self._settle()
 
-    def _not_sent(self, call: RemoteCall, error: BaseException) -> None:
+    def _not_sent(self, call: RemoteCall, message: dict[str, Any], error: BaseException) -> None:
+        if isinstance(error, DialectUnknown):
+            # The answer to what every server knows shows which values this one reads.
+            self._held = call, message
+            question = RemoteCall(loop=self.channel.loop)
+            question.begin("identity", None)
+            self.start(question, "identity", {"op": "identity"})
+            return
         call.fail(self._told(error, call))
         self._settle()
 
@@ -162,7 +198,7 @@ class ClientConnection(Owner):
             return self._unnumbered(message)
         number = header.call
         if number is None:
-            self._nobodys(message)
+            log_nobodys(self.channel.peer, message)
             return True
         if not self.numbers:
             self._learn(True)
@@ -205,17 +241,12 @@ class ClientConnection(Owner):
 
     def _learn(self, numbers: bool) -> None:
         self.numbers = numbers
+        self.channel.dialect.speaks = SPEAKS_VALUES if numbers else SPEAKS_PLAINLY
+        if self._held is not None:
+            (call, message), self._held = self._held, None
+            self.start(call, call.op, message)
         if self.keeper is not None:
             self.keeper.learned(self)
-
-    def _nobodys(self, message: Any) -> None:
-        logger.warning(
-            "dropped what %s said beside its answers: %.200r; to get such messages use connect, write "
-            "and read, or let the handler yield them",
-            self.channel.peer,
-            message,
-            extra={"about": self.channel.peer},
-        )
 
     def on_error(self, error: Exception, header: CallHeader | None) -> bool:
         """End the call whose answer can't be read; all of them, where there will be none."""
@@ -243,6 +274,9 @@ class ClientConnection(Owner):
     def _fail_all(self, error: Exception) -> None:
         calls, self.calls = self.calls, {}
         self.channel.close()
+        if self._held is not None:
+            (call, _), self._held = self._held, None
+            call.fail(self._told(error, call))
         for call in calls.values():
             call.fail(self._told(error, call))
 
@@ -280,6 +314,10 @@ class ClientConnection(Owner):
 
     def give_up(self, call: RemoteCall) -> None:
         """Forget a call. A peer that numbers its answers is told; from another nothing can follow."""
+        if self._held is not None and self._held[0] is call:
+            self._held = None
+            self.channel.close()
+            return
         if self.calls.pop(call.number, None) is None:
             return
         if not self.numbers:
@@ -306,7 +344,7 @@ class ClientConnection(Owner):
     def leave(self) -> None:
         """Close the connection; give it back if it is only lent."""
         if self.channel.is_borrowed:
-            self.channel.disown(self)
+            self._disown()
             if self.keeper is not None:
                 self.keeper.lost(self)
         else:
@@ -316,12 +354,32 @@ class ClientConnection(Owner):
         """Leave the connection to its keeper, or its stream to whom it belongs."""
         if self.calls:
             return
-        if self.is_last:
+        if self._held is not None:
+            # What was to show it couldn't be read.
+            self._fail_all(ConnectionLost(f"{self.channel.peer} doesn't tell what it is"))
+        elif self.is_last:
             self.leave()
         elif self.keeper is not None:
             self.keeper.idle(self)
         else:
-            self.channel.disown(self)
+            self._disown()
+
+    def _disown(self) -> None:
+        """Give the stream back, as it was if nothing was learned of the server."""
+        if self.channel.dialect.speaks == HAS_TO_BE_ASKED:
+            self.channel.dialect.speaks = self._spoke
+        self.channel.disown(self)
+
+
+def log_nobodys(peer: str, message: object) -> None:
+    """Say that a message was dropped which answers no call."""
+    logger.warning(
+        "dropped what %s said beside its answers: %.200r; to get such messages use connect, write "
+        "and read, or let the handler yield them",
+        peer,
+        message,
+        extra={"about": peer},
+    )
 
 
 def closes(message: dict[str, Any]) -> bool:

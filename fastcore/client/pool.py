@@ -6,17 +6,20 @@ import asyncio
 import functools
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tornado.iostream import IOStream
 
 from fastcore._channel import Channel
+from fastcore._wire import call_fields, with_extra
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
-from fastcore.client.calls import RemoteCall
+from fastcore.client.calls import CallWithHeader, RemoteCall, not_by_place, too_late
 from fastcore.client.connection import ClientConnection, closes
 from fastcore.client.connections import Connections
+from fastcore.client.middleware import start_within
 from fastcore.limits import check_limit
+from fastcore.middleware import CallDetails, Middleware
 from fastcore.transport.connecting import StreamForOne, check_options
 from fastcore.transport.event_loop import current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
 from fastcore.transport.tornado import StreamTransport, channel_of
@@ -83,6 +86,9 @@ class ConnectionPool:
         each call that is under way has a connection of its own, as with a classic server.
     call_timeout : float, optional
         Seconds for each call that isn't given a ``timeout`` of its own.
+    middleware : sequence of callable, optional
+        Each is called as ``middleware(call)`` with a :class:`fastcore.CallDetails`, and gives a
+        context manager that is around each call, until its last answer.
     **options
         As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``,
         ``writable_values``, limits.
@@ -112,6 +118,7 @@ class ConnectionPool:
         *,
         share: int = 4,
         call_timeout: float | None = None,
+        middleware: Sequence[Middleware] = (),
         **options: Any,
     ) -> None:
         ignore_io_loop(options)
@@ -133,6 +140,10 @@ class ConnectionPool:
         #: The connection that the last call to a server has shared.
         self.current: dict[Address, ClientConnection] = {}
         self._thread = threading.get_ident()
+        self._middleware = middleware
+        if middleware:
+            # Without any, it isn't even asked for.
+            self.call = self._call_within  # type: ignore[method-assign]
 
     @property
     def open(self) -> int:
@@ -217,10 +228,7 @@ class ConnectionPool:
             The reply. Holds the error where there is one.
         """
         if positional:
-            raise TypeError(
-                f"{op}() takes its arguments by keyword, as the handler names them: {op}(x=...), "
-                f"not {op}({positional[0]!r:.50}...)"
-            )
+            raise not_by_place(op, positional[0])
         message["op"] = op
         connection = self.current.get(address)
         if connection is not None and (
@@ -246,15 +254,38 @@ class ConnectionPool:
         if timeout is None:
             timeout = self.call_timeout
         if timeout is not None:
-            peer = format_address(address)
-            error = TimeoutError(f"no answer to {op!r} from {peer} within {timeout:g} s")
-            timer = call.get_loop().call_later(timeout, call.time_out, error)
-            call.add_done_callback(lambda _: timer.cancel())
+            _limit(call, address, op, timeout)
         return call
 
-    def start(self, address: Address, message: dict[str, Any]) -> RemoteCall:
+    def _call_within(
+        self, address: Address, op: str, /, *positional: Any, timeout: float | None = None, **message: Any
+    ) -> RemoteCall:
+        """As `call`, within the middleware."""
+        if positional:
+            raise not_by_place(op, positional[0])
+
+        def start(details: CallDetails) -> RemoteCall:
+            call = self.start(address, {**details.keywords, "op": op}, details.header)
+            seconds = self.call_timeout if timeout is None else timeout
+            if seconds is not None:
+                _limit(call, address, op, seconds)
+            return call
+
+        details = CallDetails(op, message, {}, format_address(address))
+        return start_within(self._middleware, details, start)
+
+    def start(
+        self, address: Address, message: dict[str, Any], header: dict[str, Any] | None = None
+    ) -> RemoteCall:
         """Do what :meth:`call` does, with the whole request and the rules of waiting."""
-        call = RemoteCall(loop=self._here().loop)
+        loop = self._here().loop
+        if header:
+            call: RemoteCall = CallWithHeader(loop=loop)
+            call.header = header
+            # What can't be sent is told at once, and not when there is a connection.
+            with_extra(call_fields(0), header)
+        else:
+            call = RemoteCall(loop=loop)
         call.begin(message.get("op"), None)
         self.begin(call, address, message)
         return call
@@ -378,6 +409,13 @@ class ConnectionPool:
         self.current.clear()
         for connections in self._living():
             run_in_thread_of(connections.loop, functools.partial(action, connections))
+
+
+def _limit(call: RemoteCall, address: Address, op: str, seconds: float) -> None:
+    """Give a call up when it takes too long."""
+    error = too_late(op, format_address(address), seconds)
+    timer = call.get_loop().call_later(seconds, call.time_out, error)
+    call.add_done_callback(lambda _: timer.cancel())
 
 
 def stream_of(channel: Channel) -> IOStream:

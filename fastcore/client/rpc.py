@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 from tornado.iostream import IOStream
 
@@ -11,6 +12,7 @@ from fastcore.addressing import Address, AddressLike, parse_address
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import closes, connection_of
 from fastcore.client.pool import ConnectionPool, RemoteServer
+from fastcore.middleware import Middleware
 from fastcore.transport.event_loop import ignore_io_loop
 from fastcore.transport.tornado import channel_of
 
@@ -39,10 +41,10 @@ class rpc(RemoteServer):
         Where the server is, in two parts.
     timeout : float
         Seconds to wait for a connection.
-    limit, share, call_timeout : optional
+    limit, share, call_timeout, middleware : optional
         As :class:`fastcore.ConnectionPool` takes them.
     **options
-        As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``,
+        As :func:`fastcore.connect` takes them: ``ssl_options``, ``token``, ``compression``,
         ``writable_values``, limits.
 
     Attributes
@@ -81,6 +83,7 @@ class rpc(RemoteServer):
         limit: int | None = 512,
         share: int = 4,
         call_timeout: float | None = None,
+        middleware: Sequence[Middleware] = (),
         **options: Any,
     ) -> None:
         ignore_io_loop(options)
@@ -88,9 +91,8 @@ class rpc(RemoteServer):
             address = address_of(channel_of(stream))
         else:
             address = parse_address(arg, addr=addr, ip=ip, port=port)
-        super().__init__(
-            address, ConnectionPool(limit, timeout, share=share, call_timeout=call_timeout, **options)
-        )
+        options |= {"share": share, "call_timeout": call_timeout, "middleware": middleware}
+        super().__init__(address, ConnectionPool(limit, timeout, **options))
         if stream is not None:
             self._pool.add(address, stream)
         self.status = "running"
@@ -125,13 +127,13 @@ class rpc(RemoteServer):
             self.status = "closed"
             self._pool.close()
 
-    def __enter__(self) -> rpc:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close_rpc()
 
-    async def __aenter__(self) -> rpc:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -16,6 +16,7 @@ from fastcore.command.usage import CommandError, add_server, in_one_line, keywor
 from fastcore.logs import escaped
 from fastcore.remote_errors import remote_exception
 from fastcore.transport.tornado import channel_of
+from fastcore.values.registry import kind_of, to_plain
 
 __all__ = ["add_to", "run"]
 
@@ -101,5 +102,7 @@ def _show(answer: object, as_json: bool) -> None:
     print(text, flush=True)
 
 
-def _for_json(value: object) -> str:
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+def _for_json(value: object) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return to_plain(value) if kind_of(type(value)) is not None else str(value)

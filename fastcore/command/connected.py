@@ -12,7 +12,7 @@ from typing import Final
 from tornado.iostream import IOStream
 
 from fastcore.addressing import format_address
-from fastcore.command.usage import client_tls
+from fastcore.command.usage import client_tls, token_of
 from fastcore.transport.connecting import connect
 
 __all__ = ["connected"]
@@ -33,7 +33,9 @@ async def connected(arguments: argparse.Namespace) -> AsyncIterator[IOStream]:
     host, port = arguments.address
     told = asyncio.get_running_loop().call_later(_A_MOMENT, _tell, arguments)
     try:
-        stream = await connect(host, port, arguments.timeout, ssl_options=client_tls(arguments))
+        stream = await connect(
+            host, port, arguments.timeout, ssl_options=client_tls(arguments), token=token_of(arguments)
+        )
     finally:
         told.cancel()
     try:

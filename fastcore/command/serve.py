@@ -16,7 +16,7 @@ from fastcore.command.program import target
 from fastcore.command.serving import loaded, serve_until
 from fastcore.command.settings import add_limits
 from fastcore.command.systemd import notify
-from fastcore.command.usage import CommandError, WrongUsage, add_files_of_tls, positive, seconds
+from fastcore.command.usage import CommandError, WrongUsage, add_files_of_tls, add_token, positive, seconds
 from fastcore.monitor.port import Monitor
 from fastcore.monitor.watched import Watched
 from fastcore.server.server import Server
@@ -53,6 +53,7 @@ def add_to(commands: Any) -> None:
         cafile="ask clients for a certificate that one of these authorities has signed",
         certfile="speak TLS: the server's certificate, and its key",
     )
+    add_token(command, "what callers have to show")
     add_limits(command)
     command.add_argument(
         "--expose",

@@ -12,7 +12,7 @@ from typing import Final
 
 from fastcore.command.program import hook, load_server
 from fastcore.command.settings import limits_of
-from fastcore.command.usage import CommandError, load_certificate
+from fastcore.command.usage import CommandError, load_certificate, token_of
 from fastcore.command.words import describe_seconds
 from fastcore.logs import get_logger
 from fastcore.server.server import Server
@@ -28,7 +28,7 @@ _OFTEN: Final = 0.02
 
 
 def loaded(arguments: argparse.Namespace) -> tuple[Server, ModuleType]:
-    """Make the server that the arguments name, with its limits and its TLS.
+    """Make the server that the arguments name, with its limits, its token and its TLS.
 
     Raises
     ------
@@ -38,6 +38,8 @@ def loaded(arguments: argparse.Namespace) -> tuple[Server, ModuleType]:
     options = limits_of(arguments)
     if arguments.expose:
         options["expose"] = arguments.expose
+    if (token := token_of(arguments)) is not None:
+        options["token"] = token
     server, module = load_server(arguments.target, options)
     if arguments.certfile:
         server.ssl_options = _server_tls(arguments)

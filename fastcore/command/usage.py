@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import ssl
 from typing import Any, Final, NoReturn
 
 from fastcore.addressing import Address, parse_address
 from fastcore.errors import FastcoreError
 from fastcore.logs import escaped
+from fastcore.tokens import check_token
 
 __all__ = [
     "WRONG_USAGE",
@@ -18,12 +20,14 @@ __all__ = [
     "WrongUsage",
     "add_files_of_tls",
     "add_server",
+    "add_token",
     "client_tls",
     "in_one_line",
     "keyword",
     "load_certificate",
     "positive",
     "seconds",
+    "token_of",
 ]
 
 #: The exit code where nobody can know what is asked.
@@ -113,6 +117,7 @@ def add_server(command: argparse.ArgumentParser, *, read: Any = address, form: s
         cafile="whose certificate the server's must be signed with (default: the system's authorities)",
         certfile="the certificate that is shown to the server, and its key",
     )
+    add_token(command, "what the server asks for")
 
 
 def add_files_of_tls(command: argparse.ArgumentParser, *, cafile: str, certfile: str) -> None:
@@ -120,6 +125,35 @@ def add_files_of_tls(command: argparse.ArgumentParser, *, cafile: str, certfile:
     command.add_argument("--cafile", metavar="FILE", help=cafile)
     command.add_argument("--certfile", metavar="FILE", help=certfile)
     command.add_argument("--keyfile", metavar="FILE", help="the key, where it is in a file of its own")
+
+
+def add_token(command: argparse.ArgumentParser, what: str) -> None:
+    """Let a command be told a token.
+
+    Not as an argument: every user of a machine can see those of a process.
+    """
+    command.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help=f"the token, {what}; without it, FASTCORE_TOKEN in the environment",
+    )
+
+
+def token_of(arguments: argparse.Namespace) -> str | None:
+    """Give the token, if there is one.
+
+    Raises
+    ------
+    CommandError
+        If the file isn't there, or holds none.
+    """
+    if arguments.token_file is None:
+        return os.environ.get("FASTCORE_TOKEN") or None
+    try:
+        with open(arguments.token_file) as file:
+            return check_token(file.read().strip())
+    except (OSError, ValueError) as error:
+        raise CommandError(f"can't take the token of {arguments.token_file}: {error}") from error
 
 
 def client_tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:

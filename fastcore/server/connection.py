@@ -14,9 +14,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import logging
-import ssl
 from collections import deque
+from collections.abc import Coroutine
 from contextvars import Context
 from time import perf_counter_ns
 from typing import Any, Final
@@ -25,14 +24,16 @@ from tornado.gen import convert_yielded
 from tornado.iostream import IOStream
 
 from fastcore._channel import Channel, Owner
-from fastcore._wire import ERROR_FLAG, PART_FLAG, CallHeader, call_fields
-from fastcore.errors import ConnectionLost, FrameTooLarge, LimitReached, TooDeep
+from fastcore._wire import ERROR_FLAG, PART_FLAG, SPEAKS_PLAINLY, SPEAKS_VALUES, CallHeader, call_fields
+from fastcore.errors import ConnectionLost, LimitReached
 from fastcore.logs import get_logger
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.figures import OpStats
+from fastcore.server.results import end_of, gives_parts, is_async, is_to_wait_for
 from fastcore.server.service import Handler, Service
 from fastcore.server.slow_steps import Timed
-from fastcore.server.strangers import tell_of_refused
+from fastcore.server.strangers import tell_of_bad_message, tell_of_refused
+from fastcore.tokens import AUTHENTICATE, WELCOME
 
 __all__ = ["Connection"]
 
@@ -107,9 +108,6 @@ class Connection(Owner):
         What handlers are given.
     channel : Channel
         Its messages.
-
-    Attributes
-    ----------
     ended : asyncio.Future
         Done when there will be no further replies.
     """
@@ -132,11 +130,13 @@ class Connection(Owner):
 
     lends = True
 
-    def __init__(self, service: Service, stream: IOStream, channel: Channel) -> None:
+    def __init__(
+        self, service: Service, stream: IOStream, channel: Channel, ended: asyncio.Future[None]
+    ) -> None:
         self.service = service
         self.stream = stream
         self.channel = channel
-        self.ended: asyncio.Future[None] = channel.loop.create_future()
+        self.ended = ended
         #: The numbered requests that are being handled.
         self._numbered: dict[int, _Request] = {}
         #: The one without a number.
@@ -152,6 +152,8 @@ class Connection(Owner):
         self._has_numbers = False
         #: Whether it ends when nothing runs any more.
         self._closes = False
+        # A program of 2016, for all that anybody knows yet.
+        channel.dialect.speaks = SPEAKS_PLAINLY
         channel.own(self)
 
     def __repr__(self) -> str:
@@ -229,7 +231,7 @@ class Connection(Owner):
             took = perf_counter_ns() - begun
             if took > service.slow_ns:
                 self._blocked(op, took)
-            if not isinstance(result, _PLAIN) and _is_to_wait_for(result):
+            if not isinstance(result, _PLAIN) and is_to_wait_for(result):
                 request = _Request(op, call, reply, closes)
                 request.figures, request.begun = figures, begun
                 request.left = None if header is None else header.window
@@ -256,6 +258,7 @@ class Connection(Owner):
     def _knows_numbers(self) -> None:
         """Say of all that is sent from now on whose it is."""
         self._has_numbers = True
+        self.channel.dialect.speaks = SPEAKS_VALUES
         self.channel.mark_as_nobodys()
 
     def _find(self, op: Any) -> tuple[Any, Handler]:
@@ -265,6 +268,9 @@ class Connection(Owner):
         try:
             return op, self.service.host.handlers[op] if op != "close" else _close
         except (KeyError, TypeError):
+            if op == AUTHENTICATE:
+                # A server that asks for no token takes any.
+                return op, _welcome
             raise _Refused(ValueError(self._no_handler(op))) from None
 
     def _begin(self, request: _Request, result: Any, context: Context) -> bool:
@@ -315,16 +321,16 @@ class Connection(Owner):
     async def _answer(self, request: _Request, result: Any) -> None:
         try:
             try:
-                if _gives_parts(result):
+                if gives_parts(result):
                     result = await self._send_parts(request, result)
                 else:
-                    if inspect.iscoroutine(result):
+                    if isinstance(result, Coroutine):
                         slow_ns = self.service.slow_ns
                         result = Timed(result, slow_ns, functools.partial(self._blocked, request.op))
                     elif not inspect.isawaitable(result):
                         result = convert_yielded(result)
                     result = await result
-                    if _gives_parts(result):
+                    if gives_parts(result):
                         result = await self._send_parts(request, result)
             finally:
                 assert request.figures is not None
@@ -436,7 +442,7 @@ class Connection(Owner):
         begun = perf_counter_ns()
         try:
             # In one frame: a step more for each part would cost a fifth of all that is done for it.
-            if _is_async(result):
+            if is_async(result):
                 async for value in result:
                     if request.left == 0 or channel.is_full:
                         await self._room_for(request)
@@ -464,7 +470,7 @@ class Connection(Owner):
                         await asyncio.sleep(0)
                         begun = perf_counter_ns()
         finally:
-            await _end_of(result)
+            await end_of(result)
         return None if sent else []
 
     async def _list_of(self, request: _Request, result: Any) -> list[Any]:
@@ -472,7 +478,7 @@ class Connection(Owner):
         values: list[Any] = []
         begun = perf_counter_ns()
         try:
-            if _is_async(result):
+            if is_async(result):
                 async for value in result:
                     if request.reply:
                         values.append(value)
@@ -490,7 +496,7 @@ class Connection(Owner):
                         begun = perf_counter_ns()
             return values
         finally:
-            await _end_of(result)
+            await end_of(result)
 
     async def _room_for(self, request: _Request) -> None:
         """Wait until a part may be sent."""
@@ -547,14 +553,7 @@ class Connection(Owner):
 
     def _refuse(self, error: Exception, request: _Request, detail: Detail = "message") -> bool:
         """Reply that no handler is called; False if there can be no further message."""
-        peer = self.channel.peer
-        if self.channel.is_hopeless:
-            tell_of_refused(self.service.figures, error, peer, self.channel.first_bytes)
-        else:
-            self.service.figures.errors[type(error).__name__] += 1
-            level = logging.WARNING if isinstance(error, FrameTooLarge | TooDeep) else logging.INFO
-            about = (type(error), peer.rpartition(":")[0])
-            logger.log(level, "refused a message from %s: %s", peer, error, extra={"about": about})
+        tell_of_bad_message(self.service.figures, self.channel, error)
         answer = error_reply(error, detail)
         if self.channel.is_hopeless:
             self.channel.farewell(answer)
@@ -628,10 +627,7 @@ class Connection(Owner):
     def over_limit(self, error: Exception) -> None:
         """Say goodbye to a peer that takes longer than it may, or can't be let in."""
         channel = self.channel
-        if self._may_be_nobody(error):
-            logger.debug("%s came and went", channel.peer)
-        else:
-            tell_of_refused(self.service.figures, error, channel.peer, channel.first_bytes)
+        tell_of_refused(self.service.figures, error, channel.peer, channel.first_bytes)
         if isinstance(error, LimitReached) and error.keyword in ("message_timeout", "idle_timeout"):
             channel.farewell(error_reply(error, "message"))
         else:
@@ -639,9 +635,10 @@ class Connection(Owner):
             channel.close(error)
         self._ended()
 
-    def _may_be_nobody(self, error: Exception) -> bool:
-        """Whether a peer only looked whether there is somebody, as load balancers do."""
-        return isinstance(error, ssl.SSLEOFError) and not self.channel.first_bytes
+    @property
+    def is_over(self) -> bool:
+        """Whether the server knows by itself how this ended."""
+        return self.ended.done()
 
     def owes(self) -> bool:
         """Tell whether requests without a number are still to be answered.
@@ -688,9 +685,8 @@ class Connection(Owner):
         text = f"no handler found for {_short(op)}"
         if self.service.error_detail == "type":
             return text
-        host = self.service.host
-        known = ", ".join(sorted(map(str, host.handlers)))
-        return f"{text}; this {type(host).__name__} has {known}"
+        known = ", ".join(sorted(map(str, self.service.host.handlers)))
+        return f"{text}; this {self.service.kind} has {known}"
 
     def _end(self) -> None:
         self.channel.close_when_sent()
@@ -706,34 +702,24 @@ def _close(stream: IOStream, **message: Any) -> str:
     return "OK"
 
 
+def _welcome(stream: IOStream, **message: Any) -> str:
+    """Answer who has said who it is; that was looked at before."""
+    return WELCOME
+
+
+#: The modules in whose frames handlers are called.
+_CALLS_HANDLERS: Final = frozenset({__name__, "fastcore.server.middleware"})
+
 #: What handlers mostly return: needn't be asked whether it can be awaited.
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
 
 
 def _is_of_the_call(error: BaseException) -> bool:
-    """Whether a handler couldn't be called as it was, as none of its own lines has run."""
-    return error.__traceback__ is not None and error.__traceback__.tb_next is None
-
-
-def _is_to_wait_for(result: object) -> bool:
-    return inspect.isawaitable(result) or _gives_parts(result)
-
-
-def _gives_parts(result: object) -> bool:
-    return inspect.isgenerator(result) or _is_async(result)
-
-
-def _is_async(result: object) -> bool:
-    """Whether it is an async generator, or anything else that can be iterated over like one."""
-    return hasattr(type(result), "__anext__")
-
-
-async def _end_of(result: Any) -> None:
-    """Have a generator end; what only looks like one may have no end of its own."""
-    if inspect.isgenerator(result):
-        result.close()
-    elif hasattr(result, "aclose"):
-        await result.aclose()
+    """Whether a handler couldn't be called as it was: none of its own lines has run."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_globals.get("__name__") in _CALLS_HANDLERS
 
 
 def _short(value: object) -> str:

@@ -12,7 +12,7 @@ import socket
 import uuid
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextvars import copy_context
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from tornado.gen import convert_yielded
 from tornado.ioloop import IOLoop
@@ -20,7 +20,7 @@ from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
 from fastcore._channel import Channel
-from fastcore.addressing import UNIX_SCHEME, port_number
+from fastcore.addressing import UNIX_SCHEME, format_address, port_number
 from fastcore.compressions import check_compression
 from fastcore.errors import LimitReached
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_limit
@@ -31,9 +31,14 @@ from fastcore.server.connection import Connection
 from fastcore.server.service import Handler, Service
 from fastcore.server.snapshot import Health, Snapshot, describe_ops, take
 from fastcore.server.strangers import tell_of_refused
+from fastcore.tokens import is_public
 from fastcore.transport.event_loop import ignore_io_loop, is_running
 from fastcore.transport.tls import is_refusal
 from fastcore.transport.tornado import accept_stream, add_listener, channel_of, name_of, take_listeners
+
+if TYPE_CHECKING:
+    from fastcore.middleware import Middleware
+    from fastcore.server.admission import Admission, Authenticate, Newcomer, Token
 
 __all__ = ["Server"]
 
@@ -82,6 +87,17 @@ class Server(TCPServer):
         Ops about the server itself that clients may call: ``'stats'`` answers what
         :meth:`snapshot` tells, ``'ops'`` which ops there are, with signatures and the first
         lines of their docstrings. A handler of that name goes first.
+    token : str, or dict of str to str, optional
+        What a caller has to show before anything else; or by name, who has which.
+    authenticate : callable, optional
+        Called as ``authenticate(stream, message)`` with the first message of each connection,
+        before any handler. What it gives, or what awaiting that gives, is what
+        :func:`fastcore.caller_of` tells handlers. None, False and exceptions refuse the
+        connection; the text of a ``PermissionError`` is what the peer is told.
+    middleware : sequence of callable, optional
+        Each is called as ``middleware(call)`` with a :class:`fastcore.CallDetails`, and gives a
+        context manager that is around the handler and all its answers. The first is the
+        outermost.
     **kwargs
         The other fields of :class:`fastcore.limits.Limits`, and what
         ``tornado.tcpserver.TCPServer`` takes, such as ``ssl_options``.
@@ -134,6 +150,9 @@ class Server(TCPServer):
         max_running_per_connection: int | None = 256,
         cancel_handlers: bool = True,
         expose: Sequence[str] = (),
+        token: Token | None = None,
+        authenticate: Authenticate | None = None,
+        middleware: Sequence[Middleware] = (),
         **kwargs: Any,
     ) -> None:
         ignore_io_loop(kwargs)
@@ -161,13 +180,28 @@ class Server(TCPServer):
         self.id = str(uuid.uuid1())
         self._service = Service(
             self,
+            type(self).__name__,
             error_detail,
             float("inf") if slow_handler is None else slow_handler * 1e9,
             max_running,
             max_running_per_connection,
             cancel_handlers,
         )
-        self._connections: dict[Channel, Connection] = {}
+        self._connections: dict[Channel, Connection | Newcomer] = {}
+        # These are imported by those alone who use them.
+        self._connection: type[Connection] = Connection
+        if middleware:
+            from fastcore.server.middleware import WrappedConnection, WrappedHandlers
+
+            self._connection = WrappedConnection
+            self._service.host = WrappedHandlers(self, tuple(middleware))
+        #: Who isn't known yet; None where everybody may call.
+        self._admission: Admission | None = None
+        self._asks_for_token = token is not None
+        if token is not None or authenticate is not None:
+            from fastcore.server.admission import Admission
+
+            self._admission = Admission(self._service.figures, token, authenticate)
         self._turned_away: set[Channel] = set()
         self._acceptors: list[Acceptor] = []
         #: Of the unix sockets that were made here.
@@ -223,8 +257,17 @@ class Server(TCPServer):
             acceptor = Acceptor(sock, _selector_loop(), self._accepted, self._lacks)
             self._acceptors.append(acceptor)
             add_listener(self, sock, acceptor)
-            if self._first_port is None and sock.family != getattr(socket, "AF_UNIX", None):
-                self._first_port = sock.getsockname()[1]
+            if sock.family == getattr(socket, "AF_UNIX", None):
+                continue
+            host, port = sock.getsockname()[:2]
+            if self._first_port is None:
+                self._first_port = port
+            if self._asks_for_token and self.ssl_options is None and is_public(host):
+                logger.warning(
+                    "whoever listens on the network can read the token of who connects to %s: give the "
+                    "server ssl_options=, or listen on 127.0.0.1 or a unix socket",
+                    format_address((host, port)),
+                )
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:
         try:
@@ -436,21 +479,39 @@ class Server(TCPServer):
         channel = channel_of(
             stream, self._limits, self._compression, self._writable_values, peer=name_of(address)
         )
+        if self._is_crowded and self._admission is not None:
+            self._admission.make_room()
         if self._is_crowded:
             return self._turn_away(channel)
-        connection = self._connections[channel] = Connection(self._service, stream, channel)
         self._service.figures.opened()
         channel.add_end_callback(functools.partial(self._lost, channel))
         logger.debug("connection from %s to %s", channel.peer, type(self).__name__)
+        ended: asyncio.Future[None] = channel.loop.create_future()
+        if self._admission is None:
+            self._serve(stream, channel, ended)
+        else:
+            newcomer = self._connections[channel] = self._admission.meet(stream, channel)
+            newcomer.decided.add_done_callback(functools.partial(self._decided, newcomer, ended))
+            newcomer.listen()
+        return ended
+
+    def _serve(self, stream: IOStream, channel: Channel, ended: asyncio.Future[None]) -> None:
+        connection = self._connections[channel] = self._connection(self._service, stream, channel, ended)
         connection.serve()
-        return connection.ended
+
+    def _decided(self, newcomer: Newcomer, ended: asyncio.Future[None], decided: asyncio.Task[bool]) -> None:
+        """Serve a newcomer from here on, or have done with it."""
+        if not decided.cancelled() and decided.result() and newcomer.hand_over():
+            self._serve(newcomer.stream, newcomer.channel, ended)
+        else:
+            ended.set_result(None)
 
     def _lost(self, channel: Channel) -> None:
         """Keep the figures of a connection that has ended, whoever ended it."""
         connection = self._connections.pop(channel)
         self._service.figures.closed(channel)
         error = channel.end_error
-        if error is not None and is_refusal(error) and not connection.ended.done():
+        if error is not None and is_refusal(error) and not connection.is_over:
             # Something is wrong with its TLS, or there is somebody on the way.
             tell_of_refused(self._service.figures, error, channel.peer)
         if len(self._connections) <= self._staying:
@@ -470,7 +531,7 @@ class Server(TCPServer):
         done.set_result(None)
         return done
 
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self) -> Self:
         for acceptor in self._acceptors:
             # It may have been made before this loop was there.
             acceptor.move(_selector_loop())

@@ -7,12 +7,13 @@ import re
 import ssl
 from typing import Final
 
-from fastcore.errors import LimitReached
+from fastcore._channel import Channel
+from fastcore.errors import FrameTooLarge, LimitReached, TooDeep
 from fastcore.logs import get_logger
 from fastcore.server.figures import ServerStats
 from fastcore.transport.tls import explain
 
-__all__ = ["other_protocol", "tell_of_refused"]
+__all__ = ["other_protocol", "tell_of_bad_message", "tell_of_refused"]
 
 logger = get_logger("fastcore.server")
 
@@ -88,6 +89,10 @@ def tell_of_refused(figures: ServerStats, error: BaseException, peer: str, first
     first : bytes
         What it said first, as far as that is known.
     """
+    if isinstance(error, ssl.SSLEOFError) and not first:
+        # It only looked whether there is somebody, as load balancers do.
+        logger.debug("%s came and went", peer)
+        return
     level, what = logging.WARNING, "refused %s: %s"
     protocol = other_protocol(first)
     if isinstance(error, LimitReached):
@@ -110,3 +115,25 @@ def tell_of_refused(figures: ServerStats, error: BaseException, peer: str, first
     host = peer.rpartition(":")[0] or peer
     about = (figures.started, kind, protocol, type(error), host)
     logger.log(level, what, peer, why, extra={"about": about, "once": True})
+
+
+def tell_of_bad_message(figures: ServerStats, channel: Channel, error: Exception) -> None:
+    """Count a message that is refused, and name its sender in the log.
+
+    Parameters
+    ----------
+    figures : ServerStats
+        The server's.
+    channel : Channel
+        Whose message it is.
+    error : Exception
+        What is wrong with it.
+    """
+    peer = channel.peer
+    if channel.is_hopeless or isinstance(error, LimitReached):
+        tell_of_refused(figures, error, peer, channel.first_bytes)
+        return
+    figures.errors[type(error).__name__] += 1
+    level = logging.WARNING if isinstance(error, FrameTooLarge | TooDeep) else logging.INFO
+    about = (type(error), peer.rpartition(":")[0])
+    logger.log(level, "refused a message from %s: %s", peer, error, extra={"about": about})

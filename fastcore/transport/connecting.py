@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Generator
@@ -12,23 +13,37 @@ from typing import Any, Final
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.netutil import ssl_wrap_socket
 
+from fastcore._channel import Channel
 from fastcore._futures import unobserved
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address, unix_family
 from fastcore.compressions import check_compression
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
-from fastcore.logs import in_one_line
+from fastcore.logs import get_logger, in_one_line
+from fastcore.tokens import check_token, greeting, is_public, refusal
 from fastcore.transport.event_loop import current_loop, ignore_io_loop, patience
 from fastcore.transport.tls import explain
 from fastcore.transport.tornado import channel_of
 
-__all__ = ["StreamForOne", "check_options", "connect", "open_stream"]
+__all__ = [
+    "LONGEST_RETRY",
+    "NEXT_ADDRESS",
+    "RETRY",
+    "StreamForOne",
+    "check_options",
+    "connect",
+    "not_connected",
+    "open_stream",
+    "tell_if_in_clear",
+]
+
+logger = get_logger("fastcore.client")
 
 #: Seconds before a refused connection is tried again, at first and at the most.
-_RETRY: Final = 0.02
-_LONGEST_RETRY: Final = 0.25
+RETRY: Final = 0.02
+LONGEST_RETRY: Final = 0.25
 #: Seconds before the next address of a host is tried beside one that doesn't answer.
-_NEXT_ADDRESS: Final = 0.25
+NEXT_ADDRESS: Final = 0.25
 
 
 class StreamForOne(asyncio.Future[IOStream]):
@@ -95,6 +110,7 @@ def connect(
     *,
     ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
     compression: str | None = None,
+    token: str | None = None,
     writable_values: bool = False,
     **limits: Any,
 ) -> asyncio.Future[IOStream]:
@@ -112,6 +128,8 @@ def connect(
         Connect with TLS.
     compression : str, optional
         Compress what is written to the stream: ``'zlib'``, ``'lz4'`` or ``'snappy'``.
+    token : str, optional
+        Shown to the server before anything else; a server that asks for none takes any.
     writable_values : bool
         Whether binary values of 64 KiB and more are read as ``bytearray`` instead of
         ``bytes``: ``numpy.frombuffer(value)`` can be written to then, without a copy.
@@ -128,6 +146,8 @@ def connect(
     ConnectionLost
         In the Future: there was no connection until the timeout. It is a
         ``StreamClosedError`` and so an ``IOError``; its text names ip, port and timeout.
+    PermissionError
+        In the Future: the server doesn't take the token.
 
     Examples
     --------
@@ -141,6 +161,7 @@ def connect(
         timeout,
         ssl_options=ssl_options,
         compression=compression,
+        token=token,
         writable_values=writable_values,
         **limits,
     )
@@ -154,6 +175,7 @@ async def open_stream(
     *,
     ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
     compression: str | None = None,
+    token: str | None = None,
     writable_values: bool = False,
     **limits: Any,
 ) -> IOStream:
@@ -161,32 +183,69 @@ async def open_stream(
     address = parse_address(ip=ip, port=port)
     settings = Limits(**limits)
     check_compression(compression)
+    if token is not None:
+        check_token(token)
     reason: BaseException | None = None
-    pause = _RETRY
+    pause = RETRY
     try:
         async with patience(timeout):
             while True:
                 try:
                     stream = await _open(address, ssl_options)
                     peer = format_address(address)
-                    channel_of(stream, settings, compression, writable_values, peer=peer)
+                    channel = channel_of(stream, settings, compression, writable_values, peer=peer)
                     if isinstance(stream, SSLIOStream):
                         await _shake_hands(stream)
+                    break
                 except (ConnectionRefusedError, FileNotFoundError) as error:
                     # The server may be about to listen.
                     reason = error
                     await asyncio.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_RETRY)
-                else:
-                    return stream
+                    pause = min(2 * pause, LONGEST_RETRY)
+            refused = None if token is None else await _greet(channel, stream, token)
     except TimeoutError:
-        raise _not_connected(address, f"not within {timeout:g} s", reason) from reason
+        raise not_connected(address, f"not within {timeout:g} s", reason) from reason
     except (OSError, StreamClosedError, UnicodeError) as error:
         # The last one: a name that can't be asked for.
-        raise _not_connected(address, f"timeout {timeout:g} s", error) from error
+        raise not_connected(address, f"timeout {timeout:g} s", error) from error
+    if refused is not None:
+        raise refused
+    return stream
 
 
-def _not_connected(address: Address, when: str, reason: BaseException | None) -> ConnectionLost:
+async def _greet(channel: Channel, stream: IOStream, token: str) -> BaseException | None:
+    """Show the token; give the error that the server answers, if it doesn't take it."""
+    refused: BaseException | None = None
+    try:
+        if not isinstance(stream, SSLIOStream):
+            tell_if_in_clear(stream.socket.getpeername())
+        channel.send(greeting(token))
+        refused = refusal(await channel.read(), channel.peer)
+    except ConnectionLost as error:
+        raise ConnectionLost(
+            f"{error.args[0]}, instead of an answer to the token", error.real_error
+        ) from None
+    except BaseException:
+        stream.close()
+        raise
+    if refused is not None:
+        stream.close()
+    return refused
+
+
+@functools.lru_cache(maxsize=256)
+def tell_if_in_clear(name: object) -> None:
+    """Say once of each peer, by its socket's name, that the token for it can be read on the way."""
+    if isinstance(name, tuple) and is_public(name[0]):
+        logger.warning(
+            "the token for %s goes over the network in clear, and whoever listens there has it: "
+            "pass ssl_options=",
+            format_address(name[:2]),
+        )
+
+
+def not_connected(address: Address, when: str, reason: BaseException | None) -> ConnectionLost:
+    """Make the error for an address that there is no connection to."""
     why = explain(reason)
     return ConnectionLost(
         f"could not connect to {in_one_line(format_address(address))}, {when}{': ' + why if why else ''}",
@@ -230,7 +289,7 @@ async def _open_socket(address: Address) -> socket.socket:
         while targets or attempts:
             if targets:
                 attempts.add(loop.create_task(_connect_socket(*targets.pop(0))))
-            wait = _NEXT_ADDRESS if targets else None
+            wait = NEXT_ADDRESS if targets else None
             done, attempts = await asyncio.wait(attempts, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
             for attempt in done:
                 if attempt.exception() is None:
@@ -270,9 +329,11 @@ async def _connect_socket(family: int, target: Any) -> socket.socket:
 
 def check_options(options: dict[str, Any]) -> None:
     """Raise the error for keywords that :func:`connect` doesn't take, before they are needed."""
-    others = ("ssl_options", "compression", "writable_values")
+    others = ("ssl_options", "compression", "token", "writable_values")
     Limits(**{key: value for key, value in options.items() if key not in others})
     check_compression(options.get("compression"))
+    if options.get("token") is not None:
+        check_token(options["token"])
 
 
 async def _resolve(address: Address) -> list[tuple[int, Any]]:

@@ -11,7 +11,15 @@ from typing import Any
 
 from tornado.ioloop import IOLoop
 
-__all__ = ["current_loop", "ignore_io_loop", "in_thread_of", "is_running", "patience", "run_in_thread_of"]
+__all__ = [
+    "current_loop",
+    "ignore_io_loop",
+    "in_thread_of",
+    "is_running",
+    "patience",
+    "run_in_thread_of",
+    "waiting_loop",
+]
 
 #: Seconds to wait for a loop that is busy, or that waits for this very thread.
 _PATIENCE = 1.0
@@ -62,6 +70,18 @@ async def patience(seconds: float) -> AsyncIterator[None]:
             yield
         finally:
             timer.cancel()
+
+
+def waiting_loop() -> IOLoop | None:
+    """Give the loop that this thread has made and doesn't run now, if there is one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with warnings.catch_warnings():
+            # asyncio makes one where there is none, and from Python 3.12 on warns of that.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return IOLoop.current(instance=False)
+    return None
 
 
 def ignore_io_loop(keywords: dict[str, Any]) -> None:

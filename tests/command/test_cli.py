@@ -21,6 +21,8 @@ from helpers.support import DEADLINE, Program
 pty = pytest.importorskip("pty", reason="there are signals, terminals and unix sockets in it")
 
 SHOP = """
+import datetime
+
 from fastcore import Server
 
 def echo(stream, **keywords):
@@ -44,6 +46,9 @@ def clear_screen(stream, fail=False):
 def binary(stream):
     return [b"raw", {"key": b"\\xff"}]
 
+def dated(stream):
+    return {"day": datetime.date(2024, 2, 29), "ids": {1}}
+
 def rows(stream, count, then=None):
     for n in range(count):
         yield {"row": n}
@@ -66,6 +71,7 @@ def endless(stream):
 handlers = {
     "echo": echo, "fail": fail, "never": never, "binary": binary,
     "clear_screen": clear_screen, "rows": rows, "drip": drip, "endless": endless,
+    "dated": dated,
 }
 
 class Counter(Server):
@@ -232,6 +238,15 @@ def test_call_sends_any_keyword_even_those_that_python_callers_use_otherwise(fol
 def test_call_shows_bytes_as_text_in_json(folder: Path):
     with serving(folder) as address:
         assert json.loads(outcome("call", address, "binary", "--json").output) == ["raw", {"key": "\\xff"}]
+
+
+def test_call_shows_a_value_in_json_as_programs_of_2016_would_see_it(folder: Path):
+    with serving(folder) as address:
+        assert json.loads(outcome("call", address, "dated", "--json").output) == {
+            "day": "2024-02-29",
+            "ids": [1],
+        }
+        assert "datetime.date(2024, 2, 29)" in outcome("call", address, "dated").output
 
 
 def test_call_prints_each_answer_of_a_generator_on_a_line_of_its_own(folder: Path):

@@ -93,7 +93,7 @@ async def test_an_error_that_cannot_be_shown_is_an_error_like_others():
 
 @pytest.mark.parametrize(
     "result",
-    [object(), {1, 2}, 2**64, [object()], {"a": {"b": object()}}, "\ud800", len],
+    [object(), {len}, 2**64, [object()], {"a": {"b": object()}}, "\ud800", len],
     ids=["object", "set", "huge int", "nested", "deep", "surrogate", "function"],
 )
 async def test_a_result_that_cannot_be_sent_is_an_error_at_the_caller(result):
