@@ -88,11 +88,9 @@ cdef class Channel:
     cdef int first_size
     # Whether the peer has sent a message that could be read.
     cdef bint is_understood
-    # Whether the message put last consists of pieces.
-    cdef bint has_large
     # Whether `wait_again` will be called.
     cdef bint waits_again
-    # Whether a message is being taken, in which anything may run and come back here.
+    # Whether a message is being received or taken, in which anything may run and come back here.
     cdef bint is_taking
     # Whether that is a message whose turn hasn't come yet.
     cdef bint is_ahead
@@ -108,21 +106,26 @@ cdef class Channel:
     cdef int written_in_turn
     cdef bint sent_in_turn
     cdef double sent_at
-    # Whether `end_turn` will be called.
-    cdef bint turn_ends
+    # What the loop will call `end_turn` by, if it will; and whether it ran when it was asked to.
+    cdef object turn_ends
+    cdef bint is_turn_run
     # Whether `hand_out` will be called, for messages that are here already.
     cdef bint hands_out_later
 
     cpdef bint is_here(self)
     cpdef int check_here(self) except -1
+    cdef bint is_in_turn(self)
     cdef int check_loop(self) except -1
     cpdef bint is_watched(self)
     cdef int watch(self) except -1
     cdef int hand_out_later(self) except -1
+    cdef int pause(self) except -1
+    cdef int resume(self) except -1
     cdef int end_of_input(self) except -1
     cdef int keep_first(self, Py_ssize_t size) except -1
     cdef int deliver(self) except -1
     cdef object take(self)
+    cdef int put_back(self, object message) except -1
     cdef object take_next(self)
     cdef int decode_ahead(self) except -1
     cdef tuple next_parts(self)
@@ -137,7 +140,8 @@ cdef class Channel:
     cdef bint is_waited_for(self) except -1
     cdef object failed_future(self, object error)
     cdef object done_future(self)
-    cdef int put(self, object message, bytes fields) except -1
+    cdef bint put(self, object message, bytes fields) except -1
+    cdef int not_sent(self, object error) except -1
     cdef bint has_sent_in_turn(self)
     cdef int send_later(self) except -1
     cdef int send_waiting(self) except -1

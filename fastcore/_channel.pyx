@@ -42,7 +42,7 @@ from fastcore._wire cimport (
     NO_SURVEY, CallHeader, call_fields, decode, encode, read_call_header, unpack_with_care, whose
 )
 
-from fastcore._futures import given_up, is_busy, set_result_now, unobserved
+from fastcore._futures import given_up, is_busy, set_error, set_result_now, set_value, unobserved
 from fastcore._values import PayloadSink
 from fastcore._wire import bad_payload, read_header
 from fastcore.engine_errors import BadFrame, BadMessage, FrameTooLarge, TooDeep, TooManyValues
@@ -352,10 +352,16 @@ cdef class Channel:
         if self.thread != PyThread_get_thread_ident():
             self.check_loop()
             self.thread = PyThread_get_thread_ident()
-        elif not (self.turn_ends or self.is_delivering or self.loop.is_running()):
-            # Where something of this turn is under way, the loop runs.
+        elif not (self.is_delivering or self.is_in_turn() or self.loop.is_running()):
             self.check_loop()
         return 0
+
+    cdef bint is_in_turn(self):
+        """Whether a turn of the loop is under way, as far as that can be told without asking it.
+
+        A loop that has ended has dropped what it was to call, which then is only referred to here.
+        """
+        return self.is_turn_run and self.turn_ends is not None and Py_REFCNT(<PyObject *> self.turn_ends) > 1
 
     cdef int check_loop(self) except -1:
         try:
@@ -491,12 +497,20 @@ cdef class Channel:
         if self.socket is None or self.state >= LEAVING:
             return False
         # What waits for the end of its turn goes first: uvloop receives before that.
-        self.sent_in_turn = self.turn_ends
+        self.sent_in_turn = self.turn_ends is not None
         self.read_in_turn = self.written_in_turn = 0
+        # The memory for it is lent meanwhile, and a socket in Python may run anything.
+        self.is_taking = True
         try:
             size = self.socket.receive(self.buffer)
-        except (OSError, MemoryError) as error:
+        except Exception as error:
+            if self.state != LOST and not isinstance(error, (OSError, MemoryError)):
+                raise
             self.close(error)
+            return False
+        finally:
+            self.is_taking = False
+        if self.state == LOST:
             return False
         if size <= 0:
             if size == 0:
@@ -518,14 +532,27 @@ cdef class Channel:
                 self.resolve()
         elif len(self.buffer) >= self.max_waiting:
             self.is_paused = True
-            self.transport.pause()
+            self.pause()
         return True
+
+    cdef int pause(self) except -1:
+        """Receive no more; unless somebody who comes in between has read what there was."""
+        if self.transport is not None:
+            self.transport.pause()
+        if not (self.is_paused or self.is_at_end):
+            self.resume()
+        return 0
+
+    cdef int resume(self) except -1:
+        if self.transport is not None:
+            self.transport.resume()
+        return 0
 
     cdef int end_of_input(self) except -1:
         """The peer has closed its side; it may still wait for answers."""
         if self.owner is not None and self.owner.owes():
             self.is_at_end = True
-            self.transport.pause()
+            self.pause()
             if self.is_waited_for():
                 # A handler that reads by hand has nothing more to wait for.
                 self.hand_out_later()
@@ -612,9 +639,7 @@ cdef class Channel:
         if self.loop.is_closed() or self.forks != forks_so_far:
             return
         for _, future in writers:
-            if not future.done():
-                future.set_exception(self.lost_error())
-                unobserved(future)
+            set_error(future, self.lost_error())
         self.hand_out_later()
         if self.owner is not None:
             self.loop.call_soon(self.owner.writable)
@@ -667,6 +692,8 @@ cdef class Channel:
 
     cdef int watch(self) except -1:
         """Have an eye on the time: the peer has begun what it must not leave unfinished."""
+        if self.state == LOST:
+            return 0
         if self.watchdog is None:
             self.watchdog = Watchdog(self.loop, self.limits, self.figures, self.over_limit)
         return self.watchdog.wake()
@@ -745,7 +772,10 @@ cdef class Channel:
                     if header is None and self.is_lent and self.is_waited_for():
                         # A handler reads by hand what comes without a number.
                         future, self.waiting = self.waiting, None
-                        set_result(future, message)
+                        if future.done():
+                            self.put_back(message)
+                        else:
+                            set_result(future, message)
                         continue
                     # What has no number may be followed by others that are read by hand.
                     self.is_listening = header is not None
@@ -798,6 +828,13 @@ cdef class Channel:
             raise
         finally:
             self.is_taking = False
+
+    cdef int put_back(self, object message) except -1:
+        """Have a message taken once more: who was to get it has just given up."""
+        self.ahead.append(message)
+        self.headers_ahead.append(self.call_header)
+        self.size_ahead += self.last_size
+        return 0
 
     cdef object take_next(self):
         if not self.ahead:
@@ -872,7 +909,7 @@ cdef class Channel:
             raise self.lost_error(", in the middle of a message" if self.buffer.pending else "")
         if self.is_paused:
             self.is_paused = False
-            self.transport.resume()
+            self.resume()
         if self.buffer.pending and not self.is_watched():
             self.watch()
         return None
@@ -960,6 +997,10 @@ cdef class Channel:
         """Have a Future get the next message when it is there."""
         # A message that is here may be had anywhere; who waits must do so where it comes.
         self.check_here()
+        if self.is_waited_for():
+            # By somebody who came in between.
+            self.fail(future, self.busy_error())
+            return 0
         self.waiting = future
         if self.buffer.pending and not self.is_watched():
             # Only now there is somebody for whom its rest is late.
@@ -978,9 +1019,12 @@ cdef class Channel:
             self.waiting = None
             self.fail(future, error)
             return 0
-        if message is not NOTHING:
-            self.waiting = None
-            set_result_now(future, message)
+        if message is NOTHING:
+            return 0
+        self.waiting = None
+        if not set_result_now(future, message):
+            self.put_back(message)
+            self.hand_out_later()
         return 0
 
     cdef bint is_waited_for(self) except -1:
@@ -1013,8 +1057,7 @@ cdef class Channel:
         return unobserved(future)
 
     cdef int fail(self, object future, object error) except -1:
-        future.set_exception(error)
-        unobserved(future)
+        set_error(future, error)
         if isinstance(error, (BadFrame, BadMessage)) and self.is_hopeless:
             self.close(error)
         return 0
@@ -1035,21 +1078,25 @@ cdef class Channel:
             What its header says of calls, as `call_fields` makes it.
         """
         cdef object future
+        cdef bint is_large
         self.check_here()
         try:
-            self.put(message, fields if fields is not None else self.usual_fields)
+            is_large = self.put(message, fields if fields is not None else self.usual_fields)
             if self.state == LOST:
                 raise self.lost_error()
         except Exception as error:
             return self.failed_future(error)
         self.written_in_turn += 1
-        if self.is_full or self.socket is None:
+        if self.is_full or self.socket is None or (is_large and self.outbox.unsent):
             future = self.new_future()
             self.writers.append((self.outbox.sent + self.outbox.unsent, future))
+            if self.state == LOST:
+                # Since that was asked: making the two may have woken the collector.
+                set_error(future, self.lost_error())
         elif self.written_in_turn > MESSAGES_PER_TURN:
             self.written_in_turn = 0
             future = self.new_future()
-            self.loop.call_soon(set_done, future)
+            self.loop.call_soon(set_value, future, None)
         else:
             future = self.done_future()
         return future
@@ -1074,12 +1121,13 @@ cdef class Channel:
         what the socket doesn't take now is copied, unless it can't change.
         """
         self.check_here()
-        self.put(message, fields if fields is not None else self.usual_fields)
-        if self.has_large and self.outbox.unsent:
+        if self.put(message, fields if fields is not None else self.usual_fields) and self.outbox.unsent:
             self.outbox.own_all()
         return not self.is_full
 
-    cdef int put(self, object message, bytes fields) except -1:
+    cdef bint put(self, object message, bytes fields) except -1:
+        """Send a message, or have it wait; whether it has pieces, which may be its sender's own memory."""
+        cdef bint is_large
         if self.state >= LEAVING:
             raise self.lost_error() if self.state == LOST else ConnectionLost(
                 f"the connection to {self.peer} is being closed, after its last message"
@@ -1087,30 +1135,38 @@ cdef class Channel:
         frame = encode(message, self.compression, fields)
         # Encoding may run anything, and that close the connection.
         if self.state >= LEAVING:
-            return 0
+            return False
         self.messages_out += 1
-        self.has_large = type(frame) is list
+        is_large = type(frame) is list
         if self.is_full or self.outbox.unsent or self.outbox.is_sending or self.socket is None or (
             self.has_sent_in_turn()
         ):
             self.outbox.put(frame)
-            if not self.turn_ends or self.outbox.unsent >= ENOUGH_TO_SEND:
+            if self.turn_ends is None or self.outbox.unsent >= ENOUGH_TO_SEND:
                 self.send_later()
-            return 0
+            return is_large
         self.sent_in_turn = True
         self.sent_at = monotonic()
         if not self.socket.takes(frame):
             self.outbox.put(frame)
             self.send_waiting()
-            return 0
+            return is_large
         # What costs the least: nothing waits, and the socket takes it all.
         try:
-            self.outbox.send_now(frame, self.socket)
-        except OSError as error:
-            self.close(error)
+            if not self.outbox.send_now(frame, self.socket):
+                self.set_full(True)
+        except BaseException as error:
+            self.not_sent(error)
+        return is_large
+
+    cdef int not_sent(self, object error) except -1:
+        """Close: nobody knows how much of a message has left."""
+        if self.state == LOST:
+            # By somebody who came in between. A socket that is closed raises whatever it likes.
             return 0
-        if self.outbox.unsent and not self.turn_ends:
-            self.set_full(True)
+        self.close(error)
+        if not isinstance(error, OSError):
+            raise error
         return 0
 
     cdef bint has_sent_in_turn(self):
@@ -1120,21 +1176,21 @@ cdef class Channel:
         counts as over: otherwise its next message would come later than those that
         other connections send in the same turn.
         """
-        return self.turn_ends or self.sent_in_turn and monotonic() - self.sent_at < A_TURN
+        return self.turn_ends is not None or self.sent_in_turn and monotonic() - self.sent_at < A_TURN
 
     cdef int send_later(self) except -1:
         if self.is_full or self.socket is None:
             return 0
         if self.outbox.unsent >= ENOUGH_TO_SEND and not self.outbox.is_sending:
             self.send_waiting()
-        elif not self.turn_ends:
-            self.turn_ends = True
-            self.loop.call_soon(self.end_turn)
+        elif self.turn_ends is None:
+            self.is_turn_run = self.loop.is_running()
+            self.turn_ends = self.loop.call_soon(self.end_turn)
         return 0
 
     def end_turn(self):
         """Send what was written in this turn of the loop."""
-        self.turn_ends = False
+        self.turn_ends = None
         self.sent_in_turn = False
         self.written_in_turn = 0
         if self.socket is not None and not self.is_full:
@@ -1143,8 +1199,8 @@ cdef class Channel:
     cdef int send_waiting(self) except -1:
         try:
             self.outbox.flush(self.socket)
-        except OSError as error:
-            self.close(error)
+        except BaseException as error:
+            self.not_sent(error)
             return 0
         if self.writers:
             self.answer_writers()
@@ -1158,7 +1214,7 @@ cdef class Channel:
             (done if (<tuple> writer)[0] <= self.outbox.sent else left).append(writer)
         self.writers = left
         for _, future in done:
-            set_done(future)
+            set_value(future, None)
         return 0
 
     cdef int set_full(self, bint full) except -1:
@@ -1172,7 +1228,7 @@ cdef class Channel:
                 self.watch()
             elif self.is_watched():
                 self.watchdog.doze()
-        if full:
+        if full or self.state == LOST:
             return 0
         if self.state == CLOSING:
             self.close()
@@ -1249,8 +1305,3 @@ cdef Py_ssize_t size_of_payload(tuple parts) except -1:
     if type(payload) is bytes:
         return PyBytes_GET_SIZE(payload)
     return payload.length if type(payload) is PayloadSink else len(payload)
-
-
-def set_done(future):
-    if not future.done():
-        future.set_result(None)

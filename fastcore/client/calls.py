@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from fastcore._futures import set_result_now, unobserved
+from fastcore._futures import set_error, set_result_now, set_value
 from fastcore._iterating import Values
 from fastcore._parts import Parts
 from fastcore.errors import RemoteError
@@ -85,8 +85,8 @@ class RemoteCall(asyncio.Future[Any]):
         self.where = None
         if self.parts is not None:
             self._end_parts(None)
-        elif not self.done():
-            self.set_result(None)
+        else:
+            set_value(self, None)
 
     def answer_error(self, reply: Any, peer: str) -> None:
         """End the call with the exception that an error reply tells of."""
@@ -99,8 +99,7 @@ class RemoteCall(asyncio.Future[Any]):
         """End the call because there will be no answer, or none that can be read."""
         self.where = None
         if not self.done():
-            self.set_exception(error)
-            unobserved(self)
+            set_error(self, error)
             if self.parts is not None:
                 self.parts.wake()
 
@@ -115,7 +114,7 @@ class RemoteCall(asyncio.Future[Any]):
         if self.done():
             return
         if not parts.is_iterated:
-            self.set_result([*parts.values])
+            set_value(self, [*parts.values])
             return
         if last is not None:
             # A server that knows no parts gives a list of them.
@@ -123,7 +122,7 @@ class RemoteCall(asyncio.Future[Any]):
                 self.fail(self._no_stream())
                 return
             parts.values.extend(last)
-        self.set_result(None)
+        set_value(self, None)
         parts.wake()
 
     def _no_stream(self) -> TypeError:

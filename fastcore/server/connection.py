@@ -23,6 +23,7 @@ from tornado.gen import convert_yielded
 from tornado.iostream import IOStream
 
 from fastcore._channel import Channel, Owner
+from fastcore._futures import set_value
 from fastcore._wire import ERROR_FLAG, PART_FLAG, CallHeader, call_fields
 from fastcore.errors import ConnectionLost, FrameTooLarge, LimitReached, TooDeep
 from fastcore.logs import get_logger
@@ -82,8 +83,8 @@ class _Request:
 
     def go_on(self) -> None:
         """Let it look again whether parts may be sent."""
-        if self.waiting is not None and not self.waiting.done():
-            self.waiting.set_result(None)
+        if self.waiting is not None:
+            set_value(self.waiting, None)
 
 
 class _Refused(Exception):
@@ -681,8 +682,7 @@ class Connection(Owner):
         self._ended()
 
     def _ended(self) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
+        set_value(self.ended, None)
 
 
 def _close(stream: IOStream, **message: Any) -> str:

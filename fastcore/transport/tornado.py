@@ -96,17 +96,26 @@ class StreamTransport(Transport):
 
     def resume(self) -> None:
         """Receive again."""
-        self._selector.add_reader(self._fd, self._on_readable)
+        self._watch(self._selector.add_reader, self._on_readable)
         self.channel.loop.call_soon(self._on_readable)
 
     def want_write(self) -> None:
         """Be called when the socket takes bytes again, if there are any for it."""
-        if self._fd < 0:
-            return
-        if self.channel.is_full or self.stream.writing():
-            self._selector.add_writer(self._fd, self._writable)
-        else:
-            self._selector.remove_writer(self._fd)
+        wants: bool | None = None
+        # Until it is still so afterwards: who is found by the collector in here may write, too.
+        while self._fd >= 0 and wants != (wants := self.channel.is_full or self.stream.writing()):
+            if wants:
+                self._watch(self._selector.add_writer, self._writable)
+            else:
+                self._selector.remove_writer(self._fd)
+
+    def _watch(self, add: Callable[..., object], callback: Callable[[], object]) -> None:
+        """Have the loop watch the socket, unless somebody closes it in the middle of that."""
+        try:
+            add(self._fd, callback)
+        except (OSError, ValueError, KeyError):
+            if self._fd >= 0:
+                raise
 
     def close(self, error: BaseException | None) -> None:
         """Close the stream: because of an error, or because the peer closed it."""

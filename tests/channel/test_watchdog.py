@@ -22,6 +22,9 @@ class Clock:
         self.timers.append(timer)
         return timer
 
+    def call_soon(self, callback):
+        return self.call_later(0, callback)
+
     def advance(self, seconds):
         end = self.now + seconds
         while due := [timer for timer in self.timers if timer.when <= end]:
