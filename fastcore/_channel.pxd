@@ -44,6 +44,12 @@ cdef class Channel:
     cdef object lender
     # Whether the owner lets others read, or become the owner for a while.
     cdef public bint is_lent
+    # Whether somebody may read by hand what has no number: it is kept for him while the owner listens.
+    cdef public bint keeps
+    # What is kept, each with about how many bytes it had, the first one first; an error stands for
+    # itself. None until there is any. And all their bytes.
+    cdef object kept
+    cdef readonly Py_ssize_t size_kept
     # Whether the owner takes messages as they come.
     cdef readonly bint is_listening
     # Whether it said so while it was given one.
@@ -75,7 +81,7 @@ cdef class Channel:
     cdef list ahead
     # What the headers of those say of calls, in the same order.
     cdef list headers_ahead
-    # How many bytes those were, at first.
+    # How many bytes those were.
     cdef readonly Py_ssize_t size_ahead
     # What the header of the message taken last says of calls.
     cdef CallHeader call_header
@@ -125,6 +131,10 @@ cdef class Channel:
     cdef int keep_first(self, Py_ssize_t size) except -1
     cdef int deliver(self) except -1
     cdef object take(self)
+    cdef bint is_number_unheard(self) except -1
+    cdef bint has_kept_enough(self)
+    cdef int keep(self, object message) except -1
+    cdef object take_kept(self)
     cdef int put_back(self, object message) except -1
     cdef object take_next(self)
     cdef int decode_ahead(self) except -1

@@ -48,6 +48,7 @@ class Owner(ABC):
 class Channel:
     peer: str
     is_lent: bool
+    keeps: bool
 
     def __init__(
         self,
@@ -89,6 +90,8 @@ class Channel:
     def messages_out(self) -> int: ...
     @property
     def size_ahead(self) -> int: ...
+    @property
+    def size_kept(self) -> int: ...
     @property
     def is_lost(self) -> bool: ...
     @property

@@ -30,6 +30,7 @@ from libc.string cimport memcpy
 
 import asyncio
 import sys
+from collections import deque
 
 import msgpack
 
@@ -39,7 +40,8 @@ from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
 from fastcore._wire cimport (
-    NO_SURVEY, CallHeader, call_fields, decode, encode, read_call_header, unpack_with_care, whose
+    NO_SURVEY, CallHeader, call_fields, call_header, decode, encode, read_call_header, unpack_with_care,
+    whose
 )
 
 from fastcore._futures import given_up, is_busy, set_error, set_result_now, set_value, unobserved
@@ -264,7 +266,7 @@ cdef class Channel:
     @property
     def unread(self):
         """Bytes that have arrived, of messages that nobody took."""
-        return self.buffer.pending + self.size_ahead
+        return self.buffer.pending + self.size_ahead + self.size_kept
 
     @property
     def unsent(self):
@@ -274,7 +276,8 @@ cdef class Channel:
     @property
     def held(self):
         """Bytes of memory that hold what has arrived and what waits to be sent."""
-        return (sys.getsizeof(self.buffer) if self.buffer else 0) + self.size_ahead + self.outbox.unsent
+        held = sys.getsizeof(self.buffer) if self.buffer else 0
+        return held + self.size_ahead + self.size_kept + self.outbox.unsent
 
     @property
     def messages_in(self):
@@ -407,7 +410,8 @@ cdef class Channel:
         if self.state == LOST:
             raise self.lost_error()
         if self.owner is not None and (
-            self.is_listening or not (self.is_lent or self.is_delivering and self.owner.lends)
+            (self.is_listening and not self.keeps)
+            or not (self.is_lent or self.is_delivering and self.owner.lends)
         ):
             raise RuntimeError(
                 f"the stream to {self.peer} belongs to {self.owner!r}: use that, or a connection of your own"
@@ -416,7 +420,7 @@ cdef class Channel:
             raise self.busy_error()
         self.lender = self.owner
         self.owner = owner
-        self.is_lent = self.is_listening = False
+        self.is_lent = self.is_listening = self.keeps = False
 
     def disown(self, owner):
         """Give up what `own` gave."""
@@ -518,9 +522,14 @@ cdef class Channel:
             return False
         if self.buffer.received == size:
             self.keep_first(size)
+        if self.is_number_unheard():
+            self.is_listening = True
         if self.is_listening:
             if not self.hands_out_later:
                 self.deliver()
+            if self.has_kept_enough() and len(self.buffer) >= self.max_waiting:
+                self.is_paused = True
+                self.pause()
         elif self.waiting is not None:
             if self.socket.is_at_end():
                 # The end came with the last bytes, and who reads by hand looks for it then.
@@ -553,9 +562,8 @@ cdef class Channel:
         if self.owner is not None and self.owner.owes():
             self.is_at_end = True
             self.pause()
-            if self.is_waited_for():
-                # A handler that reads by hand has nothing more to wait for.
-                self.hand_out_later()
+            # What is here already goes on; a handler that reads by hand has nothing more to wait for.
+            self.hand_out_later()
         else:
             self.close()
         return 0
@@ -748,10 +756,10 @@ cdef class Channel:
                 elif count > MESSAGES_UNTIMED and count % MESSAGES_UNTIMED == 0 and monotonic() > until:
                     break
                 owner = self.owner
-                if not self.is_listening or owner is None:
+                if not self.is_listening or owner is None or self.has_kept_enough():
                     return 0
                 try:
-                    message = self.take()
+                    message = self.take_kept() if self.kept and not self.keeps else self.take()
                 except Exception as error:
                     if self.is_lent and self.is_waited_for() and (
                         self.call_header is None or isinstance(error, ConnectionLost)
@@ -760,6 +768,11 @@ cdef class Channel:
                         self.fail(future, error)
                         if not isinstance(error, ConnectionLost):
                             continue
+                    elif self.keeps and self.call_header is None and not (
+                        isinstance(error, ConnectionLost) or self.is_hopeless
+                    ):
+                        self.keep(error)
+                        continue
                     self.is_listening = self.listens_again = False
                     goes_on = owner.on_error(error, self.call_header)
                     if isinstance(error, ConnectionLost):
@@ -777,6 +790,9 @@ cdef class Channel:
                         else:
                             set_result(future, message)
                         continue
+                    if header is None and self.keeps:
+                        self.keep(message)
+                        continue
                     # What has no number may be followed by others that are read by hand.
                     self.is_listening = header is not None
                     self.listens_again = False
@@ -785,7 +801,7 @@ cdef class Channel:
                     self.take_back()
                 if self.owner is not owner:
                     continue
-                if goes_on:
+                if goes_on or self.is_number_unheard():
                     self.is_listening = True
                 elif not self.listens_again:
                     self.is_listening = False
@@ -793,7 +809,7 @@ cdef class Channel:
                     # It has left a read of its own, which would take what comes next.
                     self.close(self.busy_error())
                     return 0
-                if not self.ahead and not len(self.buffer) and not self.is_paused and self.state != LOST:
+                if not (self.ahead or self.kept or len(self.buffer) or self.is_paused or self.state == LOST):
                     # After the last message of a lost connection comes its end.
                     return 0
         finally:
@@ -829,6 +845,46 @@ cdef class Channel:
         finally:
             self.is_taking = False
 
+    cdef bint is_number_unheard(self) except -1:
+        """Whether the first message with a number is next, behind one without that is still handled.
+
+        As far as that can be told without taking it. Who has heard one listens by itself.
+        """
+        if not self.keeps or self.is_listening or self.usual_fields is not None:
+            return False
+        if self.ahead:
+            return self.headers_ahead[PyList_GET_SIZE(self.ahead) - 1] is not None
+        header = self.buffer.next_header()
+        if not header:
+            return False
+        try:
+            return call_header(header) is not None
+        except BadMessage:
+            return False
+
+    cdef bint has_kept_enough(self):
+        return self.keeps and self.size_kept >= self.max_waiting
+
+    cdef int keep(self, object message) except -1:
+        """Keep what has no number for who may read it by hand."""
+        if self.kept is None:
+            self.kept = deque()
+        self.kept.append((message, self.last_size))
+        self.size_kept += self.last_size
+        return 0
+
+    cdef object take_kept(self):
+        """The first one that is kept."""
+        if self.has_kept_enough():
+            # From now on there is room.
+            self.hand_out_later()
+        self.call_header = None
+        message, self.last_size = self.kept.popleft()
+        self.size_kept -= self.last_size
+        if PyExceptionInstance_Check(message):
+            raise message
+        return message
+
     cdef int put_back(self, object message) except -1:
         """Have a message taken once more: who was to get it has just given up."""
         self.ahead.append(message)
@@ -849,10 +905,9 @@ cdef class Channel:
                 self.decode_ahead()
             return message
         self.last_size = self.size_ahead // PyList_GET_SIZE(self.ahead)
+        self.size_ahead -= self.last_size
         message = self.ahead.pop()
         self.call_header = self.headers_ahead.pop()
-        if not self.ahead:
-            self.size_ahead = 0
         if type(message) is tuple:
             return self.message_of(message)
         if PyExceptionInstance_Check(message):
@@ -903,7 +958,7 @@ cdef class Channel:
             if not len(self.buffer) and self.is_watched():
                 self.watchdog.doze()
             return parts
-        if self.is_at_end:
+        if self.is_at_end and not (self.keeps and self.is_delivering and not self.is_waited_for()):
             self.close()
         if self.state == LOST:
             raise self.lost_error(", in the middle of a message" if self.buffer.pending else "")
@@ -982,6 +1037,8 @@ cdef class Channel:
         """
         if self.is_waited_for() or (self.is_listening and not self.is_lent):
             raise self.busy_error()
+        if self.kept:
+            return self.take_kept()
         if self.is_listening:
             # The owner takes what has a number, so it hands out the rest too.
             self.hand_out_later()

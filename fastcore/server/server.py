@@ -12,6 +12,7 @@ import os
 import socket
 import uuid
 from collections.abc import Awaitable, Iterable, Mapping
+from contextvars import copy_context
 from typing import Any, get_args
 
 from tornado.gen import convert_yielded
@@ -192,6 +193,7 @@ class Server(TCPServer):
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on sockets that listen already."""
+        self._service.context = copy_context()
         io_loop = IOLoop.current()
         # Windows' own loop watches no sockets; Tornado has one beside it that does.
         loop: Any = getattr(io_loop, "selector_loop", None) or io_loop.asyncio_loop  # type: ignore[attr-defined]

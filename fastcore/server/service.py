@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -48,6 +49,9 @@ class Service:
         Requests that are being handled; a large one counts more than once.
     held_back : deque of callable
         Connections that read no further until there is room, told in the order of coming.
+    context : Context
+        Where the server listens; each request begins with a copy. Not with one of whatever is current:
+        that may be another request's, which has just ended.
     is_ending : bool
         Whether connections end as soon as no handler works for them.
     """
@@ -62,6 +66,7 @@ class Service:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     running: int = 0
     held_back: deque[Callable[[], None]] = field(default_factory=deque)
+    context: Context = field(default_factory=copy_context)
     is_ending: bool = False
     _is_waking: bool = False
 

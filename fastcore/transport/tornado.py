@@ -15,6 +15,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, Final
 
 from tornado.ioloop import IOLoop
@@ -110,9 +111,12 @@ class StreamTransport(Transport):
                 self._selector.remove_writer(self._fd)
 
     def _watch(self, add: Callable[..., object], callback: Callable[[], object]) -> None:
-        """Have the loop watch the socket, unless somebody closes it in the middle of that."""
+        """Have the loop watch the socket, unless somebody closes it in the middle of that.
+
+        Not in the context of whoever came here: the connection would keep what is in it for good.
+        """
         try:
-            add(self._fd, callback)
+            Context().run(add, self._fd, callback)
         except (OSError, ValueError, KeyError):
             if self._fd >= 0:
                 raise
@@ -174,7 +178,7 @@ class StreamTransport(Transport):
         # From here on the socket is registered by this transport, and not by the stream.
         stream._add_io_state = self._stream_wants  # type: ignore[method-assign]
         self._fd = stream.socket.fileno()
-        self._selector.add_reader(self._fd, self._on_readable)
+        self._watch(self._selector.add_reader, self._on_readable)
         if stream.writing():
             # Bytes that somebody has written to it before.
             self.want_write()
