@@ -10,6 +10,7 @@ from fastcore._iterating import Values
 from fastcore._parts import Parts
 from fastcore.errors import RemoteError
 from fastcore.remote_errors import is_error_reply, remote_exception
+from fastcore.transport.event_loop import check_thread_of, in_thread_of
 
 __all__ = ["RemoteCall", "WhereCallsAre"]
 
@@ -38,7 +39,14 @@ class _Iterator(Values):
         self._call = call
 
     def __del__(self) -> None:
-        self._call.cancel()
+        call = self._call
+        if not call.done():
+            loop = call.get_loop()
+            if in_thread_of(loop):
+                call.cancel()
+            else:
+                # Whichever thread the collector runs in.
+                loop.call_soon_threadsafe(call.cancel)
 
 
 class RemoteCall(asyncio.Future[Any]):
@@ -130,6 +138,7 @@ class RemoteCall(asyncio.Future[Any]):
 
     def __aiter__(self) -> _Iterator:
         """Iterate over the answers as they come."""
+        self._check_thread()
         parts = self.parts or self.begin_parts()
         if parts.is_iterated:
             raise RuntimeError(f"the answers of {self.op!r} are being read already")
@@ -145,11 +154,21 @@ class RemoteCall(asyncio.Future[Any]):
     # ---- given up
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Give the call up. A server that numbers its answers hears of it."""
+        """Give the call up. A server that numbers its answers hears of it.
+
+        Raises
+        ------
+        RuntimeError
+            In another thread than its loop's.
+        """
+        self._check_thread()
         if not super().cancel(msg):
             return False
         self._leave()
         return True
+
+    def _check_thread(self) -> None:
+        check_thread_of(self.get_loop(), "a call")
 
     def time_out(self, error: TimeoutError) -> None:
         """Give the call up because it took too long."""

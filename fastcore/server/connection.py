@@ -441,8 +441,8 @@ class Connection(Owner):
     def _too_many(self) -> LimitReached:
         return LimitReached(
             "max_running_per_connection" if self._weight else "max_running",
-            f"no request has ended for {_PATIENCE[-1]:g} s, and {self._held_bytes:,} bytes of further ones wait; "
-            "send fewer at a time",
+            f"no request has ended for {_PATIENCE[-1]:g} s, and {self._held_bytes:,} bytes of further ones "
+            "wait; send fewer at a time",
         )
 
     def _may_begin(self) -> bool:

@@ -30,7 +30,7 @@ from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.accepting import Acceptor, bind_unix
 from fastcore.server.connection import Connection
 from fastcore.server.service import Handler, Service
-from fastcore.transport.event_loop import ignore_io_loop
+from fastcore.transport.event_loop import ignore_io_loop, run_in_thread_of
 from fastcore.transport.tls import explain
 from fastcore.transport.tornado import accept_stream, add_listener, channel_of, listening_sockets
 
@@ -153,6 +153,8 @@ class Server(TCPServer):
         self._staying = 0
         self._shutdown: asyncio.Task[None] | None = None
         self._first_port: int | None = None
+        #: Where it listens.
+        self._loop: asyncio.AbstractEventLoop | None = None
         super().__init__(max_buffer_size=max_buffer_size, **kwargs)
 
     @property
@@ -195,6 +197,7 @@ class Server(TCPServer):
         """Accept connections on sockets that listen already."""
         self._service.context = copy_context()
         io_loop = IOLoop.current()
+        self._loop = io_loop.asyncio_loop  # type: ignore[attr-defined]
         # Windows' own loop watches no sockets; Tornado has one beside it that does.
         loop: Any = getattr(io_loop, "selector_loop", None) or io_loop.asyncio_loop  # type: ignore[attr-defined]
         for sock in sockets:
@@ -223,11 +226,20 @@ class Server(TCPServer):
         logger.error("can't accept connections to port %s for now: %s", self._first_port, error)
 
     def stop(self) -> None:
-        """Accept no further connections; those that are open stay so."""
+        """Accept no further connections; those that are open stay so.
+
+        May be called from any thread.
+        """
+        if self._loop is None:
+            self._stop()
+        else:
+            run_in_thread_of(self._loop, self._stop)
+
+    def _stop(self) -> None:
         for sock in listening_sockets(self):
             if sock.family == getattr(socket, "AF_UNIX", None):
                 os.unlink(sock.getsockname())
-        super().stop()
+        TCPServer.stop(self)
 
     async def shutdown(self, deadline: float = 10.0) -> None:
         """Accept no further connections, let running handlers answer, then close.

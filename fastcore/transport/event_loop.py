@@ -10,7 +10,7 @@ from typing import Any
 
 from tornado.ioloop import IOLoop
 
-__all__ = ["current_loop", "ignore_io_loop", "in_thread_of", "run_in_thread_of"]
+__all__ = ["check_thread_of", "current_loop", "ignore_io_loop", "in_thread_of", "run_in_thread_of"]
 
 #: Seconds to wait for a loop that is busy, or that waits for this very thread.
 _PATIENCE = 1.0
@@ -43,6 +43,15 @@ def in_thread_of(loop: asyncio.AbstractEventLoop) -> bool:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
         return False
+
+
+def check_thread_of(loop: asyncio.AbstractEventLoop, what: str) -> None:
+    """Raise if what belongs to the loop is used elsewhere while the loop runs."""
+    if not in_thread_of(loop):
+        raise RuntimeError(
+            f"{what} is used from another thread than its loop's; "
+            "have the loop do it: loop.call_soon_threadsafe(...)"
+        )
 
 
 def run_in_thread_of(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:

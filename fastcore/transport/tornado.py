@@ -29,7 +29,7 @@ from fastcore.addressing import format_address
 from fastcore.errors import LimitReached
 from fastcore.limits import DEFAULT_LIMITS, Limits
 from fastcore.logs import get_logger
-from fastcore.transport.event_loop import run_in_thread_of
+from fastcore.transport.event_loop import check_thread_of, run_in_thread_of
 from fastcore.transport.keepalive import set_peer_timeout
 from fastcore.transport.resets import look_for_resets
 from fastcore.transport.tls import answer_plainly, explain
@@ -281,12 +281,15 @@ def channel_of(stream: IOStream, limits: Limits = DEFAULT_LIMITS, compression: s
     ------
     TypeError
         If it isn't a stream.
+    RuntimeError
+        If it has no channel yet, and its loop runs in another thread.
     """
     channel: Channel | None = getattr(stream, "_fastcore_channel", None)
     if channel is not None:
         return channel
     if not isinstance(stream, IOStream):
         raise TypeError(f"messages go over a tornado.iostream.IOStream, not {stream!r}")
+    check_thread_of(stream.io_loop.asyncio_loop, "a stream")  # type: ignore[attr-defined]
     return StreamTransport(stream, limits, compression).channel
 
 
