@@ -498,7 +498,7 @@ cdef class Channel:
     def receive(self):
         """Receive what one system call gives, and have it read; False if there was nothing."""
         cdef Py_ssize_t size
-        if self.socket is None or self.state >= LEAVING:
+        if self.socket is None or self.state >= LEAVING or self.forks != forks_so_far:
             return False
         # What waits for the end of its turn goes first: uvloop receives before that.
         self.sent_in_turn = self.turn_ends is not None
@@ -1254,6 +1254,9 @@ cdef class Channel:
             self.send_waiting()
 
     cdef int send_waiting(self) except -1:
+        if self.forks != forks_so_far:
+            # A child that goes on with its parent's loop; all of this is the parent's to send.
+            return 0
         try:
             self.outbox.flush(self.socket)
         except BaseException as error:
