@@ -635,6 +635,7 @@ cdef class Channel:
         self.end_error = error
         if self.watchdog is not None:
             self.watchdog.stop()
+            self.watchdog = None
         self.outbox.clear()
         self.is_full = False
         writers, self.writers = self.writers, []

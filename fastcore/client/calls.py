@@ -40,6 +40,8 @@ class _Iterator(Values):
 
     def __del__(self) -> None:
         call = self._call
+        # They refer to each other.
+        call.parts = None
         if not call.done():
             loop = call.get_loop()
             if in_thread_of(loop):
@@ -108,8 +110,14 @@ class RemoteCall(asyncio.Future[Any]):
         self.where = None
         if not self.done():
             set_error(self, error)
-            if self.parts is not None:
-                self.parts.wake()
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have the one who iterates look again; without one, nobody needs the parts any more."""
+        if self.parts is not None:
+            self.parts.wake()
+            if not self.parts.is_iterated:
+                self.parts = None
 
     def begin_parts(self) -> Parts:
         """Make a place for the first of many answers."""
@@ -123,6 +131,7 @@ class RemoteCall(asyncio.Future[Any]):
             return
         if not parts.is_iterated:
             set_value(self, [*parts.values])
+            self.parts = None
             return
         if last is not None:
             # A server that knows no parts gives a list of them.
@@ -185,5 +194,4 @@ class RemoteCall(asyncio.Future[Any]):
             return
         self.where = None
         where.give_up(self)
-        if self.parts is not None:
-            self.parts.wake()
+        self._wake()

@@ -243,6 +243,12 @@ class ClientConnection(Owner):
         self.channel.close()
         for call in calls.values():
             call.fail(self._told(error, call))
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Leave a channel that is lost: what holds each other would be freed by the collector alone."""
+        if self.channel.is_lost and not self.calls:
+            self.channel.disown(self)
 
     def _told(self, error: BaseException, call: RemoteCall) -> BaseException:
         """Name the op in the error of a connection that was lost."""
@@ -261,6 +267,7 @@ class ClientConnection(Owner):
             # It was borrowed from a server's connection, and that wants it back. It would take the
             # answers that are still to come for requests, so it ends with them.
             self._fail_all(ConnectionLost(f"the handler that lent the stream to {self.channel.peer} is over"))
+        self._let_go()
 
     def over_limit(self, error: Exception) -> None:
         """Close: nothing is owed to a server that takes too long."""

@@ -302,6 +302,8 @@ class Connection(Owner):
 
     def _task_done(self, request: _Request, result: Any, task: asyncio.Task[None]) -> None:
         self.service.tasks.discard(task)
+        # One that was cancelled knows its frames by its error, and those know the request.
+        request.task = None
         if not request.is_over:
             # It was cancelled before its first step, in which nothing of it runs.
             if hasattr(result, "close"):
@@ -348,12 +350,11 @@ class Connection(Owner):
                 raise
             self._failed(request, error)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
             if request.given_up:
                 # Nobody waits; this is the last that is heard of it.
                 request.closes = False
                 self._done(request, None)
-            elif task is not None and task.cancelling():
+            elif _is_cancelled_now():
                 # The loop or the server is being ended, with everything that runs in it.
                 self._end()
                 raise
@@ -546,7 +547,11 @@ class Connection(Owner):
             if channel.is_lost:
                 raise channel.lost_error()
             request.waiting = channel.loop.create_future()
-            await request.waiting
+            try:
+                await request.waiting
+            finally:
+                # One that was cancelled knows this frame by its error.
+                request.waiting = None
 
     def _done(self, request: _Request, result: Any, flags: int = 0) -> bool:
         """Reply to a request; False if no further one is to be begun now."""
@@ -669,6 +674,8 @@ class Connection(Owner):
     def connection_lost(self) -> None:
         """End the handlers of numbered requests: nobody will hear their answers."""
         self._wait_no_more()
+        if self.ended.done():
+            self._ended()
         for request in [*self._numbered.values()]:
             request.go_on()
             self._left_by_client(request)
@@ -734,6 +741,9 @@ class Connection(Owner):
 
     def _ended(self) -> None:
         set_value(self.ended, None)
+        if self.channel.is_lost:
+            # What holds each other would be freed by the collector alone.
+            self.channel.disown(self)
 
 
 def _close(stream: IOStream, **message: Any) -> str:
@@ -743,6 +753,12 @@ def _close(stream: IOStream, **message: Any) -> str:
 
 #: What handlers mostly return: needn't be asked whether it can be awaited.
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
+
+
+def _is_cancelled_now() -> bool:
+    """Whether the task that runs is being cancelled; asked in a frame that doesn't outlive its error."""
+    task = asyncio.current_task()
+    return task is not None and bool(task.cancelling())
 
 
 def _is_of_the_call(error: BaseException) -> bool:

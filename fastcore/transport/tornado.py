@@ -254,7 +254,11 @@ class StreamTransport(Transport):
 
     def _end(self) -> None:
         self._close_fd()
-        self.channel.ended(explain(self.stream.error) or "", self.stream.error)
+        error = self.stream.error
+        if isinstance(error, OSError):
+            # It is kept, and the frames that it has passed know the stream.
+            error.__traceback__ = error.__context__ = None
+        self.channel.ended(explain(error) or "", error)
         # What holds each other would be freed by the collector alone.
         self._on_readable = self.channel.receive
         for name in ("close_fd", "_add_io_state"):
