@@ -1151,6 +1151,8 @@ cdef class Channel:
             if self.state == LOST:
                 # Since that was asked: making the two may have woken the collector.
                 set_error(future, self.lost_error())
+            elif is_large:
+                future.add_done_callback(self.own_if_given_up)
         elif self.written_in_turn > MESSAGES_PER_TURN:
             self.written_in_turn = 0
             future = self.new_future()
@@ -1158,6 +1160,11 @@ cdef class Channel:
         else:
             future = self.done_future()
         return future
+
+    def own_if_given_up(self, future):
+        """Copy what waits, where a Future was given up that would have said when it may change."""
+        if future.cancelled():
+            self.outbox.own_all()
 
     cdef object done_future(self):
         """A Future that is done: the same as last time, if nobody has kept it.

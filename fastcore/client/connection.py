@@ -136,11 +136,20 @@ class ClientConnection(Owner):
         """Send a request that wants no answer: done when it is safe to go on."""
         sent = self.channel.write(message, call_fields(call.number))
         if not sent.done():
+            call.add_done_callback(functools.partial(self._given_up_unsent, sent))
             sent.add_done_callback(functools.partial(self._sent, call))
         else:
             self._sent(call, sent)
 
+    def _given_up_unsent(self, sent: asyncio.Future[None], call: RemoteCall) -> None:
+        """Have what still waits copied: nobody is told any more when its memory may be changed."""
+        if sent.cancel():
+            self.channel.own_if_given_up(sent)
+
     def _sent(self, call: RemoteCall, sent: asyncio.Future[None]) -> None:
+        if sent.cancelled():
+            self._settle()
+            return
         error = sent.exception()
         if error is not None:
             self._not_sent(call, error)

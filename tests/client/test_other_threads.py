@@ -70,10 +70,6 @@ async def test_an_rpc_closed_elsewhere_ends_its_calls():
         remote.close_rpc()
 
 
-async def never(stream):
-    await asyncio.get_running_loop().create_future()
-
-
 def rows(stream):
     yield from range(100)
 
@@ -141,18 +137,17 @@ async def test_what_is_used_in_another_thread_says_so_at_once_and_goes_on_where_
 async def test_a_server_may_be_stopped_in_another_thread():
     async with served() as server:
         await in_a_thread(server.stop)
-        with pytest.raises(OSError):
+        with pytest.raises(ConnectionLost, match="refused"):
             await connect("127.0.0.1", server.port, timeout=0.01)
 
 
 async def test_an_iteration_that_is_dropped_in_another_thread_ends_its_call_in_its_own():
-    async with served({"endless": endless}) as server:
-        async with rpc(ip="127.0.0.1", port=server.port) as remote:
-            answers = [aiter(remote.endless())]
-            assert await anext(answers[0]) == 0
-            await in_a_thread(answers.clear)
-            await until(lambda: not server.stats()["running"])
-            assert await remote.add(x=1, y=2) == 3
+    async with served({"endless": endless}) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        answers = [aiter(remote.endless())]
+        assert await anext(answers[0]) == 0
+        await in_a_thread(answers.clear)
+        await until(lambda: not server.stats()["running"])
+        assert await remote.add(x=1, y=2) == 3
 
 
 async def endless(stream):
