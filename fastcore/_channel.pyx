@@ -777,7 +777,9 @@ cdef class Channel:
                     self.is_listening = self.listens_again = False
                     goes_on = owner.on_error(error, self.call_header)
                     if isinstance(error, ConnectionLost):
-                        # Nothing follows, whatever the owner thinks.
+                        # Nothing follows, whatever the owner thinks; who reads beside it hears that too.
+                        if self.waiting is not None:
+                            self.hand_out_later()
                         return 0
                 else:
                     if message is NOTHING:
