@@ -762,9 +762,7 @@ cdef class Channel:
                 try:
                     message = self.take_kept() if self.kept and not self.keeps else self.take()
                 except Exception as error:
-                    if self.is_lent and self.is_waited_for() and (
-                        self.call_header is None or isinstance(error, ConnectionLost)
-                    ):
+                    if self.is_lent and self.call_header is None and self.is_waited_for():
                         future, self.waiting = self.waiting, None
                         self.fail(future, error)
                         if not isinstance(error, ConnectionLost):
