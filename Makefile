@@ -12,7 +12,7 @@ MESSAGES := $(addprefix tests/,engine wire channel transport)
 COMPILED := $(MESSAGES) tests/client tests/server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types stubs compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
+.PHONY: help demo test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
         fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers docs package matrix clean
 
 help: ## show what can be made
@@ -39,7 +39,7 @@ $(VENV)/with-%: $(VENV)/made pyproject.toml
 	@touch $@
 
 # Not every Python and system has them; the tests that need them skip.
-$(VENV)/with-loops $(VENV)/with-frozen: $(VENV)/with-%: $(VENV)/made pyproject.toml
+$(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask: $(VENV)/with-%: $(VENV)/made pyproject.toml
 	@echo "installing what '$*' needs, if there are wheels ..."
 	@$(BIN)/$(PIP) install --only-binary :all: --group $* || echo "there are none"
 	@touch $@
@@ -49,23 +49,21 @@ $(VENV)/with-loops $(VENV)/with-frozen: $(VENV)/with-%: $(VENV)/made pyproject.t
 demo: $(VENV)/built ## start a server, run the example programs against it, show what is said
 	@$(BIN)/python -m fastcore demo
 
-test: lint $(VENV)/with-test $(VENV)/with-loops $(VENV)/with-frozen ## ruff, mypy, cython-lint, the doctests and the tests
+test: lint $(VENV)/with-test $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask ## the linters, the doctests and the tests
 	$(BIN)/python -m pytest
 
 # ---- more checks and tests
 
-lint: $(VENV)/built $(VENV)/with-lint ## ruff, mypy and cython-lint alone
+lint: $(VENV)/built $(VENV)/with-lint ## ruff, mypy, cython-lint, and the stubs against what was compiled
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint fastcore  # which starts pycodestyle
+	$(BIN)/python -m mypy.stubtest --ignore-missing-stub --allowlist .ci/stubtest.allow \
+	  $(subst /,.,$(basename $(wildcard fastcore/*.pyx)))
 
 types: $(VENV)/built $(VENV)/with-test $(VENV)/with-types ## pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
-
-stubs: $(VENV)/built $(VENV)/with-types ## the stubs, against the modules that were compiled
-	$(BIN)/python -m mypy.stubtest --allowlist .ci/stubtest.allow \
-	  $(subst /,.,$(basename $(wildcard fastcore/*.pyx)))
 
 compilers: package ## a build by each C compiler of Debian's, without a warning
 	.ci/compilers dist/*.tar.gz

@@ -1,9 +1,16 @@
-"""Print the requirements that pin each dependency to the oldest version that pyproject.toml allows."""
+"""Print the requirements that pin what it builds with and what it uses to the oldest versions allowed."""
 
+import itertools
+import re
 import tomllib
 from pathlib import Path
 
 pyproject = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
-for requirement in pyproject["project"]["dependencies"]:
-    name, floor = requirement.split(">=")
-    print(f"{name}=={floor}")
+project = pyproject["project"]
+for requirement in itertools.chain(
+    pyproject["build-system"]["requires"],
+    project["dependencies"],
+    *project["optional-dependencies"].values(),
+):
+    if floor := re.match(r"([\w-]+)>=([\d.]+)", requirement):
+        print(f"{floor[1]}=={floor[2]}")

@@ -70,6 +70,8 @@ cdef class Channel:
     # What the header of a message says of calls unless its sender does.
     cdef bytes usual_fields
 
+    # Whether large binary values can be written to by whoever gets them.
+    cdef readonly bint writable_values
     # Whether even small messages are looked over before they are decoded.
     cdef bint checks_all
     cdef Py_ssize_t max_depth

@@ -46,7 +46,7 @@ from fastcore._wire cimport (
 
 from fastcore._futures import given_up, is_busy, set_error, set_result_now, set_value, unobserved
 from fastcore._values import PayloadSink
-from fastcore._wire import bad_payload, read_header
+from fastcore._wire import bad_payload, read_header, read_header_to_write
 from fastcore.engine_errors import BadFrame, BadMessage, FrameTooLarge, TooDeep, TooManyValues
 from fastcore.errors import ConnectionLost
 from fastcore.limits import MAX_DEPTH
@@ -208,9 +208,11 @@ cdef class Channel:
         The compression of outgoing messages.
     peer : str
         Who is at the other end, for people.
+    writable_values : bool
+        Whether large binary values are received as ``bytearray``.
     """
 
-    def __init__(self, transport, loop, limits, compression, str peer):
+    def __init__(self, transport, loop, limits, compression, str peer, bint writable_values=False):
         self.transport = transport
         self.loop = loop
         self.limits = limits
@@ -220,8 +222,9 @@ cdef class Channel:
         self.forks = forks_so_far
         self.thread = PyThread_get_thread_ident()
         self.future_options = {"loop": loop}
+        self.writable_values = writable_values
         self.buffer = MessageBuffer(
-            read_header,
+            read_header_to_write if writable_values else read_header,
             max_frame_size=limits.max_buffer_size,
             max_header_size=limits.max_header_size,
             limit_name="max_buffer_size",
@@ -980,7 +983,7 @@ cdef class Channel:
             raise
 
     cdef object message_of(self, tuple parts):
-        cdef bint is_compressed
+        cdef bint is_compressed = False
         header, payload = parts
         if header:
             try:
@@ -993,10 +996,14 @@ cdef class Channel:
             if is_compressed and self.is_ahead:
                 # It may become much larger: that waits for its turn.
                 return parts
-            if is_compressed or type(payload) is PayloadSink:
-                return decode(
-                    header, payload, self.max_decompressed_size, self.max_depth, self.max_values
-                )
+        # Small payloads are bytes.
+        if is_compressed or type(payload) is not bytes and (
+            self.writable_values or type(payload) is PayloadSink
+        ):
+            return decode(
+                header, payload, self.max_decompressed_size, self.max_depth, self.max_values,
+                self.writable_values,
+            )
         try:
             if self.checks_all or not (
                 type(payload) is bytes and PyBytes_GET_SIZE(payload) <= NO_SURVEY

@@ -1,7 +1,7 @@
 """Types of the compiled framing engine; see ``_framing.pyx`` for the plan and the costs."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol, final
+from typing import Protocol, Self, final, type_check_only
 
 from fastcore._buffer import SENTINEL as SENTINEL
 from fastcore._buffer import Buffer
@@ -9,6 +9,7 @@ from fastcore._buffer import Buffer
 DEFAULT_MAX_FRAME_SIZE: int
 DEFAULT_MAX_HEADER_SIZE: int
 
+@type_check_only
 class Sink(Protocol):
     """Takes the payload of one long frame straight into memory of its own."""
 
@@ -20,7 +21,7 @@ class Sink(Protocol):
 
 @final
 class FrameBuffer(Buffer):
-    def __init__(self, sentinel: bytes = ..., *, max_frame_size: int = ...) -> None: ...
+    def __new__(cls, sentinel: bytes = ..., *, max_frame_size: int = ...) -> Self: ...
     def next_frame(self) -> bytes | None: ...
     def next_view(self) -> memoryview | None: ...
     def __iter__(self) -> Iterator[bytes]: ...
@@ -28,15 +29,15 @@ class FrameBuffer(Buffer):
 
 @final
 class MessageBuffer(Buffer):
-    def __init__(
-        self,
+    def __new__(
+        cls,
         read_header: Callable[[bytes], int | Sink | None],
         sentinel: bytes = ...,
         *,
         max_frame_size: int = ...,
         max_header_size: int = ...,
         limit_name: str = ...,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def max_header_size(self) -> int: ...
     @property

@@ -2,8 +2,8 @@
 
 A ``PayloadSink`` takes the payload of a frame whose length is known. It walks over
 the MessagePack tokens as they arrive. A large binary value is received straight into
-the ``bytes`` object that the program will get; what remains, the *skeleton*, has a
-small extension token in that place:
+the ``bytes``, or ``bytearray``, that the program will get; what remains, the *skeleton*,
+has a small extension token in that place:
 
     payload    82 a2 op a4 echo a4 data c6 04 00 00 00 <64 MiB>
     skeleton   82 a2 op a4 echo a4 data d4 7f 00            values = [<64 MiB>]
@@ -15,13 +15,14 @@ peer sent itself, so no bytes that a peer can send are mistaken for a placeholde
 Costs: a walk looks at the head of each token once. A byte of a small value is
 received in place; a byte of a large value that came together with what stood
 before it is copied once more, at most LARGE of them for each value, and at the start
-of a payload at most 4 KiB.
+of a payload at most 4 KiB. Neither kind of object is cleared before it is received into.
 
 Format: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from libc.string cimport memcpy, memmove
@@ -34,8 +35,12 @@ from fastcore.limits import MAX_DEPTH
 #: From this many bytes on, a value is received in place. Below it, a copy within the
 #: processor's caches costs less than the calls that avoid it.
 LARGE = 256 * 1024
+#: From this many bytes on, a value that its receiver may write to is a ``bytearray``. It is
+#: copied once in any case, so receiving it in place pays earlier.
+WRITABLE = 64 * 1024
 
 cdef Py_ssize_t LARGE_SIZE = LARGE
+cdef Py_ssize_t WRITABLE_SIZE = WRITABLE
 cdef Py_ssize_t DEEPEST = MAX_DEPTH
 if DEEPEST != DEEPEST_SIZE:
     raise ImportError("MAX_DEPTH and the room for open containers differ")
@@ -58,9 +63,14 @@ cdef class PayloadSink:
     ----------
     length : int
         Bytes in the payload.
+    writable : bool, optional
+        Whether the large values are ``bytearray``, from WRITABLE bytes on, instead of
+        ``bytes`` from LARGE bytes on.
     """
     cdef readonly Py_ssize_t length
+    cdef readonly bint writable
     cdef readonly list values
+    cdef Py_ssize_t large
     cdef Py_ssize_t received
 
     cdef unsigned char* block
@@ -71,14 +81,18 @@ cdef class PayloadSink:
     # The skeleton's offset of each placeholder, to give the original bytes back.
     cdef list offsets
 
-    # The large value that is arriving, and how much of it has.
-    cdef bytes value
+    # The large value that is arriving, its memory, and how much of it is filled.
+    cdef object value
+    cdef char* value_memory
+    cdef Py_ssize_t value_size
     cdef Py_ssize_t value_filled
 
     cdef Py_ssize_t lent_size
 
-    def __cinit__(self, Py_ssize_t length):
+    def __cinit__(self, Py_ssize_t length, bint writable=False):
         self.length = length
+        self.writable = writable
+        self.large = WRITABLE_SIZE if writable else LARGE_SIZE
         self.values = []
         self.offsets = []
 
@@ -91,8 +105,7 @@ cdef class PayloadSink:
         if not self.lent_size:
             PyBuffer_FillInfo(view, self, self.block, self.filled, True, flags)
         elif self.value is not None:
-            PyBuffer_FillInfo(view, self, PyBytes_AS_STRING(self.value) + self.value_filled,
-                              self.lent_size, False, flags)
+            PyBuffer_FillInfo(view, self, self.value_memory + self.value_filled, self.lent_size, False, flags)
         else:
             PyBuffer_FillInfo(view, self, self.block + self.filled, self.lent_size, False, flags)
 
@@ -120,11 +133,11 @@ cdef class PayloadSink:
         if missing == 0:
             raise ValueError("the payload is complete")
         if self.value is not None:
-            self.lent_size = PyBytes_GET_SIZE(self.value) - self.value_filled
+            self.lent_size = self.value_size - self.value_filled
         else:
-            # No more than the skeleton has already, and no more than LARGE, since it must
-            # be copied out of the skeleton again when a large value begins in it.
-            self.lent_size = min(max(size, 1), missing, max(FIRST_SIZE, min(self.filled, LARGE_SIZE)))
+            # No more than the skeleton has already, and no more than a large value, since it
+            # must be copied out of the skeleton again when one begins in it.
+            self.lent_size = min(max(size, 1), missing, max(FIRST_SIZE, min(self.filled, self.large)))
             self.reserve(self.filled + self.lent_size)
         return memoryview(self)
 
@@ -136,11 +149,21 @@ cdef class PayloadSink:
         self.received += size
         if self.value is not None:
             self.value_filled += size
-            if self.value_filled == PyBytes_GET_SIZE(self.value):
+            if self.value_filled == self.value_size:
                 self.value = None
         else:
             self.filled += size
             self.walk()
+
+    def take(self, payload, /):
+        """Copy a whole payload in, for one that was received elsewhere."""
+        cdef Py_ssize_t at = 0
+        whole = memoryview(payload)
+        while at < self.length:
+            lent = self.prepare(self.length - at)
+            lent[:] = whole[at:at + self.lent_size]
+            at += self.lent_size
+            self.commit(self.lent_size)
 
     def pieces(self):
         """All bytes that were received, as they came, in pieces.
@@ -150,13 +173,12 @@ cdef class PayloadSink:
         """
         cdef list pieces = []
         cdef Py_ssize_t start = 0, offset
-        cdef bytes value
         skeleton = PyBytes_FromStringAndSize(<char*> self.block, self.filled)
         values = [value for value in self.values if value is not None]
         for offset, value in zip(self.offsets, values):
             pieces.append(skeleton[start:offset])
-            pieces.append(b"\xc6" + PyBytes_GET_SIZE(value).to_bytes(4, "big"))
-            pieces.append(value if value is not self.value else value[:self.value_filled])
+            pieces.append(b"\xc6" + len(value).to_bytes(4, "big"))
+            pieces.append(value if value is not self.value else memoryview(value)[:self.value_filled])
             start = offset + PyBytes_GET_SIZE(PLACEHOLDER)
         pieces.append(skeleton[start:])
         return pieces
@@ -184,7 +206,7 @@ cdef class PayloadSink:
                 return 0
             head = head_size(token[0])
             body = body_size(token)
-            if token[0] == 0xc6 and body >= LARGE_SIZE and self.begin_value(head, body):
+            if token[0] == 0xc6 and body >= self.large and self.begin_value(head, body):
                 if self.value is not None:
                     return 0
                 continue
@@ -198,12 +220,18 @@ cdef class PayloadSink:
         cdef Py_ssize_t start = self.next_token + head
         cdef Py_ssize_t here = self.filled - start
         cdef Py_ssize_t placeholder = PyBytes_GET_SIZE(PLACEHOLDER)
+        cdef char* memory
         if size > self.length - self.received + here:
             return False
-        value = PyBytes_FromStringAndSize(NULL, size)
-        advise_huge_pages(PyBytes_AS_STRING(value), size)
+        if self.writable:
+            value = PyByteArray_FromStringAndSize(NULL, size)
+            memory = PyByteArray_AS_STRING(value)
+        else:
+            value = PyBytes_FromStringAndSize(NULL, size)
+            memory = PyBytes_AS_STRING(value)
+        advise_huge_pages(memory, size)
         here = min(here, size)
-        memcpy(PyBytes_AS_STRING(value), self.block + start, here)
+        memcpy(memory, self.block + start, here)
         self.values.append(value)
         self.offsets.append(self.next_token)
         memcpy(self.block + self.next_token, PyBytes_AS_STRING(PLACEHOLDER), placeholder)
@@ -213,6 +241,8 @@ cdef class PayloadSink:
         self.filled -= head - placeholder + here
         if here < size:
             self.value = value
+            self.value_memory = memory
+            self.value_size = size
             self.value_filled = here
         return True
 

@@ -7,7 +7,7 @@ from typing import TypeAlias, final
 from fastcore.errors import LimitReached
 from fastcore.limits import Limits
 
-Figures: TypeAlias = tuple[object, object, object]
+_Figures: TypeAlias = tuple[object, object, object]
 
 @final
 class Watchdog:
@@ -15,7 +15,7 @@ class Watchdog:
         self,
         loop: asyncio.AbstractEventLoop,
         limits: Limits,
-        figures: Callable[[], Figures],
+        figures: Callable[[], _Figures],
         on_limit: Callable[[LimitReached], object],
     ) -> None: ...
     @property

@@ -29,6 +29,7 @@ cdef CallHeader whose(bytes header)
 cpdef bytes call_fields(object number, int flags=*, long long window=*, long long grant=*, object cancel=*)
 cpdef object encode(object message, object compression=*, bytes fields=*)
 cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_size=*, Py_ssize_t max_depth=*,
-                    Py_ssize_t max_values=*)
-cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t max_values, object ext_hook)
+                    Py_ssize_t max_values=*, bint writable_values=*)
+cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t max_values, object ext_hook,
+                             object object_pairs_hook=*)
 cdef Py_ssize_t size_of(list pieces) except -1

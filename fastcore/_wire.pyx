@@ -42,7 +42,7 @@ from fastcore._values cimport look_over
 
 from fastcore._framing import SENTINEL
 from fastcore._values import (
-    CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LARGE, TOO_MANY, PayloadSink, are_chosen
+    CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LARGE, TOO_MANY, WRITABLE, PayloadSink, are_chosen
 )
 from fastcore.compressions import compressions
 from fastcore.engine_errors import BadMessage, FrameTooLarge, TooDeep, TooManyValues
@@ -71,6 +71,7 @@ cdef object unpack = msgpack.unpackb
 cdef Py_ssize_t MAX_BIN = 0xffff_ffff
 cdef bytes SENTINEL_BYTES = SENTINEL
 cdef Py_ssize_t LARGE_SIZE = LARGE
+cdef Py_ssize_t WRITABLE_SIZE = WRITABLE
 cdef int DEEPEST = MAX_DEPTH
 cdef int HARMLESS_CODE = HARMLESS
 
@@ -339,6 +340,15 @@ def read_header(bytes header):
     >>> read_header(msgpack.packb({'length': 1000}))
     1000
     """
+    return payload_end(header, False)
+
+
+def read_header_to_write(bytes header):
+    """As `read_header`, for a receiver that may write to the large values that it is given."""
+    return payload_end(header, True)
+
+
+cdef object payload_end(bytes header, bint writable):
     cdef Fields fields
     cdef object length
     if header is None:
@@ -356,7 +366,7 @@ def read_header(bytes header):
             raise BadMessage(f"the header's length is {length!r:.100}, not a number of bytes")
         if "compression" in keys:
             return length
-    return PayloadSink(length) if length >= LARGE_SIZE else length
+    return PayloadSink(length, writable) if length >= (WRITABLE_SIZE if writable else LARGE_SIZE) else length
 
 
 cpdef CallHeader call_header(bytes header):
@@ -668,7 +678,8 @@ cdef bytes bin_head(Py_ssize_t size):
 # ---- in
 
 cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_size=LARGEST_SIZE,
-                    Py_ssize_t max_depth=DEEPEST, Py_ssize_t max_values=LARGEST_SIZE):
+                    Py_ssize_t max_depth=DEEPEST, Py_ssize_t max_values=LARGEST_SIZE,
+                    bint writable_values=False):
     r"""Turn the parts of a frame back into the message.
 
     Parameters
@@ -681,6 +692,9 @@ cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_si
         Most arrays and maps inside each other.
     max_values : int
         Most values in the message.
+    writable_values : bool
+        Whether binary values of WRITABLE bytes or more are ``bytearray``; of a payload
+        that came in a sink, that one has decided it.
 
     Returns
     -------
@@ -705,6 +719,10 @@ cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_si
         algorithm = compression_of(header)
         if algorithm is not None:
             payload = decompress(algorithm, payload, max_decompressed_size)
+        if writable_values and len(payload) >= WRITABLE_SIZE:
+            sink = PayloadSink(len(payload), True)
+            sink.take(payload)
+            return decode_skeleton(sink, max_depth, max_values)
         return unpack_with_care(payload, max_depth, max_values, None)
     except (BadMessage, FrameTooLarge):
         raise
@@ -712,7 +730,8 @@ cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_si
         raise bad_payload(error) from error
 
 
-cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t max_values, object ext_hook):
+cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t max_values, object ext_hook,
+                             object object_pairs_hook=None):
     """Unpack what may cost far more than its bytes, if it doesn't.
 
     A small one can't, so it isn't looked over unless a limit is lower.
@@ -731,7 +750,9 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
         raise BadMessage("a message claims to hold more values than it has bytes")
     options = {"strict_map_key": False}
     if found == CHOSEN_KEYS:
-        options["object_pairs_hook"] = careful_dict
+        object_pairs_hook = object_pairs_hook or careful_dict
+    if object_pairs_hook is not None:
+        options["object_pairs_hook"] = object_pairs_hook
     if ext_hook is not None:
         options["ext_hook"] = ext_hook
     return unpack(payload, **options)
@@ -742,6 +763,11 @@ def careful_dict(pairs):
     if are_chosen([hash(key) for key, _ in pairs]):
         raise BadMessage(f"a map of {len(pairs):,} keys that were chosen to collide")
     return dict(pairs)
+
+
+def dict_of_hashable(pairs):
+    """Make a dict whose keys are ``bytes`` where they were received as ``bytearray``."""
+    return careful_dict([(bytes(key) if type(key) is bytearray else key, value) for key, value in pairs])
 
 
 def bad_payload(error):
@@ -766,4 +792,11 @@ cdef object decode_skeleton(object sink, Py_ssize_t max_depth, Py_ssize_t max_va
         value = next(values)
         return ExtType(code, data) if value is None else value
 
-    return unpack_with_care(sink.skeleton, max_depth, max_values, fill_in)
+    try:
+        return unpack_with_care(sink.skeleton, max_depth, max_values, fill_in)
+    except TypeError:
+        if not sink.writable:
+            raise
+    # A large value may be the key of a map, and what can be written to can't be.
+    values = iter(sink.values)
+    return unpack_with_care(sink.skeleton, max_depth, max_values, fill_in, dict_of_hashable)

@@ -45,7 +45,7 @@ from fastcore.limits import MAX_BUFFER_SIZE, Limits, get_total_physical_memory
 from fastcore.remote_errors import register_error
 from fastcore.server.server import Server
 from fastcore.transport.connecting import connect
-from fastcore.transport.streams import messages, read, write
+from fastcore.transport.streams import configure, messages, read, write
 
 __all__ = [
     "MAX_BUFFER_SIZE",
@@ -70,6 +70,7 @@ __all__ = [
     "clean_exception",
     "coerce_to_address",
     "coerce_to_rpc",
+    "configure",
     "connect",
     "dumps",
     "error_message",

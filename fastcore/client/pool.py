@@ -85,7 +85,8 @@ class ConnectionPool:
     call_timeout : float, optional
         Seconds for each call that isn't given a ``timeout`` of its own.
     **options
-        As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``, limits.
+        As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``,
+        ``writable_values``, limits.
 
     Examples
     --------

@@ -42,7 +42,8 @@ class rpc(RemoteServer):
     limit, share, call_timeout : optional
         As :class:`fastcore.ConnectionPool` takes them.
     **options
-        As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``, limits.
+        As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``,
+        ``writable_values``, limits.
 
     Attributes
     ----------

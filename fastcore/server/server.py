@@ -58,6 +58,9 @@ class Server(TCPServer):
         Most bytes in one incoming message.
     compression : str, optional
         Compress what is sent: ``'zlib'``, ``'lz4'`` or ``'snappy'``.
+    writable_values : bool
+        Whether handlers are given binary values of 64 KiB and more as ``bytearray`` instead
+        of ``bytes``.
     max_connections : int, optional
         Most connections that are open at a time.
     error_detail : str
@@ -115,6 +118,7 @@ class Server(TCPServer):
         max_buffer_size: int = MAX_BUFFER_SIZE,
         *,
         compression: str | None = None,
+        writable_values: bool = False,
         max_connections: int | None = 65_536,
         error_detail: Detail = "traceback",
         slow_handler: float | None = 1.0,
@@ -136,6 +140,7 @@ class Server(TCPServer):
         self._limits = Limits.taken_from(kwargs)
         self._max_connections = max_connections
         self._compression = compression
+        self._writable_values = writable_values
         self.handlers = {"identity": self.identity, **handlers}
         self.id = str(uuid.uuid1())
         self._service = Service(
@@ -337,7 +342,7 @@ class Server(TCPServer):
     def handle_stream(self, stream: IOStream, address: Any) -> Awaitable[None]:
         """Serve one connection until it ends. Called by Tornado for each."""
         stream.set_nodelay(True)
-        channel = channel_of(stream, self._limits, self._compression)
+        channel = channel_of(stream, self._limits, self._compression, self._writable_values)
         if self._max_connections is not None and len(self._connections) >= self._max_connections:
             return self._turn_away(channel)
         connection = self._connections[channel] = Connection(self._service, stream, channel)

@@ -43,15 +43,14 @@ class Service:
         Whether a client that is gone ends the handlers of its numbered requests.
     figures : ServerStats
         What was done.
+    context : contextvars.Context
+        What each request's handler begins with, whoever's turn it is called in.
     tasks : set of asyncio.Task
         The handlers that wait for something. (A task that nobody refers to can be collected.)
     running : int
         Requests that are being handled; a large one counts more than once.
     held_back : deque of callable
         Connections that read no further until there is room, told in the order of coming.
-    context : Context
-        Where the server listens; each request begins with a copy. Not with one of whatever is current:
-        that may be another request's, which has just ended.
     is_ending : bool
         Whether connections end as soon as no handler works for them.
     """
@@ -63,10 +62,10 @@ class Service:
     max_running_per_connection: int | None
     cancels: bool
     figures: ServerStats = field(default_factory=ServerStats)
+    context: Context = field(default_factory=copy_context)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     running: int = 0
     held_back: deque[Callable[[], None]] = field(default_factory=deque)
-    context: Context = field(default_factory=copy_context)
     is_ending: bool = False
     _is_waking: bool = False
 

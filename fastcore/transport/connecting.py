@@ -36,6 +36,7 @@ def connect(
     *,
     ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
     compression: str | None = None,
+    writable_values: bool = False,
     **limits: Any,
 ) -> asyncio.Future[IOStream]:
     """Connect to a server. Tries again while the port refuses, until the timeout.
@@ -52,6 +53,9 @@ def connect(
         Connect with TLS.
     compression : str, optional
         Compress what is written to the stream: ``'zlib'``, ``'lz4'`` or ``'snappy'``.
+    writable_values : bool
+        Whether binary values of 64 KiB and more are read as ``bytearray`` instead of
+        ``bytes``: ``numpy.frombuffer(value)`` can be written to then, without a copy.
     **limits
         The fields of :class:`fastcore.limits.Limits`.
 
@@ -72,7 +76,15 @@ def connect(
     """
     ignore_io_loop(limits)
     loop = current_loop()
-    connecting = open_stream(ip, port, timeout, ssl_options=ssl_options, compression=compression, **limits)
+    connecting = open_stream(
+        ip,
+        port,
+        timeout,
+        ssl_options=ssl_options,
+        compression=compression,
+        writable_values=writable_values,
+        **limits,
+    )
     task: asyncio.Task[IOStream] = loop.create_task(connecting)
     task.add_done_callback(unobserved)
     return task
@@ -85,6 +97,7 @@ async def open_stream(
     *,
     ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
     compression: str | None = None,
+    writable_values: bool = False,
     **limits: Any,
 ) -> IOStream:
     """Do what :func:`connect` does, as a coroutine: cancelled, it leaves no socket behind."""
@@ -104,7 +117,7 @@ async def open_stream(
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_RETRY)
                 else:
-                    channel_of(stream, settings, compression)
+                    channel_of(stream, settings, compression, writable_values)
                     return stream
     except TimeoutError:
         raise _not_connected(address, f"not within {timeout:g} s", reason) from reason
@@ -194,8 +207,8 @@ async def _connect_socket(family: int, target: Any) -> socket.socket:
 
 def check_options(options: dict[str, Any]) -> None:
     """Raise the error for keywords that :func:`connect` doesn't take, before they are needed."""
-    rest = {key: value for key, value in options.items() if key not in ("ssl_options", "compression")}
-    Limits(**rest)
+    others = ("ssl_options", "compression", "writable_values")
+    Limits(**{key: value for key, value in options.items() if key not in others})
     check_compression(options.get("compression"))
 
 

@@ -1,4 +1,4 @@
-"""``read``, ``write``, ``messages``: the thin coroutines over Tornado's streams."""
+"""``read``, ``write``, ``messages``, ``configure``: the thin functions over Tornado's streams."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from tornado.iostream import IOStream
 from fastcore._channel import Channel, Messages
 from fastcore._futures import unobserved
 from fastcore._iterating import Values
+from fastcore.compressions import check_compression
+from fastcore.limits import Limits
 from fastcore.transport.event_loop import current_loop
 from fastcore.transport.tornado import channel_of
 
-__all__ = ["messages", "read", "write"]
+__all__ = ["configure", "messages", "read", "write"]
 
 
 def read(stream: IOStream) -> asyncio.Future[Any]:
@@ -158,6 +160,49 @@ def write(stream: IOStream, msg: object) -> asyncio.Future[None]:
     except AttributeError:
         return _begin(stream, Channel.write, msg)
     return channel.write(msg)
+
+
+def configure(
+    stream: IOStream, *, compression: str | None = None, writable_values: bool = False, **limits: Any
+) -> None:
+    """Say how messages go over a stream that somebody else made, before the first of them.
+
+    Parameters
+    ----------
+    stream : tornado.iostream.IOStream
+        Any, open or about to be. Its bytes belong to fastcore from now on.
+    compression, writable_values, **limits
+        As :func:`connect` takes them.
+
+    Raises
+    ------
+    RuntimeError
+        Messages go over it already, as ``connect`` and ``Server`` have said.
+
+    Examples
+    --------
+    >>> import asyncio, socket
+    >>> from tornado.iostream import IOStream
+    >>> from fastcore import configure, read, write
+    >>> async def main():
+    ...     ours, theirs = map(IOStream, socket.socketpair())
+    ...     configure(ours, writable_values=True)
+    ...     write(theirs, bytes(100_000))
+    ...     value = await read(ours)
+    ...     print(type(value).__name__, len(value))
+    ...     ours.close()
+    ...     theirs.close()
+    >>> asyncio.run(main())
+    bytearray 100000
+    """
+    settings = Limits(**limits)
+    check_compression(compression)
+    channel: Channel | None = getattr(stream, "_fastcore_channel", None)
+    if channel is not None:
+        raise RuntimeError(
+            f"messages go over the stream to {channel.peer} already: say it before the first one"
+        )
+    channel_of(stream, settings, compression, writable_values)
 
 
 def _begin(

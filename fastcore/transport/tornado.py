@@ -56,6 +56,8 @@ class StreamTransport(Transport):
         What the peer may cost.
     compression : str, optional
         The compression of outgoing messages.
+    writable_values : bool
+        Whether large binary values are received as ``bytearray``.
 
     Attributes
     ----------
@@ -74,10 +76,12 @@ class StreamTransport(Transport):
         "stream",
     )
 
-    def __init__(self, stream: IOStream, limits: Limits, compression: str | None) -> None:
+    def __init__(
+        self, stream: IOStream, limits: Limits, compression: str | None, writable_values: bool
+    ) -> None:
         loop: asyncio.AbstractEventLoop = stream.io_loop.asyncio_loop  # type: ignore[attr-defined]
         self.stream = stream
-        self.channel = Channel(self, loop, limits, compression, _peer_name(stream))
+        self.channel = Channel(self, loop, limits, compression, _peer_name(stream), writable_values)
         self._selector = getattr(stream.io_loop, "selector_loop", loop)
         self._fd = -1
         self._is_lingering = False
@@ -265,7 +269,12 @@ class StreamTransport(Transport):
             self.stream.__dict__.pop(name, None)
 
 
-def channel_of(stream: IOStream, limits: Limits = DEFAULT_LIMITS, compression: str | None = None) -> Channel:
+def channel_of(
+    stream: IOStream,
+    limits: Limits = DEFAULT_LIMITS,
+    compression: str | None = None,
+    writable_values: bool = False,
+) -> Channel:
     """Give the channel of a stream; make it if this is the first message.
 
     Parameters
@@ -276,6 +285,9 @@ def channel_of(stream: IOStream, limits: Limits = DEFAULT_LIMITS, compression: s
         What the peer may cost, for a stream that has no channel yet.
     compression : str, optional
         The compression of outgoing messages, for a stream that has no channel yet.
+    writable_values : bool
+        Whether large binary values are received as ``bytearray``, for a stream that has no
+        channel yet.
 
     Returns
     -------
@@ -294,7 +306,7 @@ def channel_of(stream: IOStream, limits: Limits = DEFAULT_LIMITS, compression: s
     if not isinstance(stream, IOStream):
         raise TypeError(f"messages go over a tornado.iostream.IOStream, not {stream!r}")
     check_thread_of(stream.io_loop.asyncio_loop, "a stream")  # type: ignore[attr-defined]
-    return StreamTransport(stream, limits, compression).channel
+    return StreamTransport(stream, limits, compression, writable_values).channel
 
 
 def accept_stream(server: TCPServer, sock: socket.socket) -> IOStream:

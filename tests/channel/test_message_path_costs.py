@@ -106,6 +106,8 @@ async def test_answers_that_come_together_take_one_turn_of_the_loop(monkeypatch)
     loop = asyncio.get_running_loop()
     if not isinstance(loop, asyncio.SelectorEventLoop):
         pytest.skip("uvloop lets nobody count")
+    if loop.get_debug():
+        pytest.skip("so slow that a turn's share of the time is used up earlier")
     async with served() as server, rpc(ip="127.0.0.1", port=server.port) as remote:
         await remote.add(x=1, y=2)
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fastcore import ConnectionPool, connect, read, rpc, write
+from fastcore import ConnectionPool, Server, connect, read, rpc, write
 from helpers.classic_server import classic_server
 from helpers.support import Program, until
 from helpers.wire import served
@@ -202,6 +202,21 @@ async def test_what_one_request_sets_in_its_context_no_other_one_sees():
             for _ in range(2):
                 calls = [call(to=str(n)) for n in range(20) for call in (remote.sets, remote.sets_later)]
                 assert {*await asyncio.gather(*calls)} == {"nobody"}
+    # Each of these is begun by the end of the one before.
+    async with served({"sets": sets, "sets_later": sets_later}, max_running=1) as server:
+        async with rpc(ip="127.0.0.1", port=server.port, share=1) as remote:
+            calls = [call(to=str(n)) for n in range(20) for call in (remote.sets, remote.sets_later)]
+            assert {*await asyncio.gather(*calls)} == {"nobody"}
+
+
+async def test_a_request_sees_what_was_set_where_the_server_began_to_listen():
+    name = contextvars.ContextVar("name", default="nobody")
+    server = Server({"name": lambda stream: name.get()})
+    name.set("whoever listens")
+    server.listen(0, "127.0.0.1")
+    name.set("whoever calls")
+    async with server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        assert await remote.name() == "whoever listens"
 
 
 async def test_shutdown_waits_for_numbered_calls_under_way():

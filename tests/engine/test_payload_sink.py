@@ -10,10 +10,10 @@ from helpers.values import messages
 
 
 @settings(max_examples=60, deadline=None)
-@given(messages, st.lists(st.integers(1, LARGE), min_size=1, max_size=6))
-def test_a_sink_gives_back_what_it_received(message, sizes):
+@given(messages, st.lists(st.integers(1, LARGE), min_size=1, max_size=6), st.booleans())
+def test_a_sink_gives_back_what_it_received(message, sizes, writable):
     payload = msgpack.packb(message)
-    sink = PayloadSink(len(payload))
+    sink = PayloadSink(len(payload), writable)
     at = 0
     for size in sizes:
         if at == len(payload):

@@ -25,6 +25,7 @@ FLOORS = [
     ["client", "server"],
     ["classic"],
     ["surface"],
+    ["dask"],
     ["command __main__"],
 ]
 PLACES = {
@@ -33,7 +34,7 @@ PLACES = {
     for side, rooms in enumerate(sides)
     for room in rooms.split()
 }
-EXTRAS = "cloudpickle distributed lz4 numpy psutil snappy uvloop"
+EXTRAS = "cloudpickle dask distributed lz4 numpy psutil snappy uvloop"
 
 
 def imported_by(path: Path) -> set[str]:

@@ -34,7 +34,7 @@ async def main():
             client.close()
         while len(server.stats()["errors"]) == 0:
             await asyncio.sleep(0.01)
-        print("errors:", server.stats()["errors"])
+        print("pauses:", *server.stats()["errors"].values())
         async with rpc(ip="127.0.0.1", port=server.port, timeout=20) as another:
             print("lets in again:", await another.add(x=3, y=4))
     server.stop()
@@ -67,17 +67,19 @@ asyncio.run(main())
 """
 
 
-def test_a_server_without_descriptors_waits_for_some_and_says_so_once():
+def test_a_server_without_descriptors_waits_for_some_and_says_so_once_for_each_pause():
     with Program("-c", FEW_DESCRIPTORS) as program:
         assert program.wait(60) == 0, program.errors
-        assert program.rest().splitlines() == [
+        said = program.rest().splitlines()
+        # How many there were is the machine's business.
+        pauses = int(said.pop(2).removeprefix("pauses: "))
+        assert said == [
             f"out of descriptors: {errno.EMFILE}",
             "answers: 3",
-            "errors: {'accept': 1}",
             "lets in again: 7",
         ]
         lines = [line for line in program.errors.splitlines() if line]
-        assert len(lines) == 1, program.errors
+        assert len(lines) == pauses, program.errors
         assert lines[0].startswith("fastcore.")
         assert "Too many open files" in lines[0]
 
