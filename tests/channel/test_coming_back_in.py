@@ -121,7 +121,9 @@ async def test_messages_written_in_between_are_whole_and_in_order(kind, way, clo
             put("inside", SIZES[: chance.choice([4, 7])], chance)
 
     somebody = Somebody(come_in, seed)
-    async with collecting_peer(servers, size=[1_000_000, 1_000][seed % 2]) as (port, data, ended):
+    # A peer that reads slowly; not over TLS, where one on uvloop drops what it hasn't read when we close.
+    size = 1_000 if seed % 2 and kind == "plain" else 1_000_000
+    async with collecting_peer(servers, size=size) as (port, data, ended):
         stream = await connect("127.0.0.1", port, ssl_options=clients)
         with WAYS[way](somebody):
             for _ in range(200):
