@@ -12,7 +12,7 @@ MESSAGES := $(addprefix tests/,engine wire channel transport)
 COMPILED := $(MESSAGES) tests/client tests/server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
+.PHONY: help demo demo-cluster test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
         fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers bench-dask bench-dask-calls docs package matrix clean
 
 help: ## show what can be made
@@ -95,6 +95,9 @@ coverage: $(VENV)/built $(VENV)/with-test $(VENV)/with-coverage ## which lines t
 
 soak: $(VENV)/built $(VENV)/with-test ## ten minutes of load
 	$(BIN)/python tests/load/soak.py --seconds 600 --messages 10000000
+
+torture: $(VENV)/built $(VENV)/with-test ## collectors and signal handlers that come back in everywhere, with 200 seeds (minutes)
+	FASTCORE_SEEDS=200 $(BIN)/python -m pytest tests/channel/test_coming_back_in.py
 
 load: $(VENV)/built $(VENV)/with-test ## 1,000 connections x 1,000 calls, some given up (minutes)
 	$(BIN)/python tests/load/load.py

@@ -30,6 +30,7 @@ from libc.string cimport memcpy
 
 import asyncio
 import sys
+from collections import deque
 
 import msgpack
 
@@ -39,10 +40,11 @@ from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
 from fastcore._wire cimport (
-    NO_SURVEY, CallHeader, Dialect, call_fields, decode, encode, read_call_header, unpack_with_care, whose
+    NO_SURVEY, CallHeader, Dialect, call_fields, call_header, decode, encode, read_call_header,
+    unpack_with_care, whose
 )
 
-from fastcore._futures import given_up, is_busy, set_result_now, unobserved
+from fastcore._futures import given_up, is_busy, set_error, set_result_now, set_value, unobserved
 from fastcore._values import PayloadSink
 from fastcore._wire import bad_payload, read_header, read_header_to_write
 from fastcore.engine_errors import BadFrame, BadMessage, FrameTooLarge, TooDeep, TooManyValues
@@ -276,7 +278,7 @@ cdef class Channel:
     @property
     def unread(self):
         """Bytes that have arrived, of messages that nobody took."""
-        return self.buffer.pending + self.size_ahead
+        return self.buffer.pending + self.size_ahead + self.size_kept
 
     @property
     def unsent(self):
@@ -286,7 +288,8 @@ cdef class Channel:
     @property
     def held(self):
         """Bytes of memory that hold what has arrived and what waits to be sent."""
-        return (sys.getsizeof(self.buffer) if self.buffer else 0) + self.size_ahead + self.outbox.unsent
+        held = sys.getsizeof(self.buffer) if self.buffer else 0
+        return held + self.size_ahead + self.size_kept + self.outbox.unsent
 
     @property
     def messages_in(self):
@@ -364,10 +367,16 @@ cdef class Channel:
         if self.thread != PyThread_get_thread_ident():
             self.check_loop()
             self.thread = PyThread_get_thread_ident()
-        elif not (self.turn_ends or self.is_delivering or self.loop.is_running()):
-            # Where something of this turn is under way, the loop runs.
+        elif not (self.is_delivering or self.is_in_turn() or self.loop.is_running()):
             self.check_loop()
         return 0
+
+    cdef bint is_in_turn(self):
+        """Whether a turn of the loop is under way, as far as that can be told without asking it.
+
+        A loop that has ended has dropped what it was to call, which then is only referred to here.
+        """
+        return self.is_turn_run and self.turn_ends is not None and Py_REFCNT(<PyObject *> self.turn_ends) > 1
 
     cdef int check_loop(self) except -1:
         try:
@@ -413,7 +422,8 @@ cdef class Channel:
         if self.state == LOST:
             raise self.lost_error()
         if self.owner is not None and (
-            self.is_listening or not (self.is_lent or self.is_delivering and self.owner.lends)
+            (self.is_listening and not self.keeps)
+            or not (self.is_lent or self.is_delivering and self.owner.lends)
         ):
             raise RuntimeError(
                 f"the stream to {self.peer} belongs to {self.owner!r}: use that, or a connection of your own"
@@ -422,7 +432,7 @@ cdef class Channel:
             raise self.busy_error()
         self.lender = self.owner
         self.owner = owner
-        self.is_lent = self.is_listening = False
+        self.is_lent = self.is_listening = self.keeps = False
 
     def disown(self, owner):
         """Give up what `own` gave."""
@@ -508,15 +518,23 @@ cdef class Channel:
     def receive(self):
         """Receive what one system call gives, and have it read; False if there was nothing."""
         cdef Py_ssize_t size
-        if self.socket is None or self.state >= LEAVING:
+        if self.socket is None or self.state >= LEAVING or self.forks != forks_so_far:
             return False
         # What waits for the end of its turn goes first: uvloop receives before that.
-        self.sent_in_turn = self.turn_ends
+        self.sent_in_turn = self.turn_ends is not None
         self.read_in_turn = self.written_in_turn = 0
+        # The memory for it is lent meanwhile, and a socket in Python may run anything.
+        self.is_taking = True
         try:
             size = self.socket.receive(self.buffer)
-        except (OSError, MemoryError) as error:
+        except Exception as error:
+            if self.state != LOST and not isinstance(error, (OSError, MemoryError)):
+                raise
             self.close(error)
+            return False
+        finally:
+            self.is_taking = False
+        if self.state == LOST:
             return False
         if size <= 0:
             if size == 0:
@@ -524,9 +542,14 @@ cdef class Channel:
             return False
         if self.buffer.received == size and not self.first_size:
             self.keep_first(size)
+        if self.is_number_unheard():
+            self.is_listening = True
         if self.is_listening:
             if not self.hands_out_later:
                 self.deliver()
+            if self.has_kept_enough() and len(self.buffer) >= self.max_waiting:
+                self.is_paused = True
+                self.pause()
         elif self.waiting is not None:
             if self.socket.is_at_end():
                 # The end came with the last bytes, and who reads by hand looks for it then.
@@ -538,7 +561,7 @@ cdef class Channel:
                 self.resolve()
         elif len(self.buffer) >= self.max_waiting:
             self.is_paused = True
-            self.transport.pause()
+            self.pause()
         return True
 
     cpdef bint catch_up(self) except -1:
@@ -565,14 +588,26 @@ cdef class Channel:
             self.close()
         return self.state <= OPEN
 
+    cdef int pause(self) except -1:
+        """Receive no more; unless somebody who comes in between has read what there was."""
+        if self.transport is not None:
+            self.transport.pause()
+        if not (self.is_paused or self.is_at_end):
+            self.resume()
+        return 0
+
+    cdef int resume(self) except -1:
+        if self.transport is not None:
+            self.transport.resume()
+        return 0
+
     cdef int end_of_input(self) except -1:
         """The peer has closed its side; it may still wait for answers."""
         if self.owner is not None and self.owner.owes():
             self.is_at_end = True
-            self.transport.pause()
-            if self.is_waited_for():
-                # A handler that reads by hand has nothing more to wait for.
-                self.hand_out_later()
+            self.pause()
+            # What is here already goes on; a handler that reads by hand has nothing more to wait for.
+            self.hand_out_later()
         else:
             self.close()
         return 0
@@ -649,6 +684,7 @@ cdef class Channel:
         self.end_error = error
         if self.watchdog is not None:
             self.watchdog.stop()
+            self.watchdog = None
         self.outbox.clear()
         self.is_full = False
         writers, self.writers = self.writers, []
@@ -661,9 +697,7 @@ cdef class Channel:
         if self.loop.is_closed() or self.forks != forks_so_far:
             return
         for _, future in writers:
-            if not future.done():
-                future.set_exception(self.lost_error())
-                unobserved(future)
+            set_error(future, self.lost_error())
         self.hand_out_later()
         if self.owner is not None:
             self.loop.call_soon(self.owner.writable)
@@ -716,6 +750,8 @@ cdef class Channel:
 
     cpdef int watch(self) except -1:
         """Have an eye on the time: the peer has begun what it must not leave unfinished."""
+        if self.state == LOST:
+            return 0
         if self.watchdog is None:
             self.watchdog = Watchdog(self.loop, self.limits, self.figures, self.over_limit)
         return self.watchdog.wake()
@@ -732,7 +768,11 @@ cdef class Channel:
 
     cdef int look_for_room(self) except -1:
         """See how much more the peer takes, before something has to wait because it takes no more."""
-        cdef long long room = self.acknowledgements.room()
+        cdef long long room
+        if self.state == LOST:
+            # By somebody who came in between.
+            return 0
+        room = self.acknowledgements.room()
         # What TLS adds counts for the peer too.
         self.room_ends = self.outbox.sent + max(room // 2, LITTLE_ROOM // 2)
         if room < LITTLE_ROOM and not self.may_stall:
@@ -790,22 +830,27 @@ cdef class Channel:
                 elif count > MESSAGES_UNTIMED and count % MESSAGES_UNTIMED == 0 and monotonic() > until:
                     break
                 owner = self.owner
-                if not self.is_listening or owner is None:
+                if not self.is_listening or owner is None or self.has_kept_enough():
                     return 0
                 try:
-                    message = self.take()
+                    message = self.take_kept() if self.kept and not self.keeps else self.take()
                 except Exception as error:
-                    if self.is_lent and self.is_waited_for() and (
-                        self.call_header is None or isinstance(error, ConnectionLost)
-                    ):
+                    if self.is_lent and self.call_header is None and self.is_waited_for():
                         future, self.waiting = self.waiting, None
                         self.fail(future, error)
                         if not isinstance(error, ConnectionLost):
                             continue
+                    elif self.keeps and self.call_header is None and not (
+                        isinstance(error, ConnectionLost) or self.is_hopeless
+                    ):
+                        self.keep(error)
+                        continue
                     self.is_listening = self.listens_again = False
                     goes_on = owner.on_error(error, self.call_header)
                     if isinstance(error, ConnectionLost):
-                        # Nothing follows, whatever the owner thinks.
+                        # Nothing follows, whatever the owner thinks; who reads beside it hears that too.
+                        if self.waiting is not None:
+                            self.hand_out_later()
                         return 0
                 else:
                     if message is NOTHING:
@@ -814,7 +859,13 @@ cdef class Channel:
                     if header is None and self.is_lent and self.is_waited_for():
                         # A handler reads by hand what comes without a number.
                         future, self.waiting = self.waiting, None
-                        set_result(future, message)
+                        if future.done():
+                            self.put_back(message)
+                        else:
+                            set_result(future, message)
+                        continue
+                    if header is None and self.keeps:
+                        self.keep(message)
                         continue
                     # What has no number may be followed by others that are read by hand.
                     self.is_listening = header is not None
@@ -824,7 +875,7 @@ cdef class Channel:
                     self.take_back()
                 if self.owner is not owner:
                     continue
-                if goes_on:
+                if goes_on or self.is_number_unheard():
                     self.is_listening = True
                 elif not self.listens_again:
                     self.is_listening = False
@@ -832,7 +883,7 @@ cdef class Channel:
                     # It has left a read of its own, which would take what comes next.
                     self.close(self.busy_error())
                     return 0
-                if not self.ahead and not len(self.buffer) and not self.is_paused and self.state != LOST:
+                if not (self.ahead or self.kept or len(self.buffer) or self.is_paused or self.state == LOST):
                     # After the last message of a lost connection comes its end.
                     return 0
         finally:
@@ -878,6 +929,53 @@ cdef class Channel:
         finally:
             self.is_taking = False
 
+    cdef bint is_number_unheard(self) except -1:
+        """Whether the first message with a number is next, behind one without that is still handled.
+
+        As far as that can be told without taking it. Who has heard one listens by itself.
+        """
+        if not self.keeps or self.is_listening or self.usual_fields is not None:
+            return False
+        if self.ahead:
+            return self.headers_ahead[PyList_GET_SIZE(self.ahead) - 1] is not None
+        header = self.buffer.next_header()
+        if not header:
+            return False
+        try:
+            return call_header(header) is not None
+        except BadMessage:
+            return False
+
+    cdef bint has_kept_enough(self):
+        return self.keeps and self.size_kept >= self.max_waiting
+
+    cdef int keep(self, object message) except -1:
+        """Keep what has no number for who may read it by hand."""
+        if self.kept is None:
+            self.kept = deque()
+        self.kept.append((message, self.last_size))
+        self.size_kept += self.last_size
+        return 0
+
+    cdef object take_kept(self):
+        """The first one that is kept."""
+        if self.has_kept_enough():
+            # From now on there is room.
+            self.hand_out_later()
+        self.call_header = None
+        message, self.last_size = self.kept.popleft()
+        self.size_kept -= self.last_size
+        if PyExceptionInstance_Check(message):
+            raise message
+        return message
+
+    cdef int put_back(self, object message) except -1:
+        """Have a message taken once more: who was to get it has just given up."""
+        self.ahead.append(message)
+        self.headers_ahead.append(self.call_header)
+        self.size_ahead += self.last_size
+        return 0
+
     cdef object take_next(self):
         if not self.ahead:
             self.call_header = None
@@ -891,10 +989,9 @@ cdef class Channel:
                 self.decode_ahead()
             return message
         self.last_size = self.size_ahead // PyList_GET_SIZE(self.ahead)
+        self.size_ahead -= self.last_size
         message = self.ahead.pop()
         self.call_header = self.headers_ahead.pop()
-        if not self.ahead:
-            self.size_ahead = 0
         if type(message) is tuple:
             return self.message_of(message)
         if PyExceptionInstance_Check(message):
@@ -945,13 +1042,13 @@ cdef class Channel:
             if not len(self.buffer) and self.is_watched():
                 self.watchdog.doze()
             return parts
-        if self.is_at_end:
+        if self.is_at_end and not (self.keeps and self.is_delivering and not self.is_waited_for()):
             self.close()
         if self.state == LOST:
             raise self.lost_error(", in the middle of a message" if self.buffer.pending else "")
         if self.is_paused:
             self.is_paused = False
-            self.transport.resume()
+            self.resume()
         if self.buffer.pending and not self.is_watched():
             self.watch()
         return None
@@ -1028,6 +1125,8 @@ cdef class Channel:
         """
         if self.is_waited_for() or (self.is_listening and not self.is_lent):
             raise self.busy_error()
+        if self.kept:
+            return self.take_kept()
         if self.is_listening:
             # The owner takes what has a number, so it hands out the rest too.
             self.hand_out_later()
@@ -1043,6 +1142,10 @@ cdef class Channel:
         """Have a Future get the next message when it is there."""
         # A message that is here may be had anywhere; who waits must do so where it comes.
         self.check_here()
+        if self.is_waited_for():
+            # By somebody who came in between.
+            self.fail(future, self.busy_error())
+            return 0
         self.waiting = future
         if self.buffer.pending and not self.is_watched():
             # Only now there is somebody for whom its rest is late.
@@ -1061,9 +1164,12 @@ cdef class Channel:
             self.waiting = None
             self.fail(future, error)
             return 0
-        if message is not NOTHING:
-            self.waiting = None
-            set_result_now(future, message)
+        if message is NOTHING:
+            return 0
+        self.waiting = None
+        if not set_result_now(future, message):
+            self.put_back(message)
+            self.hand_out_later()
         return 0
 
     cdef bint is_waited_for(self) except -1:
@@ -1096,8 +1202,7 @@ cdef class Channel:
         return unobserved(future)
 
     cdef int fail(self, object future, object error) except -1:
-        future.set_exception(error)
-        unobserved(future)
+        set_error(future, error)
         if isinstance(error, (BadFrame, BadMessage)) and self.is_hopeless:
             self.close(error)
         return 0
@@ -1118,24 +1223,35 @@ cdef class Channel:
             What its header says of calls, as `call_fields` makes it.
         """
         cdef object future
+        cdef bint is_large
         self.check_here()
         try:
-            self.put(message, fields if fields is not None else self.usual_fields)
+            is_large = self.put(message, fields if fields is not None else self.usual_fields)
             if self.state == LOST:
                 raise self.lost_error()
         except Exception as error:
             return self.failed_future(error)
         self.written_in_turn += 1
-        if self.is_full or self.socket is None:
+        if self.is_full or self.socket is None or (is_large and self.outbox.unsent):
             future = self.new_future()
             self.writers.append((self.outbox.sent + self.outbox.unsent, future))
+            if self.state == LOST:
+                # Since that was asked: making the two may have woken the collector.
+                set_error(future, self.lost_error())
+            elif is_large:
+                future.add_done_callback(self.own_if_given_up)
         elif self.written_in_turn > MESSAGES_PER_TURN:
             self.written_in_turn = 0
             future = self.new_future()
-            self.loop.call_soon(set_done, future)
+            self.loop.call_soon(set_value, future, None)
         else:
             future = self.done_future()
         return future
+
+    def own_if_given_up(self, future):
+        """Copy what waits, where a Future was given up that would have said when it may change."""
+        if future.cancelled():
+            self.outbox.own_all()
 
     cdef object done_future(self):
         """A Future that is done: the same as last time, if nobody has kept it.
@@ -1157,8 +1273,7 @@ cdef class Channel:
         what the socket doesn't take now is copied, unless it can't change.
         """
         self.check_here()
-        self.put(message, fields if fields is not None else self.usual_fields)
-        if self.has_large and self.outbox.unsent:
+        if self.put(message, fields if fields is not None else self.usual_fields) and self.outbox.unsent:
             self.outbox.own_all()
         return not self.is_full
 
@@ -1175,7 +1290,9 @@ cdef class Channel:
         self.writers.append((self.outbox.sent + self.outbox.unsent, future))
         return future
 
-    cdef int put(self, object message, bytes fields) except -1:
+    cdef bint put(self, object message, bytes fields) except -1:
+        """Send a message, or have it wait; whether it has pieces, which may be its sender's own memory."""
+        cdef bint is_large
         if self.state >= LEAVING:
             raise self.lost_error() if self.state == LOST else ConnectionLost(
                 f"the connection to {self.peer} is being closed, after its last message"
@@ -1183,32 +1300,43 @@ cdef class Channel:
         frame = encode(message, self.compression, fields, self.dialect.speaks)
         # Encoding may run anything, and that close the connection.
         if self.state >= LEAVING:
-            return 0
+            return False
         self.messages_out += 1
-        self.has_large = type(frame) is list
+        is_large = type(frame) is list
         if self.is_full or self.outbox.unsent or self.outbox.is_sending or self.socket is None or (
             self.has_sent_in_turn()
         ):
             self.outbox.put(frame)
-            if not self.turn_ends or self.outbox.unsent >= ENOUGH_TO_SEND:
+            if self.turn_ends is None or self.outbox.unsent >= ENOUGH_TO_SEND:
                 self.send_later()
-            return 0
+            return is_large
         self.sent_in_turn = True
         self.sent_at = monotonic()
         if not self.socket.takes(frame):
             self.outbox.put(frame)
             self.send_waiting()
-            return 0
+            return is_large
         # What costs the least: nothing waits, and the socket takes it all.
         try:
-            self.outbox.send_now(frame, self.socket)
-        except OSError as error:
-            self.close_unsendable(error)
-            return 0
+            if not self.outbox.send_now(frame, self.socket):
+                self.set_full(True)
+        except BaseException as error:
+            self.not_sent(error)
+            return is_large
         if self.outbox.sent > self.room_ends:
             self.look_for_room()
-        if self.outbox.unsent and not self.turn_ends:
-            self.set_full(True)
+        return is_large
+
+    cdef int not_sent(self, object error) except -1:
+        """Close: nobody knows how much of a message has left."""
+        if self.state == LOST:
+            # By somebody who came in between. A socket that is closed raises whatever it likes.
+            return 0
+        if isinstance(error, OSError):
+            self.close_unsendable(error)
+        else:
+            self.close(error)
+            raise error
         return 0
 
     cdef bint has_sent_in_turn(self):
@@ -1218,31 +1346,34 @@ cdef class Channel:
         counts as over: otherwise its next message would come later than those that
         other connections send in the same turn.
         """
-        return self.turn_ends or self.sent_in_turn and monotonic() - self.sent_at < A_TURN
+        return self.turn_ends is not None or self.sent_in_turn and monotonic() - self.sent_at < A_TURN
 
     cdef int send_later(self) except -1:
         if self.is_full or self.socket is None:
             return 0
         if self.outbox.unsent >= ENOUGH_TO_SEND and not self.outbox.is_sending:
             self.send_waiting()
-        elif not self.turn_ends:
-            self.turn_ends = True
-            self.loop.call_soon(self.end_turn)
+        elif self.turn_ends is None:
+            self.is_turn_run = self.loop.is_running()
+            self.turn_ends = self.loop.call_soon(self.end_turn)
         return 0
 
     def end_turn(self):
         """Send what was written in this turn of the loop."""
-        self.turn_ends = False
+        self.turn_ends = None
         self.sent_in_turn = False
         self.written_in_turn = 0
         if self.socket is not None and not self.is_full:
             self.send_waiting()
 
     cdef int send_waiting(self) except -1:
+        if self.forks != forks_so_far:
+            # A child that goes on with its parent's loop; all of this is the parent's to send.
+            return 0
         try:
             self.outbox.flush(self.socket)
-        except OSError as error:
-            self.close_unsendable(error)
+        except BaseException as error:
+            self.not_sent(error)
             return 0
         if self.outbox.sent > self.room_ends:
             self.look_for_room()
@@ -1273,7 +1404,7 @@ cdef class Channel:
             (done if (<tuple> writer)[0] <= self.outbox.sent else left).append(writer)
         self.writers = left
         for _, future in done:
-            set_done(future)
+            set_value(future, None)
         return 0
 
     cdef int set_full(self, bint full) except -1:
@@ -1287,7 +1418,7 @@ cdef class Channel:
                 self.watch()
             elif self.is_watched():
                 self.watchdog.doze()
-        if full:
+        if full or self.state == LOST:
             return 0
         if self.state == CLOSING:
             self.close()
@@ -1370,8 +1501,3 @@ cdef Py_ssize_t size_of_payload(tuple parts) except -1:
     if type(payload) is bytes:
         return PyBytes_GET_SIZE(payload)
     return payload.length if type(payload) is PayloadSink else len(payload)
-
-
-def set_done(future):
-    if not future.done():
-        future.set_result(None)

@@ -272,6 +272,18 @@ cdef class MessageBuffer(Buffer):
         start = self.block.data + self.head
         return (start[1] | start[2] | start[3]) == 0 and start[0] <= SHORT_HEADER
 
+    cdef bytes next_header(self):
+        """The header of the next message, as far as it is here and short; nothing is taken."""
+        cdef const uint8_t *start
+        if self.stage != AT_START:
+            return self.header
+        if not self.is_simple():
+            return None
+        start = self.block.data + self.head
+        if self.tail - self.head < LENGTH_SIZE + start[0]:
+            return None
+        return PyBytes_FromStringAndSize(<const char *> start + LENGTH_SIZE, start[0])
+
     cdef int open_message(self) except -1:
         """Read header length and header, and move on to the stage that they lead to."""
         cdef Py_ssize_t held = self.tail - self.head

@@ -87,7 +87,10 @@ cdef class Watchdog:
         """Look until there is nothing to wait for."""
         if self.timer is None and self.period:
             self.looked_at = self.loop.time()
-            self.check()
+            # In the next turn: whoever comes in the middle of something, such as a signal handler, may
+            # come in the middle of what the loop does to its timers.
+            self.is_awake = True
+            self.timer = self.loop.call_soon(self.check)
         return 0
 
     cpdef int doze(self) except -1:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastcore._futures import set_result_now, unobserved
+from fastcore._futures import set_error, set_result_now, set_value
 from fastcore._iterating import Values
 from fastcore._parts import Parts
 from fastcore.errors import RemoteError
 from fastcore.remote_errors import is_error_reply, remote_exception
+from fastcore.transport.event_loop import check_thread_of, in_thread_of
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -48,7 +49,16 @@ class _Iterator(Values):
         self._call = call
 
     def __del__(self) -> None:
-        self._call.cancel()
+        call = self._call
+        # They refer to each other.
+        call.parts = None
+        if not call.done():
+            loop = call.get_loop()
+            if in_thread_of(loop):
+                call.cancel()
+            else:
+                # Whichever thread the collector runs in.
+                loop.call_soon_threadsafe(call.cancel)
 
 
 class RemoteCall(asyncio.Future[T]):
@@ -97,8 +107,8 @@ class RemoteCall(asyncio.Future[T]):
         self.where = None
         if self.parts is not None:
             self._end_parts(None)
-        elif not self.done():
-            self.set_result(None)  # type: ignore[arg-type]
+        else:
+            set_value(self, None)
 
     def answer_error(self, reply: Any, peer: str) -> None:
         """End the call with the exception that an error reply tells of."""
@@ -111,10 +121,15 @@ class RemoteCall(asyncio.Future[T]):
         """End the call because there will be no answer, or none that can be read."""
         self.where = None
         if not self.done():
-            self.set_exception(error)
-            unobserved(self)
-            if self.parts is not None:
-                self.parts.wake()
+            set_error(self, error)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have the one who iterates look again; without one, nobody needs the parts any more."""
+        if self.parts is not None:
+            self.parts.wake()
+            if not self.parts.is_iterated:
+                self.parts = None
 
     def begin_parts(self) -> Parts:
         """Make a place for the first of many answers."""
@@ -127,7 +142,8 @@ class RemoteCall(asyncio.Future[T]):
         if self.done():
             return
         if not parts.is_iterated:
-            self.set_result([*parts.values])  # type: ignore[arg-type]
+            set_value(self, [*parts.values])
+            self.parts = None
             return
         if last is not None:
             # A server that knows no parts gives a list of them.
@@ -135,11 +151,12 @@ class RemoteCall(asyncio.Future[T]):
                 self.fail(no_stream(self.op))
                 return
             parts.values.extend(last)
-        self.set_result(None)  # type: ignore[arg-type]
+        set_value(self, None)
         parts.wake()
 
     def __aiter__(self) -> _Iterator:
         """Iterate over the answers as they come."""
+        self._check_thread()
         parts = self.parts or self.begin_parts()
         if parts.is_iterated:
             raise RuntimeError(f"the answers of {self.op!r} are being read already")
@@ -155,11 +172,21 @@ class RemoteCall(asyncio.Future[T]):
     # ---- given up
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Give the call up. A server that numbers its answers hears of it."""
+        """Give the call up. A server that numbers its answers hears of it.
+
+        Raises
+        ------
+        RuntimeError
+            In another thread than its loop's.
+        """
+        self._check_thread()
         if not super().cancel(msg):
             return False
         self._leave()
         return True
+
+    def _check_thread(self) -> None:
+        check_thread_of(self.get_loop(), "a call")
 
     def time_out(self, error: TimeoutError) -> None:
         """Give the call up because it took too long."""
@@ -176,8 +203,7 @@ class RemoteCall(asyncio.Future[T]):
             return
         self.where = None
         where.give_up(self)
-        if self.parts is not None:
-            self.parts.wake()
+        self._wake()
 
 
 class CallWithHeader(RemoteCall):

@@ -167,11 +167,20 @@ class ClientConnection(Owner):
             fields = with_extra(fields, call.header)
         sent = self.channel.write(message, fields)
         if not sent.done():
+            call.add_done_callback(functools.partial(self._given_up_unsent, sent))
             sent.add_done_callback(functools.partial(self._sent, call, message))
         else:
             self._sent(call, message, sent)
 
+    def _given_up_unsent(self, sent: asyncio.Future[None], call: RemoteCall) -> None:
+        """Have what still waits copied: nobody is told any more when its memory may be changed."""
+        if sent.cancel():
+            self.channel.own_if_given_up(sent)
+
     def _sent(self, call: RemoteCall, message: dict[str, Any], sent: asyncio.Future[None]) -> None:
+        if sent.cancelled():
+            self._settle()
+            return
         error = sent.exception()
         if error is not None:
             self._not_sent(call, message, error)
@@ -279,6 +288,12 @@ class ClientConnection(Owner):
             call.fail(self._told(error, call))
         for call in calls.values():
             call.fail(self._told(error, call))
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Leave a channel that is lost: what holds each other would be freed by the collector alone."""
+        if self.channel.is_lost and not self.calls:
+            self.channel.disown(self)
 
     def _told(self, error: BaseException, call: RemoteCall) -> BaseException:
         """Name the op in the error of a connection that was lost."""
@@ -297,6 +312,7 @@ class ClientConnection(Owner):
             # It was borrowed from a server's connection, and that wants it back. It would take the
             # answers that are still to come for requests, so it ends with them.
             self._fail_all(ConnectionLost(f"the handler that lent the stream to {self.channel.peer} is over"))
+        self._let_go()
 
     def over_limit(self, error: Exception) -> None:
         """Close: nothing is owed to a server that takes too long."""

@@ -358,6 +358,7 @@ class ConnectionPool:
         channel = channel_of(stream)
         if channel.is_lost:
             return
+        channel.check_here()
         for connections in self._living():
             if isinstance(channel.owner, ClientConnection) and channel.owner.keeper is connections:
                 connections.release(channel.owner)
@@ -373,9 +374,8 @@ class ConnectionPool:
         connections.add(address, stream)
 
     def collect(self) -> None:
-        """Close the connections that are free."""
-        for connections in self._living():
-            connections.close_free()
+        """Close the connections that are free. May be called from any thread."""
+        self._in_each_loop(Connections.close_free)
 
     def close(self) -> None:
         """Close all connections, and make no further ones."""

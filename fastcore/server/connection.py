@@ -24,6 +24,7 @@ from tornado.gen import convert_yielded
 from tornado.iostream import IOStream
 
 from fastcore._channel import Channel, Owner
+from fastcore._futures import set_value
 from fastcore._wire import ERROR_FLAG, PART_FLAG, SPEAKS_PLAINLY, SPEAKS_VALUES, CallHeader, call_fields
 from fastcore.errors import ConnectionLost, LimitReached
 from fastcore.logs import get_logger
@@ -43,6 +44,11 @@ logger = get_logger("fastcore.server")
 _NOTHING_HELD: Final[deque[tuple[Any, CallHeader | None, int]]] = deque()
 #: A request counts once more for each so many bytes among those that run.
 _BYTES_OF_ONE: Final = 256 * 1024
+#: Bytes of requests that are held back before no more is received, in `max_waiting`: at first, and
+#: when for so many seconds no request of the connection has ended. What would end one, that it is given
+#: up or may send more, can stand behind them. In the end further requests are refused.
+_HELD: Final = (1, 64)
+_PATIENCE: Final = (0.2, 10.0)
 #: Nanoseconds in which a generator gives parts before others have their turn.
 _A_TURN: Final = 500_000
 
@@ -85,8 +91,8 @@ class _Request:
 
     def go_on(self) -> None:
         """Let it look again whether parts may be sent."""
-        if self.waiting is not None and not self.waiting.done():
-            self.waiting.set_result(None)
+        if self.waiting is not None:
+            set_value(self.waiting, None)
 
 
 class _Refused(Exception):
@@ -121,6 +127,8 @@ class Connection(Owner):
         "_in_order",
         "_numbered",
         "_size_of_held",
+        "_stalled",
+        "_timer",
         "_weight",
         "channel",
         "ended",
@@ -148,6 +156,9 @@ class Connection(Owner):
         self._begins_held = False
         self._size_of_held = 0
         self._weight = 0
+        #: How often nothing had ended when patience was over, and what tells when it is.
+        self._stalled = 0
+        self._timer: asyncio.TimerHandle | None = None
         #: Whether the client numbers its requests.
         self._has_numbers = False
         #: Whether it ends when nothing runs any more.
@@ -181,7 +192,7 @@ class Connection(Owner):
         if not self._may_begin() or self._begins_held:
             return False
         if self._held:
-            return self._held[-1][1] is not None and self._held_bytes < self.channel.limits.max_waiting
+            return self._held[-1][1] is not None and self._may_hold_more()
         return self._has_numbers or not (self.service.is_ending or self._is_held_back())
 
     # ---- requests
@@ -280,6 +291,7 @@ class Connection(Owner):
             self._numbered[request.call] = request
         else:
             self._in_order = request
+            channel.keeps = True
         size = self._size_of_held if self._begins_held else channel.last_size
         request.weight = 1 + size // _BYTES_OF_ONE
         self._weight += request.weight
@@ -298,6 +310,8 @@ class Connection(Owner):
 
     def _task_done(self, request: _Request, result: Any, task: asyncio.Task[None]) -> None:
         self.service.tasks.discard(task)
+        # One that was cancelled knows its frames by its error, and those know the request.
+        request.task = None
         if not request.is_over:
             # It was cancelled before its first step, in which nothing of it runs.
             if hasattr(result, "close"):
@@ -344,12 +358,11 @@ class Connection(Owner):
                 raise
             self._failed(request, error)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
             if request.given_up:
                 # Nobody waits; this is the last that is heard of it.
                 request.closes = False
                 self._done(request, None)
-            elif task is not None and task.cancelling():
+            elif _is_cancelled_now():
                 # The loop or the server is being ended, with everything that runs in it.
                 self._end()
                 raise
@@ -367,12 +380,15 @@ class Connection(Owner):
             self._numbered.pop(request.call, None)
         else:
             self._in_order = None
+            self.channel.keeps = False
         if not self._numbered and self._in_order is None:
             self.channel.take_back()
 
     def _make_room(self, request: _Request) -> None:
         """Let further requests begin, after one that is answered."""
         self._uncount(request)
+        self._stalled = 0
+        self._wait_no_more()
         self.service.let_go_on()
         self._go_on()
 
@@ -397,7 +413,10 @@ class Connection(Owner):
 
     def _hold(self, message: Any, header: CallHeader | None) -> bool:
         """Keep a request for later, so that what is said of others can still be read."""
-        if not self.service.is_ending:
+        if header is not None and self._stalled == len(_HELD) and self._holds(_HELD[-1]):
+            reply = message.get("reply", True) if isinstance(message, dict) else True
+            self._refuse(self._too_many(), _Request(None, header.call, reply, False), "message")
+        elif not self.service.is_ending:
             size = self.channel.last_size
             if not self._held:
                 # An empty one takes as much memory as all else of an idle connection together.
@@ -406,8 +425,39 @@ class Connection(Owner):
             self._held_bytes += size
         return self._may_read()
 
+    def _holds(self, most: int) -> bool:
+        return self._held_bytes >= most * self.channel.limits.max_waiting
+
+    def _may_hold_more(self) -> bool:
+        """Whether to be given what comes behind the requests that are held back."""
+        if self._stalled == len(_HELD) or not self._holds(_HELD[self._stalled]):
+            return True
+        if self._numbered and self._timer is None:
+            self._timer = self.channel.loop.call_later(_PATIENCE[self._stalled], self._stall)
+        return False
+
+    def _stall(self) -> None:
+        """Hear more, as nothing has ended."""
+        self._timer = None
+        self._stalled += 1
+        self.serve()
+
+    def _wait_no_more(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_many(self) -> LimitReached:
+        return LimitReached(
+            "max_running_per_connection" if self._weight else "max_running",
+            f"no request has ended for {_PATIENCE[-1]:g} s, and {self._held_bytes:,} bytes of further ones "
+            "wait; send fewer at a time",
+        )
+
     def _may_begin(self) -> bool:
-        return self._in_order is None and not self._closes and not self.channel.is_full
+        """Whether a request that has a number may be begun; those without wait for the one in order."""
+        may = self._in_order is None or self._has_numbers
+        return may and not self._closes and not self.channel.is_full
 
     def _begin_held(self) -> None:
         if self._begins_held:
@@ -505,7 +555,11 @@ class Connection(Owner):
             if channel.is_lost:
                 raise channel.lost_error()
             request.waiting = channel.loop.create_future()
-            await request.waiting
+            try:
+                await request.waiting
+            finally:
+                # One that was cancelled knows this frame by its error.
+                request.waiting = None
 
     def _done(self, request: _Request, result: Any, flags: int = 0) -> bool:
         """Reply to a request; False if no further one is to be begun now."""
@@ -528,7 +582,7 @@ class Connection(Owner):
             if not self._is_busy:
                 self._end()
             return False
-        return goes_on and self._in_order is None
+        return goes_on and (self._in_order is None or self._has_numbers)
 
     def _not_packed(self, request: _Request, error: Exception) -> bool:
         self.service.figures.failed(request.op)
@@ -620,6 +674,9 @@ class Connection(Owner):
 
     def connection_lost(self) -> None:
         """End the handlers of numbered requests: nobody will hear their answers."""
+        self._wait_no_more()
+        if self.ended.done():
+            self._ended()
         for request in [*self._numbered.values()]:
             request.go_on()
             self._left_by_client(request)
@@ -645,8 +702,10 @@ class Connection(Owner):
 
         Who numbers them never closes one side alone: such a client has gone.
         """
-        in_order = self._in_order is not None or self.channel.is_full
-        return in_order or any(header is None for _, header, _ in self._held)
+        channel = self.channel
+        if self._in_order is not None or channel.is_full or (channel.unread and not self._has_numbers):
+            return True
+        return any(header is None for _, header, _ in self._held)
 
     def is_idle(self) -> bool:
         """Tell whether no handler runs, or one that waits for the peer."""
@@ -693,8 +752,10 @@ class Connection(Owner):
         self._ended()
 
     def _ended(self) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
+        set_value(self.ended, None)
+        if self.channel.is_lost:
+            # What holds each other would be freed by the collector alone.
+            self.channel.disown(self)
 
 
 def _close(stream: IOStream, **message: Any) -> str:
@@ -712,6 +773,12 @@ _CALLS_HANDLERS: Final = frozenset({__name__, "fastcore.server.middleware"})
 
 #: What handlers mostly return: needn't be asked whether it can be awaited.
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
+
+
+def _is_cancelled_now() -> bool:
+    """Whether the task that runs is being cancelled; asked in a frame that doesn't outlive its error."""
+    task = asyncio.current_task()
+    return task is not None and bool(task.cancelling())
 
 
 def _is_of_the_call(error: BaseException) -> bool:

@@ -32,7 +32,7 @@ from fastcore.server.service import Handler, Service
 from fastcore.server.snapshot import Health, Snapshot, describe_ops, take
 from fastcore.server.strangers import tell_of_refused
 from fastcore.tokens import is_public
-from fastcore.transport.event_loop import ignore_io_loop, is_running
+from fastcore.transport.event_loop import ignore_io_loop, is_running, run_in_thread_of
 from fastcore.transport.tls import is_refusal
 from fastcore.transport.tornado import accept_stream, add_listener, channel_of, name_of, take_listeners
 
@@ -211,6 +211,8 @@ class Server(TCPServer):
         self._staying = 0
         self._shutdown: asyncio.Task[None] | None = None
         self._first_port: int | None = None
+        #: Where it listens.
+        self._loop: asyncio.AbstractEventLoop | None = None
         super().__init__(max_buffer_size=max_buffer_size, **kwargs)
 
     @property
@@ -253,6 +255,7 @@ class Server(TCPServer):
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on sockets that listen already."""
         self._service.context = copy_context()
+        self._loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
         for sock in sockets:
             acceptor = Acceptor(sock, _selector_loop(), self._accepted, self._lacks)
             self._acceptors.append(acceptor)
@@ -292,7 +295,16 @@ class Server(TCPServer):
         logger.error("can't accept connections to port %s for now: %s", self._first_port, error)
 
     def stop(self) -> None:
-        """Accept no further connections; those that are open stay so."""
+        """Accept no further connections; those that are open stay so.
+
+        May be called from any thread.
+        """
+        if self._loop is None:
+            self._stop()
+        else:
+            run_in_thread_of(self._loop, self._stop)
+
+    def _stop(self) -> None:
         for sock, accept_no_more in take_listeners(self):
             file = self._files.pop(sock, None)
             if file is not None:
@@ -535,6 +547,7 @@ class Server(TCPServer):
         for acceptor in self._acceptors:
             # It may have been made before this loop was there.
             acceptor.move(_selector_loop())
+            self._loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

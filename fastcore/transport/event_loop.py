@@ -12,6 +12,7 @@ from typing import Any
 from tornado.ioloop import IOLoop
 
 __all__ = [
+    "check_thread_of",
     "current_loop",
     "ignore_io_loop",
     "in_thread_of",
@@ -105,6 +106,15 @@ def in_thread_of(loop: asyncio.AbstractEventLoop) -> bool:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
         return False
+
+
+def check_thread_of(loop: asyncio.AbstractEventLoop, what: str) -> None:
+    """Raise if what belongs to the loop is used elsewhere while the loop runs."""
+    if not in_thread_of(loop):
+        raise RuntimeError(
+            f"{what} is used from another thread than its loop's; "
+            "have the loop do it: loop.call_soon_threadsafe(...)"
+        )
 
 
 def run_in_thread_of(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:

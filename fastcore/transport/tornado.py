@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, Final
 
 from tornado.ioloop import IOLoop
@@ -28,7 +29,7 @@ from fastcore._socket import Socket
 from fastcore.addressing import format_address
 from fastcore.limits import DEFAULT_LIMITS, Limits
 from fastcore.logs import get_logger
-from fastcore.transport.event_loop import run_in_thread_of
+from fastcore.transport.event_loop import check_thread_of, run_in_thread_of
 from fastcore.transport.keepalive import set_peer_timeout
 from fastcore.transport.resets import look_for_resets
 from fastcore.transport.tls import CUT_OFF, answer_plainly, explain, is_refusal
@@ -113,17 +114,29 @@ class StreamTransport(Transport):
 
     def resume(self) -> None:
         """Receive again."""
-        self._selector.add_reader(self._fd, self._on_readable)
+        self._watch(self._selector.add_reader, self._on_readable)
         self.channel.loop.call_soon(self._on_readable)
 
     def want_write(self) -> None:
         """Be called when the socket takes bytes again, if there are any for it."""
-        if self._fd < 0:
-            return
-        if self.channel.is_full or self.stream.writing():
-            self._selector.add_writer(self._fd, self._writable)
-        else:
-            self._selector.remove_writer(self._fd)
+        wants: bool | None = None
+        # Until it is still so afterwards: who is found by the collector in here may write, too.
+        while self._fd >= 0 and wants != (wants := self.channel.is_full or self.stream.writing()):
+            if wants:
+                self._watch(self._selector.add_writer, self._writable)
+            else:
+                self._selector.remove_writer(self._fd)
+
+    def _watch(self, add: Callable[..., object], callback: Callable[[], object]) -> None:
+        """Have the loop watch the socket, unless somebody closes it in the middle of that.
+
+        Not in the context of whoever came here: the connection would keep what is in it for good.
+        """
+        try:
+            Context().run(add, self._fd, callback)
+        except (OSError, ValueError, KeyError):
+            if self._fd >= 0:
+                raise
 
     def close(self, error: BaseException | None) -> None:
         """Close the stream: because of an error, or because the peer closed it."""
@@ -170,7 +183,7 @@ class StreamTransport(Transport):
         # From here on the socket is registered by this transport, and not by the stream.
         stream._add_io_state = self._stream_wants  # type: ignore[method-assign]
         self._fd = stream.socket.fileno()
-        self._selector.add_reader(self._fd, self._on_readable)
+        self._watch(self._selector.add_reader, self._on_readable)
         if stream.writing():
             # Bytes that somebody has written to it before.
             self.want_write()
@@ -236,7 +249,11 @@ class StreamTransport(Transport):
 
     def _end(self) -> None:
         self._close_fd()
-        self.channel.ended(self._reason(), self.stream.error)
+        error = self.stream.error
+        if isinstance(error, OSError):
+            # It is kept, and the frames that it has passed know the stream.
+            error.__traceback__ = error.__context__ = None
+        self.channel.ended(self._reason(), error)
         # What holds each other would be freed by the collector alone.
         self._on_readable = self.channel.receive
         for name in ("close_fd", "_add_io_state"):
@@ -434,12 +451,15 @@ def channel_of(
     ------
     TypeError
         If it isn't a stream.
+    RuntimeError
+        If it has no channel yet, and its loop runs in another thread.
     """
     channel: Channel | None = getattr(stream, "_fastcore_channel", None)
     if channel is not None:
         return channel
     if not isinstance(stream, IOStream):
         raise TypeError(f"messages go over a tornado.iostream.IOStream, not {stream!r}")
+    check_thread_of(stream.io_loop.asyncio_loop, "a stream")  # type: ignore[attr-defined]
     kind = SecureTransport if isinstance(stream, SSLIOStream) else StreamTransport
     return kind(stream, limits, compression, writable_values, peer or _NOBODY).channel
 

@@ -26,6 +26,9 @@ class Clock:
         """Let time pass in which no timer runs."""
         self.now += seconds
 
+    def call_soon(self, callback):
+        return self.call_later(0, callback)
+
     def advance(self, seconds):
         end = self.now + seconds
         while due := [timer for timer in self.timers if timer.when <= end]:
