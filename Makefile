@@ -12,8 +12,8 @@ MESSAGES := $(addprefix tests/,engine wire channel transport)
 COMPILED := $(MESSAGES) tests/client tests/server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind \
-        fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers docs package matrix clean
+.PHONY: help demo demo-cluster test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
+        fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers bench-dask bench-dask-calls docs package matrix clean
 
 help: ## show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -39,7 +39,7 @@ $(VENV)/with-%: $(VENV)/made pyproject.toml
 	@touch $@
 
 # Not every Python and system has them; the tests that need them skip.
-$(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask: $(VENV)/with-%: $(VENV)/made pyproject.toml
+$(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask $(VENV)/with-notebook: $(VENV)/with-%: $(VENV)/made pyproject.toml
 	@echo "installing what '$*' needs, if there are wheels ..."
 	@$(BIN)/$(PIP) install --only-binary :all: --group $* || echo "there are none"
 	@touch $@
@@ -49,8 +49,11 @@ $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask: $(VENV)/with-%: $(VENV
 demo: $(VENV)/built ## start a server, run the example programs against it, show what is said
 	@$(BIN)/python -m fastcore demo
 
-test: lint $(VENV)/with-test $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask ## the linters, the doctests and the tests
+test: lint $(addprefix $(VENV)/with-,test types browser dask frozen loops notebook) ## the linters, the doctests and the tests
 	$(BIN)/python -m pytest
+
+demo-cluster: $(VENV)/built $(VENV)/with-dask ## servers in two workers of a Dask cluster, one of which is killed
+	@$(BIN)/python examples/cluster.py
 
 # ---- more checks and tests
 
@@ -62,7 +65,7 @@ lint: $(VENV)/built $(VENV)/with-lint ## ruff, mypy, cython-lint, and the stubs 
 	$(BIN)/python -m mypy.stubtest --ignore-missing-stub --allowlist .ci/stubtest.allow \
 	  $(subst /,.,$(basename $(wildcard fastcore/*.pyx)))
 
-types: $(VENV)/built $(VENV)/with-test $(VENV)/with-types ## pyright
+types: $(VENV)/built $(VENV)/with-test $(VENV)/with-dask $(VENV)/with-types ## pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 compilers: package ## a build by each C compiler of Debian's, without a warning
@@ -92,6 +95,9 @@ coverage: $(VENV)/built $(VENV)/with-test $(VENV)/with-coverage ## which lines t
 
 soak: $(VENV)/built $(VENV)/with-test ## ten minutes of load
 	$(BIN)/python tests/load/soak.py --seconds 600 --messages 10000000
+
+torture: $(VENV)/built $(VENV)/with-test ## collectors and signal handlers that come back in everywhere, with 200 seeds (minutes)
+	FASTCORE_SEEDS=200 $(BIN)/python -m pytest tests/channel/test_coming_back_in.py
 
 load: $(VENV)/built $(VENV)/with-test ## 1,000 connections x 1,000 calls, some given up (minutes)
 	$(BIN)/python tests/load/load.py
@@ -143,7 +149,13 @@ bench: $(VENV)/built $(VENV)/with-bench ## the benchmarks: the parts, then a sho
 bench-peers: $(VENV)/built $(VENV)/with-peers ## the side-by-side run with every peer, the better part of an hour
 	$(BIN)/python -m bench run
 
-docs: $(VENV)/built $(VENV)/with-docs ## the documentation, in docs/_build/html
+bench-dask: $(VENV)/built $(VENV)/with-test $(VENV)/with-dask ## Dask over fastcore:// beside Dask over tcp://, some minutes
+	$(BIN)/python -m bench.dask --into bench/RESULTS.md
+
+bench-dask-calls: $(VENV)/built $(VENV)/with-dask ## what a call into a Dask cluster costs
+	$(BIN)/python -m bench.dask.calls
+
+docs: $(VENV)/built $(VENV)/with-docs $(VENV)/with-dask ## the documentation, in docs/_build/html
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 package: $(VENV)/with-package ## sdist and wheel, in dist/

@@ -1,9 +1,12 @@
 """Options for the whole tree: ``--benchmark``, and ``--loop`` or ``--uvloop``."""
 
 import asyncio
-import importlib
+import importlib.util
 
 import pytest
+
+# Where its extra isn't installed, this room can't be imported, nor searched for doctests.
+collect_ignore = [] if importlib.util.find_spec("distributed") else ["fastcore/dask"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -39,7 +39,8 @@ check(
 with zipfile.ZipFile(wheel) as archive:
     held = {name for name in archive.namelist() if ".dist-info/" not in name}
     licences = {name for name in archive.namelist() if name.endswith(".dist-info/licenses/LICENSE")}
-wanted = {name for name in package if name.endswith((".py", ".pyi", "py.typed"))} | {"fastcore-rpc.pth"}
+wanted = {name for name in package if name.endswith((".py", ".pyi", "py.typed")) or "/static/" in name}
+wanted.add("fastcore-rpc.pth")
 check(
     wheel.name,
     missing=(wanted - held) | (modules - set(map(compiled, held))) | (set() if licences else {"LICENSE"}),

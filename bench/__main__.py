@@ -21,7 +21,7 @@ from bench.run import Options, run
 from bench.workloads import GROWTH, HUGE, MAIN, WORKLOADS
 
 SHORT = (
-    "fastcore,fastcore_uvloop,echo_c,blocking,blocking_batched,blocking_ids,"
+    "fastcore,fastcore_uvloop,fastcore_sync,blocking_by_hand,echo_c,blocking,blocking_batched,blocking_ids,"
     "uvloop_protocol,uvloop_ids,asyncio_protocol,asyncio_ids,tornado_classic"
 )
 FOLDER = Path(__file__).with_name("results")
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     measure = commands.add_parser("run", help="measure")
     measure.add_argument("--peers", metavar="A,B", help=f"of {', '.join(PEERS)}")
     measure.add_argument("--workloads", metavar="A,B", help=f"of {', '.join(WORKLOADS)}")
-    measure.add_argument("--short", action="store_true", help="W1 to W9, few peers, short repeats")
+    measure.add_argument("--short", action="store_true", help="W1 to W10, few peers, short repeats")
     measure.add_argument("--huge", action="store_true", help="the 3 GiB echo too: 12 GiB of memory")
     for option in fields(Options):
         measure.add_argument(f"--{option.name}", type=type(option.default), default=option.default)

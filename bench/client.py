@@ -148,6 +148,13 @@ class Blocking:
                     expect(connection.answer(), 3)
         return self.meter.figures(self.meter.count * self.amount)
 
+    def blocks(self) -> dict[str, float]:
+        connection = self.peer.connect(self.port)
+        for count in self.meter.runs():
+            for _ in range(count):
+                expect(connection.add(1, 2), 3)
+        return self.meter.figures(self.meter.count)
+
     def shared(self) -> dict[str, float]:
         connection = self.peer.connect(self.port)
         for count in self.meter.runs():

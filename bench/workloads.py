@@ -20,7 +20,7 @@ class Workload:
     kind : str
         What the client does: ``calls``, ``busy`` (the same, as a growth row), ``stream``,
         ``echo``, ``sizes`` (the same, as a growth row), ``shared``, ``parts``, ``parts_async``,
-        ``messages`` or ``idle``.
+        ``messages``, ``blocks`` or ``idle``.
     amount : int
         Calls in flight, bytes of one echo, or idle connections.
     figure : str
@@ -50,6 +50,7 @@ _TABLE = (
     Workload("W7", "parts of a generator's answer: values/s", "parts", 1, "rate"),
     Workload("W8", "parts of an async generator's answer: values/s", "parts_async", 1, "rate"),
     Workload("W9", "iterating over a stream of small messages: messages/s", "messages", 1, "rate"),
+    Workload("W10", "calls that block, one core: CPU µs per call", "blocks", 1, "cpu_us", True, True),
 )
 
 MAIN: dict[str, Workload] = {workload.name: workload for workload in _TABLE}
@@ -125,6 +126,8 @@ GOALS = (
     Goal("W7", "", 0.8, 1.0, than="W3"),
     Goal("W8", "", 0.8, 1.0, than="W3"),
     Goal("W9", "blocking_batched", 0.55, 0.6),
+    Goal("W10", "blocking_by_hand", 1.3, 1.15, who="fastcore_sync"),
+    Goal("W10", "blocking", 1.3, 1.2, who="fastcore_sync"),
 )
 
 

@@ -1,5 +1,7 @@
 """Sphinx settings. The docstrings are the source of the API pages."""
 
+from typing import Any
+
 import fastcore
 
 project = "fastcore"
@@ -23,3 +25,13 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say them in words
 napoleon_google_docstring = False
 napoleon_use_ivar = True
+
+
+def setup(app: Any) -> None:
+    """Say what a default is, and not what it came to on the machine that builds the pages."""
+    memory = str(fastcore.MAX_BUFFER_SIZE)
+
+    def without_memory(_app, _what, _name, _obj, _options, signature, returns):
+        return signature and signature.replace(memory, "MAX_BUFFER_SIZE"), returns
+
+    app.connect("autodoc-process-signature", without_memory)

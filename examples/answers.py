@@ -4,11 +4,14 @@ The handler is a generator. Its caller reads at its own speed, and leaves when i
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+from tornado.iostream import IOStream
 
 from fastcore import Server, rpc
 
 
-async def countdown(stream, start):
+async def countdown(stream: IOStream, start: int) -> AsyncIterator[int]:
     try:
         for number in range(start, 0, -1):
             yield number
@@ -17,12 +20,12 @@ async def countdown(stream, start):
         print("the countdown is over")
 
 
-def squares(stream, count):  # where nothing is waited for, a plain generator does
-    for number in range(count):
+def squares(stream: IOStream, count: int) -> Iterator[int]:
+    for number in range(count):  # where nothing is waited for, a plain generator does
         yield number**2
 
 
-async def main():
+async def main() -> None:
     server = Server({"countdown": countdown, "squares": squares})
     server.listen(0, "127.0.0.1")
 

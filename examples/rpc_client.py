@@ -6,7 +6,7 @@ import sys
 from fastcore import rpc
 
 
-async def main(port):
+async def main(port: int) -> None:
     async with rpc(ip="127.0.0.1", port=port) as remote:
         print(await remote.add(x=1, y=2))
 

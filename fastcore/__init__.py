@@ -4,7 +4,7 @@ The interface of the classic ``distributed.core``, on today's Python:
 
 - :func:`read`, :func:`write`, :func:`connect`: messages over a stream;
 - :class:`Server`: handlers, called by name;
-- :class:`rpc`, :func:`send_recv`: calling them.
+- :class:`fastcore.rpc`, :func:`send_recv`: calling them.
 
 ``import fastcore as core`` is the drop-in for ``distributed.core``.
 """

@@ -5,7 +5,7 @@ from fastcore._iterating cimport Source
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
-from fastcore._wire cimport CallHeader
+from fastcore._wire cimport CallHeader, Dialect
 
 
 cdef enum State:
@@ -30,6 +30,12 @@ cdef class Channel:
     cdef readonly MessageBuffer buffer
     cdef readonly Outbox outbox
     cdef Watchdog watchdog
+    # Tells how much more the peer takes; None where nobody needs to know.
+    cdef object acknowledgements
+    # How much may have been sent in all before that is asked.
+    cdef long long room_ends
+    # Whether something waits for a peer that takes no more, or will soon.
+    cdef bint may_stall
     # Why the connection has ended, in words, and the error where there was one.
     cdef readonly str end_reason
     cdef readonly object end_error
@@ -44,6 +50,12 @@ cdef class Channel:
     cdef object lender
     # Whether the owner lets others read, or become the owner for a while.
     cdef public bint is_lent
+    # Whether somebody may read by hand what has no number: it is kept for him while the owner listens.
+    cdef public bint keeps
+    # What is kept, each with about how many bytes it had, the first one first; an error stands for
+    # itself. None until there is any. And all their bytes.
+    cdef object kept
+    cdef readonly Py_ssize_t size_kept
     # Whether the owner takes messages as they come.
     cdef readonly bint is_listening
     # Whether it said so while it was given one.
@@ -63,6 +75,8 @@ cdef class Channel:
     cdef readonly bint has_numbers
     # What the header of a message says of calls unless its sender does.
     cdef bytes usual_fields
+    # Which values the peer reads.
+    cdef readonly Dialect dialect
 
     # Whether large binary values can be written to by whoever gets them.
     cdef readonly bint writable_values
@@ -77,7 +91,7 @@ cdef class Channel:
     cdef list ahead
     # What the headers of those say of calls, in the same order.
     cdef list headers_ahead
-    # How many bytes those were, at first.
+    # How many bytes those were.
     cdef readonly Py_ssize_t size_ahead
     # What the header of the message taken last says of calls.
     cdef CallHeader call_header
@@ -90,11 +104,9 @@ cdef class Channel:
     cdef int first_size
     # Whether the peer has sent a message that could be read.
     cdef bint is_understood
-    # Whether the message put last consists of pieces.
-    cdef bint has_large
     # Whether `wait_again` will be called.
     cdef bint waits_again
-    # Whether a message is being taken, in which anything may run and come back here.
+    # Whether a message is being received or taken, in which anything may run and come back here.
     cdef bint is_taking
     # Whether that is a message whose turn hasn't come yet.
     cdef bint is_ahead
@@ -110,8 +122,9 @@ cdef class Channel:
     cdef int written_in_turn
     cdef bint sent_in_turn
     cdef double sent_at
-    # Whether `end_turn` will be called.
-    cdef bint turn_ends
+    # What the loop will call `end_turn` by, if it will; and whether it ran when it was asked to.
+    cdef object turn_ends
+    cdef bint is_turn_run
     # Whether `hand_out` will be called, for messages that are here already.
     cdef bint hands_out_later
     # Seconds that its messages took too long lately, and for how many turns it is passed over.
@@ -120,16 +133,27 @@ cdef class Channel:
 
     cpdef bint is_here(self)
     cpdef int check_here(self) except -1
+    cdef bint is_in_turn(self)
     cdef int check_loop(self) except -1
     cpdef bint is_watched(self)
-    cdef int watch(self) except -1
+    cpdef int watch(self) except -1
+    cpdef bint catch_up(self) except -1
+    cdef int look_for_room(self) except -1
+    cdef object acknowledged(self)
     cdef int hand_out_later(self) except -1
+    cdef int pause(self) except -1
+    cdef int resume(self) except -1
     cdef int end_of_input(self) except -1
     cdef int keep_first(self, Py_ssize_t size) except -1
     cdef int deliver(self) except -1
     cdef int pass_over(self, double begun, double busy_at) except -1
     cdef bint is_passed_over(self)
     cdef object take(self)
+    cdef bint is_number_unheard(self) except -1
+    cdef bint has_kept_enough(self)
+    cdef int keep(self, object message) except -1
+    cdef object take_kept(self)
+    cpdef put_back(self, object message, CallHeader header)
     cdef object take_next(self)
     cdef int decode_ahead(self) except -1
     cdef tuple next_parts(self)
@@ -144,10 +168,12 @@ cdef class Channel:
     cdef bint is_waited_for(self) except -1
     cdef object failed_future(self, object error)
     cdef object done_future(self)
-    cdef int put(self, object message, bytes fields) except -1
+    cdef bint put(self, object message, bytes fields) except -1
+    cdef int not_sent(self, object error) except -1
     cdef bint has_sent_in_turn(self)
     cdef int send_later(self) except -1
     cdef int send_waiting(self) except -1
+    cdef int close_unsendable(self, object error) except -1
     cdef int answer_writers(self) except -1
     cdef int set_full(self, bint full) except -1
 

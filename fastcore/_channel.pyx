@@ -21,7 +21,7 @@ reads), owned, lent, and listening (its owner is given the messages as they come
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject, PyObject_Call
 from cpython.pythread cimport PyThread_get_thread_ident
@@ -30,6 +30,7 @@ from libc.string cimport memcpy
 
 import asyncio
 import sys
+from collections import deque
 from time import thread_time
 
 import msgpack
@@ -40,10 +41,11 @@ from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
 from fastcore._wire cimport (
-    NO_SURVEY, CallHeader, call_fields, decode, encode, read_call_header, unpack_with_care, whose
+    NO_SURVEY, CallHeader, Dialect, call_fields, call_header, decode, encode, read_call_header,
+    unpack_with_care, whose
 )
 
-from fastcore._futures import given_up, is_busy, set_result_now, unobserved
+from fastcore._futures import given_up, is_busy, set_error, set_result_now, set_value, unobserved
 from fastcore._values import PayloadSink
 from fastcore._wire import bad_payload, read_header, read_header_to_write
 from fastcore.engine_errors import BadFrame, BadMessage, BadValue, FrameTooLarge, TooDeep, TooManyValues
@@ -71,6 +73,12 @@ cdef enum:
     AHEAD = 4_096
     # A message of which so much is still to come holds others up.
     HOLDS_UP = 65_536
+    # A peer that takes no more than this much more is looked after.
+    LITTLE_ROOM = 32_768
+    # System calls by which what has come meanwhile is received, before the loop does it.
+    RECEIVES_TO_CATCH_UP = 16
+    # What every peer takes.
+    FIRST_ROOM = 1_024
 
 # Seconds of a turn of the loop that one connection may take, if it has more to say.
 cdef double A_SHARE = 0.000_2
@@ -88,6 +96,8 @@ cdef double others_until = 0
 
 # Seconds after which a read that was given up is looked after again.
 cdef double WAIT_AGAIN = 0.02
+
+cdef long long ENDLESS = 1 << 62
 
 # What `take` gives while no message is complete; None is a message.
 cdef object NOTHING = object()
@@ -187,7 +197,7 @@ class Owner:
         raise NotImplementedError
 
     def over_limit(self, error):
-        """Decide what becomes of a peer that takes longer than it may."""
+        """Decide what becomes of a peer that takes longer than it may, or can't be let in."""
         raise NotImplementedError
 
     def owes(self):
@@ -246,6 +256,7 @@ cdef class Channel:
         self.checks_all = limits.max_depth < MAX_DEPTH or limits.max_values <= NO_SURVEY
         self.max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
         self.max_waiting = limits.max_waiting
+        self.dialect = Dialect()
         self.ahead = []
         self.headers_ahead = []
         self.writers = []
@@ -280,7 +291,7 @@ cdef class Channel:
     @property
     def unread(self):
         """Bytes that have arrived, of messages that nobody took."""
-        return self.buffer.pending + self.size_ahead
+        return self.buffer.pending + self.size_ahead + self.size_kept
 
     @property
     def unsent(self):
@@ -290,7 +301,8 @@ cdef class Channel:
     @property
     def held(self):
         """Bytes of memory that hold what has arrived and what waits to be sent."""
-        return (sys.getsizeof(self.buffer) if self.buffer else 0) + self.size_ahead + self.outbox.unsent
+        held = sys.getsizeof(self.buffer) if self.buffer else 0
+        return held + self.size_ahead + self.size_kept + self.outbox.unsent
 
     @property
     def messages_in(self):
@@ -368,10 +380,16 @@ cdef class Channel:
         if self.thread != PyThread_get_thread_ident():
             self.check_loop()
             self.thread = PyThread_get_thread_ident()
-        elif not (self.turn_ends or self.is_delivering or self.loop.is_running()):
-            # Where something of this turn is under way, the loop runs.
+        elif not (self.is_delivering or self.is_in_turn() or self.loop.is_running()):
             self.check_loop()
         return 0
+
+    cdef bint is_in_turn(self):
+        """Whether a turn of the loop is under way, as far as that can be told without asking it.
+
+        A loop that has ended has dropped what it was to call, which then is only referred to here.
+        """
+        return self.is_turn_run and self.turn_ends is not None and Py_REFCNT(<PyObject *> self.turn_ends) > 1
 
     cdef int check_loop(self) except -1:
         try:
@@ -417,7 +435,8 @@ cdef class Channel:
         if self.state == LOST:
             raise self.lost_error()
         if self.owner is not None and (
-            self.is_listening or not (self.is_lent or self.is_delivering and self.owner.lends)
+            (self.is_listening and not self.keeps)
+            or not (self.is_lent or self.is_delivering and self.owner.lends)
         ):
             raise RuntimeError(
                 f"the stream to {self.peer} belongs to {self.owner!r}: use that, or a connection of your own"
@@ -426,7 +445,7 @@ cdef class Channel:
             raise self.busy_error()
         self.lender = self.owner
         self.owner = owner
-        self.is_lent = self.is_listening = False
+        self.is_lent = self.is_listening = self.keeps = False
 
     def disown(self, owner):
         """Give up what `own` gave."""
@@ -480,7 +499,7 @@ cdef class Channel:
 
     # ---- what the transport tells
 
-    def opened(self, Socket socket not None, str peer=None):
+    def opened(self, Socket socket not None, str peer=None, acknowledgements=None):
         """Exchange bytes from now on.
 
         Parameters
@@ -489,38 +508,56 @@ cdef class Channel:
             Receives and sends.
         peer : str, optional
             Who it is, if that is known better now.
+        acknowledgements : optional
+            What tells how much more the peer takes (``room``), and whether its machine is alive while
+            it takes nothing (``watch``, ``figure``); see ``transport.keepalive``.
         """
         if self.state == LOST:
             return
         self.socket = socket
+        self.acknowledgements = acknowledgements
+        self.room_ends = FIRST_ROOM if acknowledgements is not None else ENDLESS
         if peer is not None:
             self.peer = peer
         if self.state == OPENING:
             self.state = OPEN
         if self.limits.idle_timeout is not None:
             self.watch()
+        elif self.watchdog is not None:
+            # It had an eye on the handshake.
+            self.watchdog.doze()
         if self.outbox.unsent:
             self.send_waiting()
 
     def receive(self):
         """Receive what one system call gives, and have it read; False if there was nothing."""
         cdef Py_ssize_t size
-        if self.socket is None or self.state >= LEAVING:
+        if self.socket is None or self.state >= LEAVING or self.forks != forks_so_far:
             return False
         # What waits for the end of its turn goes first: uvloop receives before that.
-        self.sent_in_turn = self.turn_ends
+        self.sent_in_turn = self.turn_ends is not None
         self.read_in_turn = self.written_in_turn = 0
+        # The memory for it is lent meanwhile, and a socket in Python may run anything.
+        self.is_taking = True
         try:
             size = self.socket.receive(self.buffer)
-        except (OSError, MemoryError) as error:
+        except Exception as error:
+            if self.state != LOST and not isinstance(error, (OSError, MemoryError)):
+                raise
             self.close(error)
+            return False
+        finally:
+            self.is_taking = False
+        if self.state == LOST:
             return False
         if size <= 0:
             if size == 0:
                 self.end_of_input()
             return False
-        if self.buffer.received == size:
+        if self.buffer.received == size and not self.first_size:
             self.keep_first(size)
+        if self.is_number_unheard():
+            self.is_listening = True
         if self.is_listening:
             if not self.hands_out_later:
                 if self.debt > 0 and self.is_passed_over():
@@ -528,10 +565,12 @@ cdef class Channel:
                     self.hand_out_later()
                 else:
                     self.deliver()
-            if self.hands_out_later and len(self.buffer) >= self.max_waiting and not self.is_paused:
-                # They come faster than their owner takes them in its share of a turn.
+            if (self.hands_out_later or self.has_kept_enough()) and (
+                len(self.buffer) >= self.max_waiting and not self.is_paused
+            ):
+                # They come faster than their owner takes them in its share of a turn, or at all.
                 self.is_paused = True
-                self.transport.pause()
+                self.pause()
         elif self.waiting is not None:
             if self.socket.is_at_end():
                 # The end came with the last bytes, and who reads by hand looks for it then.
@@ -543,17 +582,53 @@ cdef class Channel:
                 self.resolve()
         elif len(self.buffer) >= self.max_waiting:
             self.is_paused = True
-            self.transport.pause()
+            self.pause()
         return True
+
+    cpdef bint catch_up(self) except -1:
+        """Receive what came while the loop had no turn; False if that was the end.
+
+        Before a connection is used that nobody used for a while: what its peer said last may be that
+        it has gone. Messages are handed out later, so nothing else runs in here. It costs a system
+        call, unless something was sent just now, to a peer that isn't of those that close at any time.
+        """
+        cdef Py_ssize_t size = 1
+        if self.has_numbers and monotonic() - self.sent_at < A_TURN:
+            return self.state <= OPEN
+        if self.socket is None or self.is_paused or self.is_taking or not self.socket.has_something():
+            return self.state <= OPEN
+        try:
+            for _ in range(RECEIVES_TO_CATCH_UP):
+                size = self.socket.receive(self.buffer)
+                if size <= 0:
+                    break
+                self.hand_out_later()
+        except (OSError, MemoryError) as error:
+            self.close(error)
+        if size == 0:
+            self.close()
+        return self.state <= OPEN
+
+    cdef int pause(self) except -1:
+        """Receive no more; unless somebody who comes in between has read what there was."""
+        if self.transport is not None:
+            self.transport.pause()
+        if not (self.is_paused or self.is_at_end):
+            self.resume()
+        return 0
+
+    cdef int resume(self) except -1:
+        if self.transport is not None:
+            self.transport.resume()
+        return 0
 
     cdef int end_of_input(self) except -1:
         """The peer has closed its side; it may still wait for answers."""
         if self.owner is not None and self.owner.owes():
             self.is_at_end = True
-            self.transport.pause()
-            if self.is_waited_for():
-                # A handler that reads by hand has nothing more to wait for.
-                self.hand_out_later()
+            self.pause()
+            # What is here already goes on; a handler that reads by hand has nothing more to wait for.
+            self.hand_out_later()
         else:
             self.close()
         return 0
@@ -568,8 +643,13 @@ cdef class Channel:
 
     @property
     def first_bytes(self):
-        """The first bytes that came, up to 8 of them."""
+        """The first bytes that came, up to 8 of them; a transport with a handshake says which."""
         return PyBytes_FromStringAndSize(self.first, self.first_size)
+
+    @first_bytes.setter
+    def first_bytes(self, bytes first not None):
+        self.first_size = <int> min(PyBytes_GET_SIZE(first), <Py_ssize_t> sizeof(self.first))
+        memcpy(self.first, PyBytes_AS_STRING(first), self.first_size)
 
     def writable(self):
         """Send what waits, as far as the socket takes it."""
@@ -625,6 +705,7 @@ cdef class Channel:
         self.end_error = error
         if self.watchdog is not None:
             self.watchdog.stop()
+            self.watchdog = None
         self.outbox.clear()
         self.is_full = False
         writers, self.writers = self.writers, []
@@ -637,9 +718,7 @@ cdef class Channel:
         if self.loop.is_closed() or self.forks != forks_so_far:
             return
         for _, future in writers:
-            if not future.done():
-                future.set_exception(self.lost_error())
-                unobserved(future)
+            set_error(future, self.lost_error())
         self.hand_out_later()
         if self.owner is not None:
             self.loop.call_soon(self.owner.writable)
@@ -658,7 +737,7 @@ cdef class Channel:
         if not self.outbox.unsent:
             self.close()
 
-    def farewell(self, message):
+    def farewell(self, message, bytes fields=None):
         """Send a last message, and close when the peer has read it, or after a moment.
 
         To close a socket while its peer still sends resets the connection, and the last
@@ -667,7 +746,7 @@ cdef class Channel:
         if self.state == LOST:
             return
         try:
-            self.put(message, self.usual_fields)
+            self.put(message, fields if fields is not None else self.usual_fields)
         except ConnectionLost:
             return
         if self.state < LEAVING:
@@ -690,8 +769,10 @@ cdef class Channel:
         """Whether somebody has an eye on the time that the peer takes."""
         return self.watchdog is not None and self.watchdog.is_awake
 
-    cdef int watch(self) except -1:
+    cpdef int watch(self) except -1:
         """Have an eye on the time: the peer has begun what it must not leave unfinished."""
+        if self.state == LOST:
+            return 0
         if self.watchdog is None:
             self.watchdog = Watchdog(self.loop, self.limits, self.figures, self.over_limit)
         return self.watchdog.wake()
@@ -702,7 +783,31 @@ cdef class Channel:
             self.buffer.taken if self.unread and self.is_read else None,
             self.outbox.sent if self.is_full else None,
             (self.buffer.received, self.outbox.sent) if self.owner is None or self.owner.is_idle() else None,
+            self.state if self.socket is None else None,
+            self.acknowledged() if self.may_stall else None,
         )
+
+    cdef int look_for_room(self) except -1:
+        """See how much more the peer takes, before something has to wait because it takes no more."""
+        cdef long long room
+        if self.state == LOST:
+            # By somebody who came in between.
+            return 0
+        room = self.acknowledgements.room()
+        # What TLS adds counts for the peer too.
+        self.room_ends = self.outbox.sent + max(room // 2, LITTLE_ROOM // 2)
+        if room < LITTLE_ROOM and not self.may_stall:
+            self.may_stall = True
+            self.acknowledgements.watch()
+            self.watch()
+        return 0
+
+    cdef object acknowledged(self):
+        figure = self.acknowledgements.figure()
+        if figure is None:
+            self.may_stall = False
+            self.room_ends = self.outbox.sent
+        return figure
 
     def over_limit(self, error):
         """Have the owner decide; without one, close."""
@@ -753,22 +858,27 @@ cdef class Channel:
                 ):
                     break
                 owner = self.owner
-                if not self.is_listening or owner is None:
+                if not self.is_listening or owner is None or self.has_kept_enough():
                     return 0
                 try:
-                    message = self.take()
+                    message = self.take_kept() if self.kept and not self.keeps else self.take()
                 except Exception as error:
-                    if self.is_lent and self.is_waited_for() and (
-                        self.call_header is None or isinstance(error, ConnectionLost)
-                    ):
+                    if self.is_lent and self.call_header is None and self.is_waited_for():
                         future, self.waiting = self.waiting, None
                         self.fail(future, error)
                         if not isinstance(error, ConnectionLost):
                             continue
+                    elif self.keeps and self.call_header is None and not (
+                        isinstance(error, ConnectionLost) or self.is_hopeless
+                    ):
+                        self.keep(error)
+                        continue
                     self.is_listening = self.listens_again = False
                     goes_on = owner.on_error(error, self.call_header)
                     if isinstance(error, ConnectionLost):
-                        # Nothing follows, whatever the owner thinks.
+                        # Nothing follows, whatever the owner thinks; who reads beside it hears that too.
+                        if self.waiting is not None:
+                            self.hand_out_later()
                         return 0
                 else:
                     if message is NOTHING:
@@ -777,7 +887,13 @@ cdef class Channel:
                     if header is None and self.is_lent and self.is_waited_for():
                         # A handler reads by hand what comes without a number.
                         future, self.waiting = self.waiting, None
-                        set_result(future, message)
+                        if future.done():
+                            self.put_back(message, self.call_header)
+                        else:
+                            set_result(future, message)
+                        continue
+                    if header is None and self.keeps:
+                        self.keep(message)
                         continue
                     # What has no number may be followed by others that are read by hand.
                     self.is_listening = header is not None
@@ -787,7 +903,7 @@ cdef class Channel:
                     self.take_back()
                 if self.owner is not owner:
                     continue
-                if goes_on:
+                if goes_on or self.is_number_unheard():
                     self.is_listening = True
                 elif not self.listens_again:
                     self.is_listening = False
@@ -795,8 +911,11 @@ cdef class Channel:
                     # It has left a read of its own, which would take what comes next.
                     self.close(self.busy_error())
                     return 0
-                if not self.ahead and not len(self.buffer) and not self.is_paused and self.state != LOST:
-                    # After the last message of a lost connection comes its end.
+                if not (
+                    self.ahead or self.kept or len(self.buffer) or self.is_paused or self.is_at_end
+                    or self.state == LOST
+                ):
+                    # After the last message of a peer that has gone, or says no more, comes the end.
                     return 0
         finally:
             self.is_delivering = False
@@ -840,6 +959,16 @@ cdef class Channel:
         self.passed_over = 0
         return False
 
+    cpdef put_back(self, object message, CallHeader header):
+        """Let the message that was taken last be the next one again, for somebody else."""
+        self.ahead.append(message)
+        self.headers_ahead.append(header)
+        self.size_ahead += self.last_size
+
+    def set_max_size(self, Py_ssize_t size):
+        """Set the most bytes that a message may have, from the next one on."""
+        self.buffer.max_frame_size = size
+
     cdef object take(self):
         """The next message, or NOTHING.
 
@@ -868,6 +997,46 @@ cdef class Channel:
         finally:
             self.is_taking = False
 
+    cdef bint is_number_unheard(self) except -1:
+        """Whether the first message with a number is next, behind one without that is still handled.
+
+        As far as that can be told without taking it. Who has heard one listens by itself.
+        """
+        if not self.keeps or self.is_listening or self.usual_fields is not None:
+            return False
+        if self.ahead:
+            return self.headers_ahead[PyList_GET_SIZE(self.ahead) - 1] is not None
+        header = self.buffer.next_header()
+        if not header:
+            return False
+        try:
+            return call_header(header) is not None
+        except BadMessage:
+            return False
+
+    cdef bint has_kept_enough(self):
+        return self.keeps and self.size_kept >= self.max_waiting
+
+    cdef int keep(self, object message) except -1:
+        """Keep what has no number for who may read it by hand."""
+        if self.kept is None:
+            self.kept = deque()
+        self.kept.append((message, self.last_size))
+        self.size_kept += self.last_size
+        return 0
+
+    cdef object take_kept(self):
+        """The first one that is kept."""
+        if self.has_kept_enough():
+            # From now on there is room.
+            self.hand_out_later()
+        self.call_header = None
+        message, self.last_size = self.kept.popleft()
+        self.size_kept -= self.last_size
+        if PyExceptionInstance_Check(message):
+            raise message
+        return message
+
     cdef object take_next(self):
         if not self.ahead:
             self.call_header = None
@@ -881,10 +1050,9 @@ cdef class Channel:
                 self.decode_ahead()
             return message
         self.last_size = self.size_ahead // PyList_GET_SIZE(self.ahead)
+        self.size_ahead -= self.last_size
         message = self.ahead.pop()
         self.call_header = self.headers_ahead.pop()
-        if not self.ahead:
-            self.size_ahead = 0
         if type(message) is tuple:
             return self.message_of(message)
         if PyExceptionInstance_Check(message):
@@ -935,13 +1103,13 @@ cdef class Channel:
             if not len(self.buffer) and self.is_watched():
                 self.watchdog.doze()
             return parts
-        if self.is_at_end:
+        if self.is_at_end and not (self.keeps and self.is_delivering and not self.is_waited_for()):
             self.close()
         if self.state == LOST:
             raise self.lost_error(", in the middle of a message" if self.buffer.pending else "")
         if self.is_paused:
             self.is_paused = False
-            self.transport.resume()
+            self.resume()
         if self.buffer.pending and not self.is_watched():
             self.watch()
         return None
@@ -975,14 +1143,14 @@ cdef class Channel:
         ):
             return decode(
                 header, payload, self.max_decompressed_size, self.max_depth, self.max_values,
-                self.writable_values,
+                self.writable_values, self.dialect,
             )
         try:
             if self.checks_all or not (
                 type(payload) is bytes and PyBytes_GET_SIZE(payload) <= NO_SURVEY
             ):
-                return unpack_with_care(payload, self.max_depth, self.max_values, None)
-            return unpack(payload, strict_map_key=False)
+                return unpack_with_care(payload, self.max_depth, self.max_values, self.dialect)
+            return unpack(payload, strict_map_key=False, ext_hook=self.dialect)
         except BadMessage:
             raise
         except Exception as error:
@@ -1018,6 +1186,8 @@ cdef class Channel:
         """
         if self.is_waited_for() or (self.is_listening and not self.is_lent):
             raise self.busy_error()
+        if self.kept:
+            return self.take_kept()
         if self.is_listening:
             # The owner takes what has a number, so it hands out the rest too.
             self.hand_out_later()
@@ -1033,6 +1203,10 @@ cdef class Channel:
         """Have a Future get the next message when it is there."""
         # A message that is here may be had anywhere; who waits must do so where it comes.
         self.check_here()
+        if self.is_waited_for():
+            # By somebody who came in between.
+            self.fail(future, self.busy_error())
+            return 0
         self.waiting = future
         if self.buffer.pending and not self.is_watched():
             # Only now there is somebody for whom its rest is late.
@@ -1051,9 +1225,12 @@ cdef class Channel:
             self.waiting = None
             self.fail(future, error)
             return 0
-        if message is not NOTHING:
-            self.waiting = None
-            set_result_now(future, message)
+        if message is NOTHING:
+            return 0
+        self.waiting = None
+        if not set_result_now(future, message):
+            self.put_back(message, self.call_header)
+            self.hand_out_later()
         return 0
 
     cdef bint is_waited_for(self) except -1:
@@ -1086,8 +1263,7 @@ cdef class Channel:
         return unobserved(future)
 
     cdef int fail(self, object future, object error) except -1:
-        future.set_exception(error)
-        unobserved(future)
+        set_error(future, error)
         if isinstance(error, (BadFrame, BadMessage)) and self.is_hopeless:
             self.close(error)
         return 0
@@ -1108,9 +1284,10 @@ cdef class Channel:
             What its header says of calls, as `call_fields` makes it.
         """
         cdef object future
+        cdef bint is_large
         self.check_here()
         try:
-            self.put(message, fields if fields is not None else self.usual_fields)
+            is_large = self.put(message, fields if fields is not None else self.usual_fields)
             if self.state == LOST:
                 raise self.lost_error()
         except BadValue as error:
@@ -1118,16 +1295,26 @@ cdef class Channel:
         except Exception as error:
             return self.failed_future(error)
         self.written_in_turn += 1
-        if self.is_full or self.socket is None:
+        if self.is_full or self.socket is None or (is_large and self.outbox.unsent):
             future = self.new_future()
             self.writers.append((self.outbox.sent + self.outbox.unsent, future))
+            if self.state == LOST:
+                # Since that was asked: making the two may have woken the collector.
+                set_error(future, self.lost_error())
+            elif is_large:
+                future.add_done_callback(self.own_if_given_up)
         elif self.written_in_turn > MESSAGES_PER_TURN:
             self.written_in_turn = 0
             future = self.new_future()
-            self.loop.call_soon(set_done, future)
+            self.loop.call_soon(set_value, future, None)
         else:
             future = self.done_future()
         return future
+
+    def own_if_given_up(self, future):
+        """Copy what waits, where a Future was given up that would have said when it may change."""
+        if future.cancelled():
+            self.outbox.own_all()
 
     cdef object done_future(self):
         """A Future that is done: the same as last time, if nobody has kept it.
@@ -1149,43 +1336,70 @@ cdef class Channel:
         what the socket doesn't take now is copied, unless it can't change.
         """
         self.check_here()
-        self.put(message, fields if fields is not None else self.usual_fields)
-        if self.has_large and self.outbox.unsent:
+        if self.put(message, fields if fields is not None else self.usual_fields) and self.outbox.unsent:
             self.outbox.own_all()
         return not self.is_full
 
-    cdef int put(self, object message, bytes fields) except -1:
+    def flushed(self):
+        """Give a Future that is done when all that was written until now has left."""
+        self.check_here()
+        if self.socket is not None and not self.is_full:
+            self.send_waiting()
+        if self.state == LOST:
+            return self.failed_future(self.lost_error())
+        if not self.outbox.unsent:
+            return self.done_future()
+        future = self.new_future()
+        self.writers.append((self.outbox.sent + self.outbox.unsent, future))
+        return future
+
+    cdef bint put(self, object message, bytes fields) except -1:
+        """Send a message, or have it wait; whether it has pieces, which may be its sender's own memory."""
+        cdef bint is_large
         if self.state >= LEAVING:
             raise self.lost_error() if self.state == LOST else ConnectionLost(
                 f"the connection to {self.peer} is being closed, after its last message"
             )
-        frame = encode(message, self.compression, fields)
+        frame = encode(message, self.compression, fields, self.dialect.speaks)
         # Encoding may run anything, and that close the connection.
         if self.state >= LEAVING:
-            return 0
+            return False
         self.messages_out += 1
-        self.has_large = type(frame) is list
+        is_large = type(frame) is list
         if self.is_full or self.outbox.unsent or self.outbox.is_sending or self.socket is None or (
             self.has_sent_in_turn()
         ):
             self.outbox.put(frame)
-            if not self.turn_ends or self.outbox.unsent >= ENOUGH_TO_SEND:
+            if self.turn_ends is None or self.outbox.unsent >= ENOUGH_TO_SEND:
                 self.send_later()
-            return 0
+            return is_large
         self.sent_in_turn = True
         self.sent_at = monotonic()
         if not self.socket.takes(frame):
             self.outbox.put(frame)
             self.send_waiting()
-            return 0
+            return is_large
         # What costs the least: nothing waits, and the socket takes it all.
         try:
-            self.outbox.send_now(frame, self.socket)
-        except OSError as error:
-            self.close(error)
+            if not self.outbox.send_now(frame, self.socket):
+                self.set_full(True)
+        except BaseException as error:
+            self.not_sent(error)
+            return is_large
+        if self.outbox.sent > self.room_ends:
+            self.look_for_room()
+        return is_large
+
+    cdef int not_sent(self, object error) except -1:
+        """Close: nobody knows how much of a message has left."""
+        if self.state == LOST:
+            # By somebody who came in between. A socket that is closed raises whatever it likes.
             return 0
-        if self.outbox.unsent and not self.turn_ends:
-            self.set_full(True)
+        if isinstance(error, OSError):
+            self.close_unsendable(error)
+        else:
+            self.close(error)
+            raise error
         return 0
 
     cdef bint has_sent_in_turn(self):
@@ -1195,35 +1409,55 @@ cdef class Channel:
         counts as over: otherwise its next message would come later than those that
         other connections send in the same turn.
         """
-        return self.turn_ends or self.sent_in_turn and monotonic() - self.sent_at < A_TURN
+        return self.turn_ends is not None or self.sent_in_turn and monotonic() - self.sent_at < A_TURN
 
     cdef int send_later(self) except -1:
         if self.is_full or self.socket is None:
             return 0
         if self.outbox.unsent >= ENOUGH_TO_SEND and not self.outbox.is_sending:
             self.send_waiting()
-        elif not self.turn_ends:
-            self.turn_ends = True
-            self.loop.call_soon(self.end_turn)
+        elif self.turn_ends is None:
+            self.is_turn_run = self.loop.is_running()
+            self.turn_ends = self.loop.call_soon(self.end_turn)
         return 0
 
     def end_turn(self):
         """Send what was written in this turn of the loop."""
-        self.turn_ends = False
+        self.turn_ends = None
         self.sent_in_turn = False
         self.written_in_turn = 0
         if self.socket is not None and not self.is_full:
             self.send_waiting()
 
     cdef int send_waiting(self) except -1:
+        if self.forks != forks_so_far:
+            # A child that goes on with its parent's loop; all of this is the parent's to send.
+            return 0
         try:
             self.outbox.flush(self.socket)
-        except OSError as error:
-            self.close(error)
+        except BaseException as error:
+            self.not_sent(error)
             return 0
+        if self.outbox.sent > self.room_ends:
+            self.look_for_room()
         if self.writers:
             self.answer_writers()
         self.set_full(self.outbox.unsent > 0)
+        return 0
+
+    cdef int close_unsendable(self, error) except -1:
+        """Close, as the peer takes nothing more. What it said before that counts, and may say why."""
+        cdef Socket socket = self.socket
+        if not self.is_taking:
+            try:
+                while self.socket is socket and socket.receive(self.buffer) > 0:
+                    pass
+            except OSError as reason:
+                error = reason
+            except Exception:
+                # The buffer has no use for it.
+                pass
+        self.close(error)
         return 0
 
     cdef int answer_writers(self) except -1:
@@ -1233,7 +1467,7 @@ cdef class Channel:
             (done if (<tuple> writer)[0] <= self.outbox.sent else left).append(writer)
         self.writers = left
         for _, future in done:
-            set_done(future)
+            set_value(future, None)
         return 0
 
     cdef int set_full(self, bint full) except -1:
@@ -1247,7 +1481,7 @@ cdef class Channel:
                 self.watch()
             elif self.is_watched():
                 self.watchdog.doze()
-        if full:
+        if full or self.state == LOST:
             return 0
         if self.state == CLOSING:
             self.close()
@@ -1300,6 +1534,12 @@ cdef class Messages(Source):
         is_here[0] = False
         return waited_for(self.waiting)
 
+    cdef bint has_failed(self, object error) except -1:
+        cdef object future = self.waiting
+        return (
+            future is not None and future.done() and not future.cancelled() and future.exception() is error
+        )
+
     cdef object result_of(self, object future):
         try:
             return future.result()
@@ -1324,8 +1564,3 @@ cdef Py_ssize_t size_of_payload(tuple parts) except -1:
     if type(payload) is bytes:
         return PyBytes_GET_SIZE(payload)
     return payload.length if type(payload) is PayloadSink else len(payload)
-
-
-def set_done(future):
-    if not future.done():
-        future.set_result(None)

@@ -42,6 +42,7 @@ cdef class MessageBuffer(Buffer):
 
     cpdef next_message(self)
     cdef bint is_simple(self)
+    cdef bytes next_header(self)
     cdef int open_message(self) except -1
     cdef int ask_header(self) except -1
     cdef int check_length(self, object length) except -1

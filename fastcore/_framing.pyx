@@ -21,7 +21,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 
 from fastcore._blocks cimport Block, new_block, view_of
 from fastcore._buffer cimport BUSY, FREE, LARGEST_SIZE, Buffer, Scanner, scan_state, scanner
@@ -271,6 +271,18 @@ cdef class MessageBuffer(Buffer):
             return False
         start = self.block.data + self.head
         return (start[1] | start[2] | start[3]) == 0 and start[0] <= SHORT_HEADER
+
+    cdef bytes next_header(self):
+        """The header of the next message, as far as it is here and short; nothing is taken."""
+        cdef const uint8_t *start
+        if self.stage != AT_START:
+            return self.header
+        if not self.is_simple():
+            return None
+        start = self.block.data + self.head
+        if self.tail - self.head < LENGTH_SIZE + start[0]:
+            return None
+        return PyBytes_FromStringAndSize(<const char *> start + LENGTH_SIZE, start[0])
 
     cdef int open_message(self) except -1:
         """Read header length and header, and move on to the stage that they lead to."""
@@ -536,7 +548,7 @@ cpdef frame(bytes payload, bytes header=None):
     payload : bytes
         Any.
     header : bytes, optional
-        Any of less than 256 bytes, without its length.
+        Any, without its length.
 
     Returns
     -------
@@ -556,15 +568,14 @@ cpdef frame(bytes payload, bytes header=None):
     cdef Py_ssize_t sentinel_size = _usual_scanner.tables.size
     cdef const uint8_t *data = <const uint8_t *> PyBytes_AS_STRING(payload)
     cdef scan_state search
-    if header_size > 255:
-        raise ValueError(f"a header of {header_size:,} bytes, where less than 256 are wanted")
+    cdef int i
     scan_start(&_usual_scanner.tables, &search)
     if scan(&_usual_scanner.tables, data, size, &search) >= 0:
         return None
     made = PyBytes_FromStringAndSize(NULL, LENGTH_SIZE + header_size + size + sentinel_size)
     cdef uint8_t *out = <uint8_t *> PyBytes_AS_STRING(made)
-    memset(out, 0, LENGTH_SIZE)
-    out[0] = <uint8_t> header_size
+    for i in range(LENGTH_SIZE):
+        out[i] = <uint8_t> (header_size >> 8 * i & 0xff)
     out += LENGTH_SIZE
     if header_size:
         memcpy(out, PyBytes_AS_STRING(header), header_size)

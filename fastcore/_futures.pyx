@@ -7,19 +7,43 @@ def set_result_now(future, result):
     A Future's own way is to resume them in the next turn of the loop; who is given up
     until then has lost the result. Only for the loop's callbacks: there, no task is
     running that could be interrupted.
+
+    False if it was given up meanwhile: who is found by the collector in here may cancel it.
     """
+    cdef list waiting = []
+    cdef bint is_set = False
     # A copy: the Future in Python gives the list that it takes them from.
-    callbacks = list(future._callbacks or ())
-    for callback, _ in callbacks:
-        future.remove_done_callback(callback)
-    future.set_result(result)
-    for callback, context in callbacks:
+    for callback, context in list(future._callbacks or ()):
+        # Those that a cancel has taken will be resumed by the loop.
+        for _ in range(future.remove_done_callback(callback)):
+            waiting.append((callback, context))
+    if not future.done():
+        future.set_result(result)
+        is_set = True
+    for callback, context in waiting:
         try:
             context.run(callback, future)
         except Exception as error:
             future.get_loop().call_exception_handler(
                 {"message": f"exception in callback {callback!r}", "exception": error, "future": future}
             )
+    return is_set
+
+
+def set_value(future, value):
+    """Set a Future's result, if it isn't done.
+
+    In compiled code no signal handler comes between the question and the answer.
+    """
+    if not future.done():
+        future.set_result(value)
+
+
+def set_error(future, error):
+    """Set a Future's error, if it isn't done; nobody has to look at it."""
+    if not future.done():
+        future.set_exception(error)
+        unobserved(future)
 
 
 def is_busy(loop):

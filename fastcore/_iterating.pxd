@@ -3,6 +3,7 @@
 
 cdef class Source:
     cdef object next_one(self, bint *is_here)
+    cdef bint has_failed(self, object error) except -1
 
 
 cdef class Next:

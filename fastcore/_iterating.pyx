@@ -43,6 +43,10 @@ cdef class Source:
         """
         raise NotImplementedError
 
+    cdef bint has_failed(self, object error) except -1:
+        """Whether that is the error of the Future that was waited for: then `next_one` says what it means."""
+        return False
+
 
 @cython.final
 cdef class Next:
@@ -66,10 +70,15 @@ cdef class Next:
         return next(self)
 
     def throw(self, kind, value=None, traceback=None):
-        """Do what it does when its task is cancelled: nothing was taken, so nothing is lost."""
+        """Do what it does when its task is cancelled: nothing was taken, so nothing is lost.
+
+        A task throws the error of a Future that it waited for, too.
+        """
         error = kind
         if isinstance(kind, type):
             error = value if isinstance(value, BaseException) else kind() if value is None else kind(value)
+        if self.source.has_failed(error):
+            return next(self)
         raise error if traceback is None else error.with_traceback(traceback)
 
     def close(self):

@@ -46,10 +46,11 @@ cdef class Outbox:
             self.pieces.extend(frame)
         return 0
 
-    cdef int send_now(self, object frame, Socket socket) except -1:
-        """Send a frame while nothing else waits; what the socket doesn't take comes first from now on.
+    cdef bint send_now(self, object frame, Socket socket) except -1:
+        """Send a frame while nothing else waits; whether the socket has taken it whole.
 
-        The least that it can cost: one that is taken whole never gets into the list.
+        The least that it can cost: one that is taken whole never gets into the list. What isn't
+        comes first from now on; until it is in the list nobody else sends.
         """
         cdef list pieces = self.pieces
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame) if type(frame) is bytes else size_of(frame)
@@ -57,28 +58,34 @@ cdef class Outbox:
         self.is_sending = True
         try:
             sent = socket.send(frame)
+            if sent == size:
+                self.sent += sent
+                return True
+            if self.pieces is pieces:
+                pieces[:0] = [frame] if type(frame) is bytes else frame
+                self.unsent += size
+                self.advance(pieces, sent)
         finally:
             self.is_sending = False
-        if sent == size:
-            self.sent += sent
-            return 0
-        if self.pieces is pieces:
-            pieces[:0] = [frame] if type(frame) is bytes else frame
-            self.unsent += size
-            self.advance(pieces, sent)
-        return 0
+        return False
 
     cdef int own_all(self) except -1:
         """Copy what waits of memory that its owner may change before it has left."""
         cdef list pieces = self.pieces
         cdef Py_ssize_t at
-        for at in range(PyList_GET_SIZE(pieces)):
-            piece = pieces[at]
-            if type(piece) is not bytes and type(piece.obj) is not bytes:
-                copy = bytes(piece)
-                if self.pieces is not pieces:
-                    return 0
-                pieces[at] = copy
+        cdef bint was_sending = self.is_sending
+        # As long as nobody sends, no piece goes from the list.
+        self.is_sending = True
+        try:
+            for at in range(PyList_GET_SIZE(pieces)):
+                piece = pieces[at]
+                if type(piece) is not bytes and type(piece.obj) is not bytes:
+                    copy = bytes(piece)
+                    if self.pieces is not pieces:
+                        break
+                    pieces[at] = copy
+        finally:
+            self.is_sending = was_sending
         return 0
 
     cpdef int clear(self) except -1:

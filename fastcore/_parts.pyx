@@ -5,7 +5,9 @@ steps that each of them takes.
 """
 
 cimport cython
+from cpython.pythread cimport PyThread_get_thread_ident
 
+import asyncio
 from collections import deque
 
 from fastcore._iterating cimport Source, waited_for
@@ -56,8 +58,11 @@ cdef class Parts(Source):
     cdef long long bytes_before
     # The Future that is waited for.
     cdef object waiting
+    # That of its loop, as far as is known.
+    cdef unsigned long thread
 
     def __init__(self, call):
+        self.thread = PyThread_get_thread_ident()
         self.call = call
         self.values = deque()
         self.append = self.values.append
@@ -84,11 +89,31 @@ cdef class Parts(Source):
             else:
                 set_result_now(waiting, None)
 
+    def take(self):
+        """The next one that has come, for who waits in a way of his own."""
+        value = self.popleft()
+        self.let_more_come(len(self.values))
+        return value
+
     def wake(self):
         """Have the one who waits look again."""
         waiting, self.waiting = self.waiting, None
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
+
+    cdef int check_thread(self) except -1:
+        loop = self.call.get_loop()
+        if loop.is_running():
+            try:
+                is_here = asyncio.get_running_loop() is loop
+            except RuntimeError:
+                is_here = False
+            if not is_here:
+                raise RuntimeError(
+                    f"the answers of {self.call.op!r} are read in another thread than that of their loop"
+                )
+        self.thread = PyThread_get_thread_ident()
+        return 0
 
     cdef int let_more_come(self, Py_ssize_t waiting) except -1:
         """Open the window again when half of it is used up; so many wait to be taken."""
@@ -111,6 +136,8 @@ cdef class Parts(Source):
         return 0
 
     cdef object next_one(self, bint *is_here):
+        if self.thread != PyThread_get_thread_ident():
+            self.check_thread()
         if self.values:
             value = self.popleft()
             self.let_more_come(len(self.values))

@@ -25,7 +25,7 @@ struct iovec {
     size_t iov_len;
 };
 
-#define socket_at_end(fd) ((void)(fd), 0)
+#define socket_peek(fd) ((void)(fd), WOULD_BLOCK)
 
 #else
 
@@ -57,11 +57,11 @@ static inline ptrdiff_t socket_send_pieces(int fd, struct iovec *pieces, int cou
     return socket_result(sendmsg(fd, &message, 0));
 }
 
-/* Whether the peer has closed its side, and all its bytes were received. */
-static inline int socket_at_end(int fd)
+/* What a receive would give: 1 where there are bytes, 0 at the end, WOULD_BLOCK, or -1. */
+static inline ptrdiff_t socket_peek(int fd)
 {
     char byte;
-    return recv(fd, &byte, 1, MSG_PEEK) == 0;
+    return socket_result(recv(fd, &byte, 1, MSG_PEEK));
 }
 
 #endif

@@ -11,6 +11,8 @@ cdef enum:
 
 cdef class Socket:
     cdef object fileno
+    # Asks for the number of what is under that, where it is one.
+    cdef object bare_fileno
     # The functions of the socket, or of what stands before it; sendmsg is None there.
     cdef readonly object recv_into
     cdef readonly object send_bytes
@@ -19,5 +21,6 @@ cdef class Socket:
     cdef int descriptor(self) except? -1
     cdef Py_ssize_t receive(self, MessageBuffer buffer) except? -1
     cdef bint is_at_end(self) except -1
+    cdef bint has_something(self) except -1
     cdef Py_ssize_t send(self, object frame) except? -1
     cdef bint takes(self, object frame)

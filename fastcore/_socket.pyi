@@ -13,6 +13,8 @@ class Socket:
         send_bytes: Callable[[Any], int],
         sendmsg: Callable[[list[Piece]], int] | None = None,
         fileno: Callable[[], int] | None = None,
+        *,
+        bare_fileno: Callable[[], int] | None = None,
     ) -> None: ...
     @property
     def recv_into(self) -> Callable[[memoryview], int | None]: ...

@@ -22,7 +22,7 @@ cdef extern from "_socket.h":
         void *iov_base
         size_t iov_len
     Py_ssize_t socket_send_pieces(int fd, iovec *pieces, int count) nogil
-    bint socket_at_end(int fd)
+    Py_ssize_t socket_peek(int fd)
 
 cdef enum:
     # Bytes asked for in one receive. What is lent may be more, where a frame's length is known.
@@ -48,13 +48,16 @@ cdef class Socket:
         Gives the descriptor, or -1 when it is closed; None where there is something
         between. Asked each time: whoever has the stream may close its socket, and the
         number is somebody else's then.
+    bare_fileno : callable, optional
+        As ``fileno``, of the socket under what stands between. It is only asked whether it has bytes.
     """
 
-    def __init__(self, recv_into, send_bytes, sendmsg=None, fileno=None):
+    def __init__(self, recv_into, send_bytes, sendmsg=None, fileno=None, *, bare_fileno=None):
         self.recv_into = recv_into
         self.send_bytes = send_bytes
         self.sendmsg = sendmsg
         self.fileno = fileno if SOCKETS_ARE_FILES else None
+        self.bare_fileno = bare_fileno or fileno if SOCKETS_ARE_FILES else None
 
     cdef int descriptor(self) except? -1:
         """The socket's number where it may be used directly, else -1."""
@@ -88,7 +91,12 @@ cdef class Socket:
     cdef bint is_at_end(self) except -1:
         """Whether the peer has closed its side and all was received, as far as that can be seen."""
         cdef int fd = self.descriptor()
-        return fd >= 0 and socket_at_end(fd)
+        return fd >= 0 and socket_peek(fd) == 0
+
+    cdef bint has_something(self) except -1:
+        """Whether bytes wait to be received, or the end, as far as that can be seen."""
+        cdef int fd = -1 if self.bare_fileno is None else self.bare_fileno()
+        return fd >= 0 and socket_peek(fd) != WOULD_BLOCK
 
     cdef bint takes(self, object frame):
         """Whether `send` may be given it as it is."""

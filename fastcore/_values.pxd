@@ -1,3 +1,4 @@
 """Messages looked over before they are decoded."""
 
-cdef int look_over(object payload, Py_ssize_t max_depth, Py_ssize_t max_values) except -1
+cdef int look_over(object payload, Py_ssize_t max_depth, Py_ssize_t max_values,
+                   bint *has_extensions) except -1

@@ -12,6 +12,11 @@ MessagePack decodes the skeleton and asks for each extension in the order in whi
 they stand. ``values`` is in that order too, with None for the extensions that the
 peer sent itself, so no bytes that a peer can send are mistaken for a placeholder.
 
+Of the extensions that stand for values (``docs/values.md``), the body of a large array is received
+into a ``bytearray``, which becomes the array's memory: ``values`` has its number and that. The
+others hold MessagePack. A large one is walked through like an array of one item, and its size in
+the skeleton is that of what remains; ``values`` has LOOKED_INTO for it, before what is in it.
+
 Costs: a walk looks at the head of each token once. A byte of a small value is
 received in place; a byte of a large value that came together with what stood
 before it is copied once more, at most LARGE of them for each value, and at the start
@@ -47,6 +52,19 @@ if DEEPEST != DEEPEST_SIZE:
 # The first memory of the skeleton: most of them are no larger.
 cdef Py_ssize_t FIRST_SIZE = 4096
 
+#: In the place of an extension in whose body the walk has looked for values.
+LOOKED_INTO = object()
+
+cdef enum:
+    # The types of the extensions that the walk knows: an array, and from here to there those that
+    # hold one MessagePack value.
+    ARRAY_TYPE = 108
+    FIRST_WITH_VALUE = 110
+    LAST_WITH_VALUE = 113
+    # Those inside each other in which it looks; the decoder goes no deeper.
+    DEEPEST_INSIDE = 16
+    EXT_32 = 0xc9
+
 # A fixext 1 of type 0x7f: what stands in the skeleton for a large value.
 cdef bytes PLACEHOLDER = b"\xd4\x7f\x00"
 
@@ -81,6 +99,14 @@ cdef class PayloadSink:
     # The skeleton's offset of each placeholder, to give the original bytes back.
     cdef list offsets
 
+    # What stood before each large value, to give that back too; and each extension that was looked
+    # into: its offset and its first size.
+    cdef list heads
+    cdef list looked_into
+    # The offsets of those that aren't over.
+    cdef Py_ssize_t open_ones[DEEPEST_INSIDE]
+    cdef int depth
+
     # The large value that is arriving, its memory, and how much of it is filled.
     cdef object value
     cdef char* value_memory
@@ -95,6 +121,8 @@ cdef class PayloadSink:
         self.large = WRITABLE_SIZE if writable else LARGE_SIZE
         self.values = []
         self.offsets = []
+        self.heads = []
+        self.looked_into = []
 
     def __dealloc__(self):
         PyMem_RawFree(self.block)
@@ -173,11 +201,15 @@ cdef class PayloadSink:
         """
         cdef list pieces = []
         cdef Py_ssize_t start = 0, offset
-        skeleton = PyBytes_FromStringAndSize(<char*> self.block, self.filled)
-        values = [value for value in self.values if value is not None]
-        for offset, value in zip(self.offsets, values):
+        skeleton = bytearray(PyBytes_FromStringAndSize(<char*> self.block, self.filled))
+        for offset, size in self.looked_into:
+            skeleton[offset + 1:offset + 5] = size.to_bytes(4, "big")
+        values = [value for value in self.values if value is not None and value is not LOOKED_INTO]
+        for offset, head, value in zip(self.offsets, self.heads, values):
+            if type(value) is tuple:
+                value = value[1]
             pieces.append(skeleton[start:offset])
-            pieces.append(b"\xc6" + len(value).to_bytes(4, "big"))
+            pieces.append(head)
             pieces.append(value if value is not self.value else memoryview(value)[:self.value_filled])
             start = offset + PyBytes_GET_SIZE(PLACEHOLDER)
         pieces.append(skeleton[start:])
@@ -206,14 +238,60 @@ cdef class PayloadSink:
                 return 0
             head = head_size(token[0])
             body = body_size(token)
-            if token[0] == 0xc6 and body >= self.large and self.begin_value(head, body):
+            if body >= self.large and self.is_received_apart(token) and self.begin_value(head, body):
                 if self.value is not None:
                     return 0
+                continue
+            if token[0] == EXT_32 and body >= self.large and holds_value(token) and self.look_into(body):
+                self.next_token += head
                 continue
             if is_extension(token):
                 self.values.append(None)
             self.next_token += head + body
         return 0
+
+    cdef bint is_received_apart(self, unsigned char* token):
+        return token[0] == 0xc6 or token[0] == EXT_32 and token[5] == ARRAY_TYPE
+
+    cdef bint look_into(self, Py_ssize_t size) except -1:
+        """Go on inside of the extension at the next token; False if it is too deep, or can't be true."""
+        self.leave_those_over()
+        if self.depth == DEEPEST_INSIDE or size > self.room_left(6):
+            return False
+        self.open_ones[self.depth] = self.next_token
+        self.depth += 1
+        self.looked_into.append((self.next_token, size))
+        self.values.append(LOOKED_INTO)
+        return True
+
+    cdef int leave_those_over(self) except -1:
+        while self.depth and self.end_of(self.depth - 1) <= self.next_token:
+            self.depth -= 1
+        return 0
+
+    cdef int shorten_open_ones(self, Py_ssize_t size) except -1:
+        """Take so many bytes off the sizes of the extensions that they were in."""
+        cdef Py_ssize_t left
+        cdef unsigned char* token
+        cdef int which, i
+        for which in range(self.depth):
+            token = self.block + self.open_ones[which]
+            left = body_size(token) - size
+            for i in range(4):
+                token[4 - i] = left >> 8 * i & 0xff
+        return 0
+
+    cdef Py_ssize_t end_of(self, int which):
+        """Where, in the skeleton, an extension ends that is looked into."""
+        cdef unsigned char* token = self.block + self.open_ones[which]
+        return self.open_ones[which] + head_size(token[0]) + body_size(token)
+
+    cdef Py_ssize_t room_left(self, Py_ssize_t head):
+        """Most bytes that can follow the head of the next token: up to the end of what it is in."""
+        cdef Py_ssize_t left = self.length - self.received + self.filled
+        if self.depth:
+            left = min(left, self.end_of(self.depth - 1))
+        return left - self.next_token - head
 
     cdef bint begin_value(self, Py_ssize_t head, Py_ssize_t size) except -1:
         """Give the large value at the next token memory of its own; False if it can't be true."""
@@ -221,9 +299,11 @@ cdef class PayloadSink:
         cdef Py_ssize_t here = self.filled - start
         cdef Py_ssize_t placeholder = PyBytes_GET_SIZE(PLACEHOLDER)
         cdef char* memory
-        if size > self.length - self.received + here:
+        cdef bint is_array = self.block[self.next_token] == EXT_32
+        self.leave_those_over()
+        if size > self.room_left(head):
             return False
-        if self.writable:
+        if self.writable or is_array:
             value = PyByteArray_FromStringAndSize(NULL, size)
             memory = PyByteArray_AS_STRING(value)
         else:
@@ -232,8 +312,10 @@ cdef class PayloadSink:
         advise_huge_pages(memory, size)
         here = min(here, size)
         memcpy(memory, self.block + start, here)
-        self.values.append(value)
+        self.values.append((ARRAY_TYPE, value) if is_array else value)
         self.offsets.append(self.next_token)
+        self.heads.append(PyBytes_FromStringAndSize(<char*> self.block + self.next_token, head))
+        self.shorten_open_ones(head + size - placeholder)
         memcpy(self.block + self.next_token, PyBytes_AS_STRING(PLACEHOLDER), placeholder)
         self.next_token += placeholder
         memmove(self.block + self.next_token, self.block + start + here,
@@ -311,11 +393,13 @@ def survey(payload, Py_ssize_t max_depth, Py_ssize_t max_values, /) -> int:
     >>> survey(b'\\x93\\x01\\x02\\x03', 10, 3) == TOO_MANY
     True
     """
-    return look_over(payload, max_depth, max_values)
+    cdef bint has_extensions
+    return look_over(payload, max_depth, max_values, &has_extensions)
 
 
-cdef int look_over(object payload, Py_ssize_t max_depth, Py_ssize_t max_values) except -1:
-    """As `survey`."""
+cdef int look_over(object payload, Py_ssize_t max_depth, Py_ssize_t max_values,
+                   bint *has_extensions) except -1:
+    """As `survey`; and whether there are values of which the decoder will ask what they are."""
     cdef Container open_ones[DEEPEST_SIZE]
     cdef const unsigned char *start
     cdef Py_buffer view
@@ -323,17 +407,18 @@ cdef int look_over(object payload, Py_ssize_t max_depth, Py_ssize_t max_values) 
     max_depth = min(max_depth, DEEPEST)
     if type(payload) is bytes:
         start = <const unsigned char *> PyBytes_AS_STRING(payload)
-        return survey_in(start, start + PyBytes_GET_SIZE(payload), max_depth, max_values, open_ones)
+        return survey_in(start, start + PyBytes_GET_SIZE(payload), max_depth, max_values, open_ones,
+                         has_extensions)
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
     start = <const unsigned char *> view.buf
     try:
-        return survey_in(start, start + view.len, max_depth, max_values, open_ones)
+        return survey_in(start, start + view.len, max_depth, max_values, open_ones, has_extensions)
     finally:
         PyBuffer_Release(&view)
 
 
 cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssize_t max_depth,
-                   Py_ssize_t max_values, Container *open_ones) noexcept:
+                   Py_ssize_t max_values, Container *open_ones, bint *has_extensions) noexcept:
     cdef unsigned long long count, left
     # Values that all open containers together still lack.
     cdef unsigned long long lacking = 0
@@ -341,6 +426,7 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
     cdef Py_ssize_t depth = 0
     cdef int found = HARMLESS_FOUND
     cdef unsigned char first
+    has_extensions[0] = False
     while token < end and distance(token, end) >= head_size(token[0]):
         first = token[0]
         values += 1
@@ -367,7 +453,19 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
                 continue
         elif distance(token, end) < head_size(first) + body_size(token):
             return found
+        elif holds_value(token):
+            has_extensions[0] = True
+            if depth == max_depth:
+                return DEEPER_FOUND
+            token += head_size(first)
+            open_ones[depth].missing = 1
+            open_ones[depth].is_large_map = False
+            lacking += 1
+            depth += 1
+            continue
         else:
+            if 0xc7 <= first < 0xca or 0xd4 <= first < 0xd9:
+                has_extensions[0] = True
             token += head_size(first) + body_size(token)
         while depth:
             open_ones[depth - 1].missing -= 1
@@ -425,6 +523,14 @@ cdef inline Py_ssize_t distance(const unsigned char* start, const unsigned char*
 cdef inline bint is_text_or_bytes(unsigned char first) noexcept:
     # Their hashes can't be foreseen.
     return 0xa0 <= first < 0xc0 or 0xc4 <= first < 0xc7 or 0xd9 <= first < 0xdc
+
+
+cdef inline bint holds_value(const unsigned char* token) noexcept:
+    """Whether it is an extension whose body is MessagePack."""
+    cdef unsigned char first = token[0]
+    if not (0xc7 <= first < 0xca or 0xd4 <= first < 0xd9):
+        return False
+    return FIRST_WITH_VALUE <= token[head_size(first) - 1] <= LAST_WITH_VALUE
 
 
 cdef inline bint is_map(unsigned char first) noexcept:

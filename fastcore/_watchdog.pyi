@@ -7,7 +7,7 @@ from typing import TypeAlias, final
 from fastcore.errors import LimitReached
 from fastcore.limits import Limits
 
-_Figures: TypeAlias = tuple[object, object, object]
+_Figures: TypeAlias = tuple[object, ...]
 
 @final
 class Watchdog:

@@ -46,13 +46,16 @@ from fastcore._values cimport look_over
 
 from fastcore._framing import SENTINEL
 from fastcore._values import (
-    CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LARGE, TOO_MANY, WRITABLE, PayloadSink, are_chosen
+    CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LARGE, LOOKED_INTO, TOO_MANY, WRITABLE, PayloadSink,
+    are_chosen
 )
 from fastcore.bad_values import find_bad_value
 from fastcore.compressions import compressions
 from fastcore.engine_errors import BadMessage, FrameTooLarge, TooDeep, TooManyValues
 from fastcore.limits import MAX_DEPTH
 from fastcore.logs import shown
+from fastcore.values.kinds import Code
+from fastcore.values.registry import from_ext, kind_of, to_ext, to_plain
 
 Piece = bytes | memoryview
 
@@ -81,10 +84,6 @@ cdef Py_ssize_t WRITABLE_SIZE = WRITABLE
 cdef int DEEPEST = MAX_DEPTH
 cdef int HARMLESS_CODE = HARMLESS
 
-# Making a Packer costs more than packing a small message, so one is kept for all.
-cdef object pack_value = msgpack.Packer(use_bin_type=True).pack
-cdef bint packing = False
-# Another one, as that may be at work when these are called.
 heads = msgpack.Packer()
 cdef object pack_map_header = heads.pack_map_header
 cdef object pack_array_header = heads.pack_array_header
@@ -99,6 +98,10 @@ cdef enum:
     # The largest map that has its size in its first byte.
     FIXMAP = 0x80
     LARGEST_FIXMAP = 0x8f
+    # A header whose own length is one byte has room for the length of the payload, too.
+    SHORT = 200
+
+KNOWN_KEYS = frozenset({"length", "compression", "call", "part", "error", "window", "grant", "cancel"})
 
 # Each key as MessagePack has it.
 cdef bytes LENGTH_KEY = b"\xa6length"
@@ -135,6 +138,8 @@ cdef class CallHeader:
         One of many answers; the payload tells of an error.
     window, cancel, grant : int or None
         None where the header doesn't say.
+    extra : dict or None
+        The keys that mean nothing to fastcore, such as ``traceparent``.
     """
 
     def __repr__(self):
@@ -214,6 +219,37 @@ cdef Py_ssize_t put_field(char *out, Py_ssize_t at, bytes key, unsigned long lon
     return at + put_number(out + at, number)
 
 
+def with_extra(bytes fields, dict extra):
+    r"""Add keys that mean nothing to fastcore to the header that `call_fields` made.
+
+    Parameters
+    ----------
+    fields : bytes
+        Of a call.
+    extra : dict
+        What is added; its keys are strings, and none of fastcore's own.
+
+    Raises
+    ------
+    ValueError
+        If a key has a meaning already, or is no string.
+
+    Examples
+    --------
+    >>> with_extra(call_fields(7), {'a': 1})
+    b'\x82\xa4call\x07\xa1a\x01'
+    """
+    cdef dict keys = unpack_header(fields)
+    for key, value in extra.items():
+        if key in KNOWN_KEYS or not isinstance(key, str):
+            raise ValueError(f"{shown(key)} can't be a further key of a header")
+        keys[key] = value
+    packed = pack(keys, PLAIN, False)
+    if SENTINEL_BYTES in packed:
+        raise ValueError("the sentinel can't stand in a header")
+    return packed
+
+
 cpdef bytes length_header(unsigned long long length, bytes fields=None):
     r"""Make the header of a payload of so many bytes, with the four of its own length.
 
@@ -222,7 +258,7 @@ cpdef bytes length_header(unsigned long long length, bytes fields=None):
     length : int
         In bytes.
     fields : bytes, optional
-        What else the header says: a map of less than 15 keys.
+        What else the header says.
 
     Examples
     --------
@@ -230,6 +266,8 @@ cpdef bytes length_header(unsigned long long length, bytes fields=None):
     b'\x0b\x00\x00\x00\x81\xa6length\xcd\x13\x88'
     """
     cdef Py_ssize_t before = 1 if fields is None else PyBytes_GET_SIZE(fields)
+    if before > SHORT or before > 1 and <unsigned char> PyBytes_AS_STRING(fields)[0] >= LARGEST_FIXMAP:
+        return whole_header({**unpack_header(fields), "length": length})
     cdef char number[9]
     cdef Py_ssize_t width = put_number(number, length)
     cdef Py_ssize_t size = before + 7 + width
@@ -246,6 +284,12 @@ cpdef bytes length_header(unsigned long long length, bytes fields=None):
     memcpy(out + before, PyBytes_AS_STRING(LENGTH_KEY), 7)
     memcpy(out + before + 7, number, width)
     return made
+
+
+cdef bytes whole_header(dict keys):
+    """A header of any keys, with the four bytes of its own length."""
+    packed = pack(keys, PLAIN, False)
+    return len(packed).to_bytes(LENGTH_SIZE, "little") + packed
 
 
 cdef bint get_number(const unsigned char **at, const unsigned char *end, long long *number) noexcept:
@@ -433,6 +477,9 @@ cdef CallHeader uncommon_call_header(dict keys):
     made.window = number_in(keys, "window")
     made.grant = number_in(keys, "grant")
     made.cancel = number_in(keys, "cancel")
+    extra = {key: value for key, value in keys.items() if key not in KNOWN_KEYS}
+    if extra:
+        made.extra = extra
     return made
 
 
@@ -494,7 +541,7 @@ def unpack_header(bytes header):
 
 # ---- out
 
-cpdef object encode(object message, object compression=None, bytes fields=None):
+cpdef object encode(object message, object compression=None, bytes fields=None, int dialect=VALUES):
     r"""Turn a message into the bytes that stand for it on the wire.
 
     Parameters
@@ -507,6 +554,9 @@ cpdef object encode(object message, object compression=None, bytes fields=None):
     fields : bytes, optional
         What the header says beside the length and the compression, as
         :func:`call_fields` makes it.
+    dialect : int
+        ``VALUES`` for a peer that reads extension types, ``PLAIN`` for one that doesn't, ``ASK``
+        where nobody knows.
 
     Returns
     -------
@@ -518,7 +568,9 @@ cpdef object encode(object message, object compression=None, bytes fields=None):
     Raises
     ------
     BadValue
-        If MessagePack can't express the message; it names the value.
+        If the message holds a value that can't be sent; it names the value.
+    DialectUnknown
+        If it holds what only some peers read, and this one has to be asked first.
 
     Examples
     --------
@@ -528,19 +580,21 @@ cpdef object encode(object message, object compression=None, bytes fields=None):
     [35, 65536, 35]
     """
     try:
-        return encoded(message, compression, fields)
+        return encoded(message, compression, fields, dialect)
     except (TypeError, ValueError, OverflowError, BufferError) as error:
-        raise find_bad_value(message, pack_alone, error) from None
+        raise find_bad_value(message, pack_plainly if dialect == PLAIN else FIRST.pack, error) from None
 
 
-cdef object encoded(object message, object compression, bytes fields):
+cdef object encoded(object message, object compression, bytes fields, int dialect):
     cdef bytes payload
     cdef Py_ssize_t size
+    cdef bint strictly = False
+    cdef Search found = find_in_place(message, DEEPEST, &strictly, None)
     if compression is not None:
-        return compressed(pack(message), compression, fields)
-    if find_in_place(message, DEEPEST, None) == FOUND:
-        return in_pieces(message, fields)
-    payload = pack(message)
+        return compressed(pack(message, dialect, strictly or found == FOUND), compression, fields)
+    if found == FOUND:
+        return in_pieces(message, fields, dialect)
+    payload = pack(message, dialect, strictly)
     size = PyBytes_GET_SIZE(payload)
     if size < TELL_LENGTH:
         whole = frame(payload, fields)
@@ -551,25 +605,52 @@ cdef object encoded(object message, object compression, bytes fields):
     return [length_header(size, fields), payload, SENTINEL_BYTES]
 
 
-cdef bytes pack(object message):
-    global pack_value, packing
-    cdef bytes payload
-    if packing:
-        # What is being packed has methods of its own, and those led here or to another thread.
-        return msgpack.packb(message, use_bin_type=True)
-    packing = True
-    try:
-        payload = pack_value(message)
-    finally:
-        packing = False
-    if PyBytes_GET_SIZE(payload) > FORGET:
-        pack_value = msgpack.Packer(use_bin_type=True).pack
-    return payload
+cdef bytes pack(object message, int dialect, bint strictly):
+    if dialect == PLAIN:
+        return PLAIN_PACKER.pack(message)
+    if dialect == ASK:
+        return (STRICTLY_ASKING if strictly else ASKING).pack(message)
+    return FIRST.packer(strictly, False).pack(message)
 
 
-def pack_alone(value):
-    """As `pack`, for who looks for a value that can't be packed."""
-    return pack(value)
+@cython.final
+cdef class Packer:
+    """A msgpack.Packer that is kept: making one costs more than packing a small message.
+
+    Parameters
+    ----------
+    default : callable
+        Gives what stands for a value that MessagePack has no form for.
+    strictly : bool
+        Whether it is asked for subclasses of MessagePack's types, and tuples, too.
+    """
+    cdef object options
+    cdef object pack_value
+    cdef bint is_packing
+
+    def __init__(self, default, strictly=False):
+        self.options = {"use_bin_type": True, "default": default, "strict_types": strictly}
+
+    cdef bytes pack(self, object message):
+        cdef bytes payload
+        if self.is_packing:
+            # What is being packed has methods of its own, and those led here or to another thread.
+            return msgpack.packb(message, **self.options)
+        if self.pack_value is None:
+            self.pack_value = msgpack.Packer(**self.options).pack
+        self.is_packing = True
+        try:
+            payload = self.pack_value(message)
+        finally:
+            self.is_packing = False
+        if PyBytes_GET_SIZE(payload) > FORGET:
+            self.pack_value = None
+        return payload
+
+
+def pack_plainly(value):
+    """Give the MessagePack that every peer reads, for who looks for a value that can't be packed."""
+    return PLAIN_PACKER.pack(value)
 
 
 cdef list compressed(bytes payload, object compression, bytes fields):
@@ -580,8 +661,7 @@ cdef list compressed(bytes payload, object compression, bytes fields):
             header["compression"] = compression
             payload = shorter
     header["length"] = len(payload)
-    packed = pack(header)
-    return [len(packed).to_bytes(LENGTH_SIZE, "little") + packed, payload, SENTINEL_BYTES]
+    return [whole_header(header), payload, SENTINEL_BYTES]
 
 
 # ---- values that are sent from where they lie
@@ -593,16 +673,20 @@ cdef enum Search:
     TOO_DEEP
 
 
-cdef Search find_in_place(object value, int depth, set holders) except? MISSING:
+cdef Search find_in_place(object value, int depth, bint *strictly, dict holders) except? MISSING:
     """Whether a value is, or holds, one that isn't copied.
 
-    Of the containers on the way to the one that is found, each is put into ``holders``.
+    On the way it sees whether there is one of a type that travels by itself though MessagePack
+    would take it for something else: a named tuple for a list, say.
+
+    Of those on the way to the one that is found, each is put into ``holders``, by its id.
     """
-    cdef object item
+    cdef object item, key
     cdef Search found = MISSING
-    if isinstance(value, (str, int, float)) or value is None:
+    kind = type(value)
+    if kind is str or kind is int or kind is float or kind is bool or value is None:
         return MISSING
-    if isinstance(value, bytes):
+    if kind is bytes:
         return FOUND if PyBytes_GET_SIZE(value) >= IN_PLACE_SIZE else MISSING
     if isinstance(value, bytearray):
         return FOUND if PyByteArray_GET_SIZE(value) >= IN_PLACE_SIZE else MISSING
@@ -610,31 +694,53 @@ cdef Search find_in_place(object value, int depth, set holders) except? MISSING:
         return FOUND if value.nbytes >= IN_PLACE_SIZE else MISSING
     if depth == 0:
         return TOO_DEEP
+    if kind is not dict and kind is not list and kind is not tuple and kind is not ExtType:
+        how = kind_of(kind)
+        if how is not None:
+            strictly[0] |= is_hidden(value)
+            if how.in_place is not None:
+                return FOUND if value.nbytes >= IN_PLACE_SIZE else MISSING
+            if how.held is None:
+                return MISSING
+            found = find_in_place(how.held(value), depth - 1, strictly, holders)
+            if found == FOUND and holders is not None:
+                holders[<Py_ssize_t> <void *> value] = value
+            return found
+        if isinstance(value, bytes):
+            return FOUND if PyBytes_GET_SIZE(value) >= IN_PLACE_SIZE else MISSING
     if isinstance(value, dict):
-        for item in (<dict> value).values():
-            found = find_in_place(item, depth - 1, holders)
+        for key, item in (<dict> value).items():
+            if type(key) is not str and type(key) is not int and is_hidden(key):
+                strictly[0] |= kind_of(type(key)) is not None
+            found = find_in_place(item, depth - 1, strictly, holders)
             if found != MISSING:
                 break
     elif isinstance(value, list):
         for item in <list> value:
-            found = find_in_place(item, depth - 1, holders)
+            found = find_in_place(item, depth - 1, strictly, holders)
             if found != MISSING:
                 break
     elif isinstance(value, tuple) and not isinstance(value, ExtType):
         for item in <tuple> value:
-            found = find_in_place(item, depth - 1, holders)
+            found = find_in_place(item, depth - 1, strictly, holders)
             if found != MISSING:
                 break
     if found == FOUND and holders is not None:
-        holders.add(<Py_ssize_t> <void *> value)
+        # With the value itself: the id of one that is gone would be somebody else's.
+        holders[<Py_ssize_t> <void *> value] = value
     return found
 
 
-cdef list in_pieces(object message, bytes fields):
+cdef bint is_hidden(object value):
+    """Whether MessagePack takes a value for one of its own types."""
+    return isinstance(value, (str, int, float, bytes, dict, list, tuple))
+
+
+cdef list in_pieces(object message, bytes fields, int dialect):
     cdef list pieces = []
     # What comes after the last piece, in parts.
     cdef list parts = []
-    pack_around(message, parts, pieces, DEEPEST, set())
+    pack_around(message, parts, pieces, DEEPEST, dialect, FIRST, {})
     parts.append(SENTINEL_BYTES)
     pieces.append(b"".join(parts))
     pieces[0] = length_header(size_of(pieces) - PyBytes_GET_SIZE(SENTINEL_BYTES), fields) + <bytes> pieces[0]
@@ -649,15 +755,17 @@ cdef Py_ssize_t size_of(list pieces) except -1:
     return size
 
 
-cdef int pack_around(object value, list parts, list pieces, int depth, set holders) except -1:
+cdef int pack_around(object value, list parts, list pieces, int depth, int dialect,
+                     Inside inside, dict holders) except -1:
     """Pack a value, but put the values in it that aren't copied into pieces as they are.
 
     What an earlier search has gone through on its way isn't searched again.
     """
     cdef object key, item
+    cdef bint strictly = False
     cdef Search found = FOUND
     if <Py_ssize_t> <void *> value not in holders:
-        found = find_in_place(value, depth, holders)
+        found = find_in_place(value, depth, &strictly, holders)
     elif depth == 0:
         # What holds itself is one of its own holders.
         found = TOO_DEEP
@@ -666,22 +774,55 @@ cdef int pack_around(object value, list parts, list pieces, int depth, set holde
     if PyList_GET_SIZE(parts) >= MANY:
         end_piece(parts, pieces)
     if found == MISSING:
-        parts.append(pack(value))
+        parts.append(pack_at(value, dialect, strictly, inside))
+        return 0
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        piece = value if type(value) is bytes else memoryview(value).cast("B")
+        parts.append(token_head(0xc6, len(piece)))
+        end_piece(parts, pieces)
+        pieces.append(piece)
+        return 0
+    how = None if type(value) in (dict, list, tuple) else kind_of(type(value))
+    if how is not None and dialect != VALUES:
+        parts.append(pack_at(value, dialect, True, inside))
+    elif how is not None and how.in_place is not None:
+        before, piece = how.in_place(value)
+        parts.append(token_head(0xc9, len(before) + len(piece)))
+        parts.append(bytes((how.code,)) + before)
+        end_piece(parts, pieces)
+        pieces.append(piece)
+    elif how is not None:
+        pack_body_around(how.code, how.content(value), parts, pieces, depth - 1, inside.deeper(), holders)
     elif isinstance(value, dict):
         parts.append(pack_map_header(len(value)))
         # A kind of dict may have items of its own; msgpack asks for them too.
         for key, item in value.items():
-            parts.append(pack(key))
-            pack_around(item, parts, pieces, depth - 1, holders)
-    elif isinstance(value, (list, tuple)):
+            parts.append(pack_at(key, dialect, type(key) is not str, inside))
+            pack_around(item, parts, pieces, depth - 1, dialect, inside, holders)
+    elif isinstance(value, tuple) and inside.depth:
+        pack_body_around(TUPLE_CODE, [*value], parts, pieces, depth - 1, inside.deeper(), holders)
+    else:
         parts.append(pack_array_header(len(value)))
         for item in value:
-            pack_around(item, parts, pieces, depth - 1, holders)
-    else:
-        piece = value if type(value) is bytes else memoryview(value).cast("B")
-        parts.append(bin_head(len(piece)))
-        end_piece(parts, pieces)
-        pieces.append(piece)
+            pack_around(item, parts, pieces, depth - 1, dialect, inside, holders)
+    return 0
+
+
+cdef bytes pack_at(object value, int dialect, bint strictly, Inside inside):
+    return pack(value, dialect, strictly) if inside.depth == 0 else inside.pack(value, True)
+
+
+cdef int pack_body_around(int code, list content, list parts, list pieces, int depth,
+                          Inside inside, dict holders) except -1:
+    """Pack a value whose body is MessagePack, and holds what isn't copied."""
+    cdef list inner_parts = []
+    cdef list inner_pieces = []
+    pack_around(content, inner_parts, inner_pieces, depth, VALUES, inside, holders)
+    end_piece(inner_parts, inner_pieces)
+    parts.append(token_head(0xc9, size_of(inner_pieces)))
+    parts.append(bytes((code,)))
+    end_piece(parts, pieces)
+    pieces.extend(inner_pieces)
     return 0
 
 
@@ -691,8 +832,8 @@ cdef int end_piece(list parts, list pieces) except -1:
     return 0
 
 
-cdef bytes bin_head(Py_ssize_t size):
-    """What stands before the bytes of a large value: the token bin 32."""
+cdef bytes token_head(unsigned char first, Py_ssize_t size):
+    """What stands before the bytes of a large value: the token bin 32, or ext 32 up to its type."""
     cdef unsigned char head[5]
     cdef int i
     if size > MAX_BIN:
@@ -700,7 +841,7 @@ cdef bytes bin_head(Py_ssize_t size):
             f"a binary value of {size:,} bytes can't be sent: MessagePack holds up to "
             f"{MAX_BIN:,} bytes in one value; send it in parts"
         )
-    head[0] = 0xc6
+    head[0] = first
     for i in range(4):
         head[4 - i] = size >> 8 * i & 0xff
     return PyBytes_FromStringAndSize(<char *> head, 5)
@@ -710,7 +851,7 @@ cdef bytes bin_head(Py_ssize_t size):
 
 cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_size=LARGEST_SIZE,
                     Py_ssize_t max_depth=DEEPEST, Py_ssize_t max_values=LARGEST_SIZE,
-                    bint writable_values=False):
+                    bint writable_values=False, object ext_hook=None):
     r"""Turn the parts of a frame back into the message.
 
     Parameters
@@ -726,6 +867,8 @@ cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_si
     writable_values : bool
         Whether binary values of WRITABLE bytes or more are ``bytearray``; of a payload
         that came in a sink, that one has decided it.
+    ext_hook : callable, optional
+        Makes the values of extension types.
 
     Returns
     -------
@@ -744,17 +887,18 @@ cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_si
     >>> decode(b'', b'\xc4\x04pong')
     b'pong'
     """
+    ext_hook = FIRST if ext_hook is None else ext_hook
     try:
         if isinstance(payload, PayloadSink):
-            return decode_skeleton(payload, max_depth, max_values)
+            return decode_skeleton(payload, max_depth, max_values, ext_hook)
         algorithm = compression_of(header)
         if algorithm is not None:
             payload = decompress(algorithm, payload, max_decompressed_size)
         if writable_values and len(payload) >= WRITABLE_SIZE:
             sink = PayloadSink(len(payload), True)
             sink.take(payload)
-            return decode_skeleton(sink, max_depth, max_values)
-        return unpack_with_care(payload, max_depth, max_values, None)
+            return decode_skeleton(sink, max_depth, max_values, ext_hook)
+        return unpack_with_care(payload, max_depth, max_values, ext_hook)
     except (BadMessage, FrameTooLarge):
         raise
     except Exception as error:
@@ -762,16 +906,19 @@ cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_si
 
 
 cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t max_values, object ext_hook,
-                             object object_pairs_hook=None):
+                             object object_pairs_hook=None, bint tuples=False):
     """Unpack what may cost far more than its bytes, if it doesn't.
 
     A small one can't, so it isn't looked over unless a limit is lower.
     """
     cdef int found = HARMLESS_CODE
+    cdef bint has_extensions = False
     if len(payload) > NO_SURVEY or max_depth < DEEPEST or max_values <= NO_SURVEY:
-        found = look_over(payload, max_depth, max_values)
-    if found == HARMLESS_CODE and ext_hook is None:
-        return unpack(payload, strict_map_key=False) if len(payload) <= NO_SURVEY else unpack_many(payload)
+        found = look_over(payload, max_depth, max_values, &has_extensions)
+    if found == HARMLESS_CODE and object_pairs_hook is None:
+        if len(payload) > NO_SURVEY and not has_extensions:
+            return unpack_many(payload, tuples)
+        return unpack(payload, strict_map_key=False, use_list=not tuples, ext_hook=ext_hook)
     if found == DEEPER:
         # The decoder would come as far, at a hundred times the cost.
         raise TooDeep(max_depth) if max_depth < DEEPEST else bad_payload(msgpack.StackError())
@@ -779,17 +926,15 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
         raise TooManyValues(max_values)
     if found == CLAIMS_TOO_MUCH:
         raise BadMessage("a message claims to hold more values than it has bytes")
-    options = {"strict_map_key": False}
+    options = {"strict_map_key": False, "use_list": not tuples, "ext_hook": ext_hook}
     if found == CHOSEN_KEYS:
         object_pairs_hook = object_pairs_hook or careful_dict
     if object_pairs_hook is not None:
         options["object_pairs_hook"] = object_pairs_hook
-    if ext_hook is not None:
-        options["ext_hook"] = ext_hook
     return unpack(payload, **options)
 
 
-cdef object unpack_many(object payload):
+cdef object unpack_many(object payload, bint tuples):
     """Unpack what may be many values, none of which the collector need look at meanwhile.
 
     It would look at all of them again and again, as there are more and more. Nobody else can
@@ -797,7 +942,7 @@ cdef object unpack_many(object payload):
     """
     cdef bint collects = PyGC_Disable()
     try:
-        return unpack(payload, strict_map_key=False)
+        return unpack(payload, strict_map_key=False, use_list=not tuples)
     finally:
         if collects:
             PyGC_Enable()
@@ -836,18 +981,180 @@ cdef object decompress(object algorithm, object payload, Py_ssize_t limit):
     return known(payload, limit)
 
 
-cdef object decode_skeleton(object sink, Py_ssize_t max_depth, Py_ssize_t max_values):
-    values = iter(sink.values)
-
-    def fill_in(code, data):
-        value = next(values)
-        return ExtType(code, data) if value is None else value
-
+cdef object decode_skeleton(object sink, Py_ssize_t max_depth, Py_ssize_t max_values, object ext_hook):
     try:
-        return unpack_with_care(sink.skeleton, max_depth, max_values, fill_in)
+        return unpack_with_care(sink.skeleton, max_depth, max_values, place_of(sink, ext_hook))
     except TypeError:
         if not sink.writable:
             raise
     # A large value may be the key of a map, and what can be written to can't be.
-    values = iter(sink.values)
-    return unpack_with_care(sink.skeleton, max_depth, max_values, fill_in, dict_of_hashable)
+    return unpack_with_care(
+        sink.skeleton, max_depth, max_values, place_of(sink, ext_hook), dict_of_hashable
+    )
+
+
+cdef Inside place_of(object sink, object ext_hook):
+    cdef Inside place = Inside()
+    place.received = iter(sink.values)
+    place.told = ext_hook
+    return place
+
+
+# ---- values that MessagePack has no form for
+
+# Inside each other. Each has the decoder begin anew, with 40 KB of the stack.
+cdef enum:
+    DEEPEST_INSIDE = 16
+    FIRST_CODE = 100
+    TUPLE_CODE = 113
+
+if (FIRST_CODE, TUPLE_CODE) != (min(Code), Code.TUPLE):
+    raise ImportError("the numbers of values differ")
+
+SPEAKS_VALUES = VALUES
+SPEAKS_PLAINLY = PLAIN
+HAS_TO_BE_ASKED = ASK
+
+
+class DialectUnknown(Exception):
+    """A message holds what only some peers read, and nobody knows whether this one does."""
+
+
+@cython.final
+cdef class Inside:
+    """Packs and unpacks what is inside of a value that is inside of so many others.
+
+    Called with an extension's type and body, as MessagePack's decoder does, it gives the value.
+    """
+    cdef int depth
+    cdef Packer usual
+    # Asks for subclasses too; and keeps tuples besides.
+    cdef Packer strict
+    cdef Packer exact
+    cdef Inside within
+    # What a sink has received, in the order in which it is asked for; and who was to be asked otherwise.
+    cdef object received
+    cdef object told
+
+    def __init__(self, depth=0):
+        self.depth = depth
+
+    def __call__(self, code, body):
+        if self.received is not None:
+            value = next(self.received)
+            if value is None:
+                # Nothing in it was received apart.
+                return self.told(code, body)
+            if type(value) is tuple:
+                return self.told(*value)
+            if value is not LOOKED_INTO:
+                return value
+            if type(self.told) is Dialect:
+                (<Dialect> self.told).speaks = VALUES
+        if code == TUPLE_CODE and self.depth:
+            return tuple(self.deeper().unpack(body))
+        return from_ext(code, body, self.deeper())
+
+    cdef Inside deeper(self):
+        if self.depth == DEEPEST_INSIDE:
+            raise ValueError(f"more than {DEEPEST_INSIDE} sets and registered values inside each other")
+        if self.within is None:
+            self.within = Inside(self.depth + 1)
+            if self.received is not None:
+                self.within.received = self.received
+                self.within.told = FIRST.at(self.depth + 1)
+        return self.within
+
+    cdef Inside at(self, int depth):
+        return self if self.depth == depth else self.deeper().at(depth)
+
+    cdef Packer packer(self, bint strictly, bint tuples):
+        if self.usual is None:
+            self.usual = Packer(self.stand_in)
+            self.strict = Packer(self.stand_in, True)
+            self.exact = Packer(self.stand_in_for_tuples, True)
+        return self.exact if tuples else self.strict if strictly else self.usual
+
+    def pack(self, content, bint tuples=False):
+        """Give the MessagePack of what is inside; with `tuples`, one remains a tuple."""
+        cdef bint strictly = False
+        if not tuples:
+            find_in_place(content, DEEPEST, &strictly, None)
+        return self.packer(strictly, tuples).pack(content)
+
+    def unpack(self, body, bint tuples=False):
+        """Read it; with `tuples`, all that is a list there was a tuple."""
+        return unpack_with_care(body, DEEPEST, LARGEST_SIZE, self, None, tuples)
+
+    def stand_in(self, value):
+        """Give what MessagePack is to pack in the place of a value."""
+        kind = type(value)
+        return to_ext(value, self.deeper()) if kind_of(kind) is not None else less(value, kind)
+
+    def stand_in_for_tuples(self, value):
+        """As `stand_in`, where a tuple remains one."""
+        kind = type(value)
+        if isinstance(value, tuple) and kind_of(kind) is None:
+            return ExtType(TUPLE_CODE, self.deeper().pack([*value], True))
+        return self.stand_in(value)
+
+
+@cython.final
+cdef class Dialect:
+    """Which values a peer reads, as far as that is known.
+
+    Called with an extension's type and body, as MessagePack's decoder does, it gives the value:
+    who sends such a value reads them, too.
+
+    Attributes
+    ----------
+    speaks : int
+        ``VALUES``, ``PLAIN`` or ``ASK``.
+    """
+
+    def __call__(self, code, body):
+        if FIRST_CODE <= code <= TUPLE_CODE:
+            self.speaks = VALUES
+        return FIRST(code, body)
+
+
+cdef object less(object value, object kind):
+    """What a value of a subclass is for MessagePack."""
+    if kind is int:
+        raise OverflowError("Integer value out of range")
+    if isinstance(value, (list, tuple)):
+        return [*value]
+    if isinstance(value, dict):
+        return dict(value.items())
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__pos__(value)
+    if isinstance(value, float):
+        return float.__pos__(value)
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(memoryview(value))
+    return to_ext(value, None)
+
+
+def ask(value):
+    """Refuse what only some peers read, where nobody knows whether this one does."""
+    kind = type(value)
+    if kind_of(kind) is not None:
+        raise DialectUnknown
+    return less(value, kind)
+
+
+def plainly(value):
+    """Give what every peer reads in the place of a value."""
+    if type(value) is int:
+        return less(value, int)
+    value = to_plain(value)
+    # What a value consists of may be another one.
+    return plainly(value) if not is_hidden(value) and kind_of(type(value)) is not None else value
+
+
+cdef Inside FIRST = Inside()
+cdef Packer PLAIN_PACKER = Packer(plainly)
+cdef Packer ASKING = Packer(ask)
+cdef Packer STRICTLY_ASKING = Packer(ask, True)

@@ -6,10 +6,11 @@ An address is a pair ``(host, port)``. A unix socket is ``('unix:/path', None)``
 from __future__ import annotations
 
 import errno
+import operator
 import socket
 from typing import TypeAlias
 
-__all__ = ["Address", "AddressLike", "format_address", "parse_address", "unix_family"]
+__all__ = ["Address", "AddressLike", "format_address", "parse_address", "port_number", "unix_family"]
 
 Address: TypeAlias = tuple[str, "int | None"]
 AddressLike: TypeAlias = "str | bytes | tuple[str | bytes, int | str | None] | list[str | bytes | int | None]"
@@ -72,7 +73,7 @@ def parse_address(
         raise ValueError(f"no port in the address {given!r}")
     host = _text(given[0])
     if host.startswith(UNIX_SCHEME):
-        return host, None
+        return _with_path(host), None
     return _check(host.strip("[]"), given[1], given)
 
 
@@ -90,6 +91,20 @@ def format_address(address: Address) -> str:
     if port is None:
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def port_number(port: object) -> int | None:
+    """Give the number that a port is given by; None where that isn't one, such as 1.5.
+
+    Examples
+    --------
+    >>> port_number('8786'), port_number(8786), port_number(1.5)
+    (8786, 8786, None)
+    """
+    try:
+        return int(port) if isinstance(port, str | bytes) else operator.index(port)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
 
 
 def unix_family(address: str) -> int:
@@ -114,9 +129,15 @@ def _text(value: object) -> str:
     raise ValueError(f"no host in the address: {value!r}; give 'host:port' or ip= and port=")
 
 
+def _with_path(address: str) -> str:
+    if address == UNIX_SCHEME:
+        raise ValueError(f"no path in the address {address!r}; write 'unix:/path'")
+    return address
+
+
 def _split(text: str) -> Address:
     if text.startswith(UNIX_SCHEME):
-        return text, None
+        return _with_path(text), None
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.startswith("[")):
         raise ValueError(f"no port in the address {text!r}; write 'host:port', IPv6 as '[::1]:port'")
@@ -124,13 +145,13 @@ def _split(text: str) -> Address:
 
 
 def _check(host: str, port: object, given: object) -> Address:
-    if not host:
+    if not host or "\0" in host:
+        # The system would take what stands before the NUL.
         raise ValueError(f"no host in the address {given!r}")
-    try:
-        number = int(port)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
+    number = port_number(port)
+    if number is None:
         hint = "; give both, or 'host:port' where one alone is taken" if port is None else ""
-        raise ValueError(f"no port in the address {given!r}: {port!r} isn't a number{hint}") from None
+        raise ValueError(f"no port in the address {given!r}: {port!r} isn't a number{hint}")
     if not 0 < number < 65536:
         raise ValueError(f"no such port in the address {given!r}: {number}")
     return host, number

@@ -7,6 +7,7 @@ writes the way to the one that it finds only then.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from typing import Any, Final
 
 from msgpack import ExtType
@@ -14,6 +15,8 @@ from msgpack import ExtType
 from fastcore.engine_errors import BadValue
 from fastcore.limits import MAX_DEPTH
 from fastcore.logs import shown
+from fastcore.values.kinds import Kind
+from fastcore.values.registry import kind_of
 
 __all__ = ["find_bad_value"]
 
@@ -21,6 +24,16 @@ __all__ = ["find_bad_value"]
 _FIRST: Final = 8
 _LAST: Final = 4
 _LARGEST_SIZE: Final = 2**32 - 1
+
+
+class _Step(str):
+    """A step that is told as it is, where neither a key nor a place leads on."""
+
+    __slots__ = ()
+
+
+#: From a set to one that it holds; from a value to what its type's ``pack`` has made of it.
+_INSIDE: Final = _Step("{...}")
 
 
 def find_bad_value(message: object, pack: Callable[[Any], object], error: Exception) -> BadValue:
@@ -97,6 +110,10 @@ def _is_simple(value: object) -> bool:
 
 
 def _items_of(value: object) -> Iterator[tuple[object, object]] | None:
+    """Give the steps to what a value holds, and that; None where it holds none."""
+    kind = kind_of(type(value))
+    if kind is not None:
+        return None if kind.content is None and not isinstance(value, set | frozenset) else _held(value, kind)
     if isinstance(value, dict):
         return iter(value.items())
     if isinstance(value, list | tuple) and not isinstance(value, ExtType):
@@ -104,8 +121,21 @@ def _items_of(value: object) -> Iterator[tuple[object, object]] | None:
     return None
 
 
+def _held(value: Any, kind: Kind) -> Iterator[tuple[object, object]]:
+    """Give what travels in the place of a value that MessagePack itself has no form for."""
+    if kind.content is None:
+        return ((_INSIDE, item) for item in value)
+    # After the name.
+    content = kind.content(value)[1]
+    if is_dataclass(value) and isinstance(content, dict) and kind.held is not None:
+        return ((_Step(f".{name}"), item) for name, item in content.items())
+    if kind.held is not None:
+        return enumerate(content)
+    return iter([(_INSIDE, content)])
+
+
 def _problem_of_keys(value: object, pack: Callable[[Any], object]) -> str | None:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and kind_of(type(value)) is None:
         for key in value:
             if _is_simple(key):
                 continue
@@ -119,8 +149,10 @@ def _problem_of_keys(value: object, pack: Callable[[Any], object]) -> str | None
 
 def _problem(value: Any, pack: Callable[[Any], object]) -> str | None:
     """Say why a value can't be packed; None where it can."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        size = memoryview(value).nbytes
+    kind = kind_of(type(value))
+    is_memory = isinstance(value, bytes | bytearray | memoryview)
+    if is_memory or (kind is not None and kind.in_place is not None):
+        size = memoryview(value).nbytes if is_memory else value.nbytes
         if size > _LARGEST_SIZE:
             return (
                 f"has {size:,} bytes, and messages hold up to {_LARGEST_SIZE:,} in one value: "
@@ -128,7 +160,8 @@ def _problem(value: Any, pack: Callable[[Any], object]) -> str | None:
             )
         if isinstance(value, memoryview) and not value.c_contiguous:
             return "is a memoryview whose bytes don't lie side by side: send bytes(view)"
-        return None
+        if is_memory:
+            return None
     try:
         pack(value)
     except UnicodeEncodeError as error:
@@ -136,20 +169,22 @@ def _problem(value: Any, pack: Callable[[Any], object]) -> str | None:
     except Exception as error:
         if isinstance(value, int):
             return f"is an int of {value.bit_length():,} bits: messages hold -2**63 to 2**64 - 1"
-        kind = type(value)
-        name = (
-            kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        )
-        why = shown(error, 200, str)
-        # MessagePack's own words say no more.
-        reason = "" if why.startswith("can not serialize") else f" ({why})"
-        return f"is of type {name}, which messages don't hold{reason}"
+        of = type(value)
+        name = of.__qualname__ if of.__module__ == "builtins" else f"{of.__module__}.{of.__qualname__}"
+        if kind is None:
+            remedy = f"send what it consists of, or have both sides call register_type({of.__name__}, ...)"
+            return f"is of type {name}, which messages don't hold: {remedy}"
+        return f"is of type {name}, and can't be sent: {shown(error, 200, str)}"
     return None
 
 
 def _path(steps: list[object]) -> str:
-    told = [f"[{shown(step, 50)}]" for step in steps[:_FIRST]]
+    told = [_told(step) for step in steps[:_FIRST]]
     if len(steps) > _FIRST + _LAST:
         told.append(f"...{len(steps) - _FIRST - _LAST:,} more...")
-    told += [f"[{shown(step, 50)}]" for step in steps[_FIRST:][-_LAST:]]
+    told += [_told(step) for step in steps[_FIRST:][-_LAST:]]
     return "".join(told)
+
+
+def _told(step: object) -> str:
+    return shown(step, 50, str) if isinstance(step, _Step) else f"[{shown(step, 50)}]"

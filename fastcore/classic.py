@@ -23,7 +23,9 @@ from tornado.iostream import IOStream
 from fastcore._framing import SENTINEL
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
 from fastcore.client.rpc import rpc, send_recv
+from fastcore.client.synchronous import SyncClient
 from fastcore.remote_errors import error_reply, remote_exception
+from fastcore.transport.event_loop import waiting_loop
 
 __all__ = [
     "clean_exception",
@@ -166,14 +168,14 @@ def coerce_to_rpc(o: AddressLike | IOStream | rpc, **kwargs: Any) -> rpc:
 
     Parameters
     ----------
-    o : str, bytes, tuple, list, IOStream or rpc
+    o : str, bytes, tuple, list, IOStream or fastcore.rpc
         An address, an open stream, or an rpc, which is given back as it is.
     **kwargs
         As :class:`fastcore.rpc` takes them.
 
     Returns
     -------
-    rpc
+    fastcore.rpc
 
     Raises
     ------
@@ -264,7 +266,10 @@ def send_recv_sync(
     reply: bool = True,
     **kwargs: Any,
 ) -> Any:
-    """Send one request and wait for its reply, where no loop is running.
+    """Send one request and wait for its reply.
+
+    By a :class:`fastcore.SyncClient`. Where this thread has a loop that isn't running, or the
+    stream belongs to one, that runs meanwhile: a server in it goes on.
 
     Parameters
     ----------
@@ -279,13 +284,18 @@ def send_recv_sync(
     Raises
     ------
     RuntimeError
-        If a loop is running.
+        If the loop of the stream is running.
 
     Examples
     --------
     >>> send_recv_sync(ip='127.0.0.1', port=8786, op='ping')  # doctest: +SKIP
     b'pong'
     """
+    loop = waiting_loop() if stream is None else stream.io_loop
+    if loop is None:
+        where = {key: kwargs.pop(key) for key in ("arg", "addr") if key in kwargs}
+        with SyncClient(ip=ip, port=port, **where) as remote:
+            return remote._calls.call(kwargs.pop("op", None), {**kwargs, "reply": reply}, None)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -294,7 +304,6 @@ def send_recv_sync(
         raise RuntimeError(
             "send_recv_sync would stop the event loop that runs here: use `await send_recv(...)`"
         )
-    loop = IOLoop.current() if stream is None else stream.io_loop
     return loop.run_sync(lambda: send_recv(stream=stream, ip=ip, port=port, reply=reply, **kwargs))
 
 

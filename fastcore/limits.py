@@ -184,12 +184,12 @@ class Limits:
         Seconds without a byte in either direction, while nobody works for the peer,
         after which the connection is closed.
     handshake_timeout : float, optional
-        Seconds to finish the TLS handshake of an accepted connection. What ``connect``
-        makes has until its ``timeout``.
+        Seconds to finish the TLS handshake of an accepted connection, and to say who it is
+        where the server asks. What ``connect`` makes has until its ``timeout``.
     peer_timeout : float, optional
         Seconds after which a peer whose machine, or the network to it, is silent counts
-        as dead; to be found even if nothing is sent. None leaves it to the system,
-        which may take hours.
+        as dead; to be found even if nothing is sent. One whose machine is alive and that
+        doesn't read isn't dead. None leaves it to the system, which may take hours.
 
     Examples
     --------

@@ -2,19 +2,29 @@
 
 A stranger can make a server say the same line as often as it likes. Of one line (its
 text before the arguments are filled in, and what it is about where that is said with
-``extra={"about": ...}``), a few come through in each interval; how many were held back is
-said with the next that does.
+``extra={"about": ...}``), a few come through in each interval, or one of those with
+``extra={"once": True}``; how many were held back is said with the next that does.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["HoldBackFloods", "KeepLines", "escaped", "get_logger", "in_one_line", "shown"]
+__all__ = [
+    "HoldBackFloods",
+    "KeepLines",
+    "LastWarnings",
+    "escaped",
+    "get_logger",
+    "in_one_line",
+    "last_warnings",
+    "shown",
+]
 
 
 #: Characters of a line, and of a traceback, that are logged.
@@ -76,7 +86,7 @@ class HoldBackFloods(logging.Filter):
             if record.created - line.since >= self.interval:
                 held = line.held
                 line.since, line.passed, line.held = record.created, 0, 0
-            if line.passed >= self.burst:
+            if line.passed >= (1 if getattr(record, "once", False) else self.burst):
                 line.held += 1
                 return False
             line.passed += 1
@@ -198,6 +208,50 @@ class KeepLines(logging.Filter):
         return True
 
 
+class LastWarnings(logging.Filter):
+    """Remember the last warnings, for who looks at a program only after they were logged.
+
+    Not a handler: a program that has set up no logging would lose what Python prints by itself.
+
+    Parameters
+    ----------
+    most : int
+        How many to remember.
+    longest : int
+        Characters of each.
+
+    Examples
+    --------
+    >>> last = LastWarnings()
+    >>> last.filter(logging.makeLogRecord({'msg': 'no %s', 'args': ('TLS',), 'levelno': logging.WARNING}))
+    True
+    >>> [line['text'] for line in last.as_list()]
+    ['no TLS']
+    """
+
+    def __init__(self, most: int = 50, longest: int = 500) -> None:
+        super().__init__()
+        self._longest = longest
+        self._lines: deque[tuple[float, str, str]] = deque(maxlen=most)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep what is a warning, or worse."""
+        if record.levelno >= logging.WARNING:
+            text = record.getMessage()
+            if record.exc_text:
+                text += ": " + record.exc_text.rpartition("\n")[2].strip()
+            self._lines.append((record.created, record.levelname, text[: self._longest]))
+        return True
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """Tell them as plain values, the oldest first."""
+        return [{"time": time, "level": level, "text": text} for time, level, text in self._lines.copy()]
+
+
+#: Those of all loggers of this process.
+last_warnings: Final = LastWarnings()
+
+
 def get_logger(name: str) -> logging.Logger:
     """Give a logger whose floods are held back, and whose lines are its own.
 
@@ -213,4 +267,6 @@ def get_logger(name: str) -> logging.Logger:
     logger = logging.getLogger(name)
     logger.addFilter(HoldBackFloods())
     logger.addFilter(KeepLines())
+    # After those: what is remembered is held back and escaped as what is logged.
+    logger.addFilter(last_warnings)
     return logger

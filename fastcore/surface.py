@@ -11,6 +11,7 @@ import fastcore._parts
 import fastcore._values
 import fastcore._watchdog  # noqa: F401
 from fastcore._framing import SENTINEL, FrameBuffer, MessageBuffer
+from fastcore.background import ServerInThread
 from fastcore.classic import (
     clean_exception,
     coerce_to_address,
@@ -26,8 +27,11 @@ from fastcore.classic import (
     send_recv_sync,
     sentinel,
 )
+from fastcore.client.calls import RemoteCall
 from fastcore.client.pool import ConnectionPool, RPCCall
 from fastcore.client.rpc import rpc, send_recv
+from fastcore.client.synchronous import SyncClient
+from fastcore.client.typed import RemoteStream, remote_method, typed
 from fastcore.errors import (
     BadFrame,
     BadMessage,
@@ -43,10 +47,14 @@ from fastcore.errors import (
     TooManyValues,
 )
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, get_total_physical_memory
+from fastcore.middleware import CallDetails
+from fastcore.monitor.port import Monitor
 from fastcore.remote_errors import register_error
 from fastcore.server.server import Server
+from fastcore.server.service import caller_of
 from fastcore.transport.connecting import connect
 from fastcore.transport.streams import configure, messages, read, write
+from fastcore.values.registry import register_type
 
 __all__ = [
     "MAX_BUFFER_SIZE",
@@ -55,6 +63,7 @@ __all__ = [
     "BadMessage",
     "BadValue",
     "BufferMisuse",
+    "CallDetails",
     "ConnectionLost",
     "ConnectionPool",
     "FastcoreError",
@@ -63,12 +72,18 @@ __all__ = [
     "LimitReached",
     "Limits",
     "MessageBuffer",
+    "Monitor",
     "RPCCall",
     "RPCClosed",
+    "RemoteCall",
     "RemoteError",
+    "RemoteStream",
     "Server",
+    "ServerInThread",
+    "SyncClient",
     "TooDeep",
     "TooManyValues",
+    "caller_of",
     "clean_exception",
     "coerce_to_address",
     "coerce_to_rpc",
@@ -86,9 +101,12 @@ __all__ = [
     "pingpong",
     "read",
     "register_error",
+    "register_type",
+    "remote_method",
     "rpc",
     "send_recv",
     "send_recv_sync",
     "sentinel",
+    "typed",
     "write",
 ]

@@ -1,6 +1,7 @@
 """An ``async def`` test just runs: in a fresh loop, with a deadline."""
 
 import gc
+import importlib.util
 import inspect
 from collections.abc import Iterator
 
@@ -10,6 +11,8 @@ from helpers.support import DEADLINE, run
 
 # Programs of their own, which a search for doctests would run.
 collect_ignore_glob = ["fuzz/*", "load/*", "engine/programs/*"]
+# Not every Python and system can have the extra that it is for.
+collect_ignore = [] if importlib.util.find_spec("distributed") else ["helpers/cluster.py"]
 
 
 @pytest.hookimpl(tryfirst=True)

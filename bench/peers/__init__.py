@@ -18,6 +18,8 @@ A connection of those that take part in ``shared`` may have many calls of ``add`
 that yields them, as a generator or as an async generator; and ``messages(count)``, the same as
 ``stream(count)`` with whatever the library has to iterate over messages.
 
+Those of ``blocks`` have ``add(x, y)`` all the same, which waits.
+
 Peers do what their documentation recommends for speed, and nothing that a user would not do.
 """
 
@@ -85,7 +87,9 @@ _TABLE = (
     Peer("fastcore_uvloop", "fastcore on uvloop", ("fastcore-rpc", "uvloop"), _OURS),
     Peer("echo_c", "floor: C, length then bytes", (), "echo sizes", program="cc"),
     Peer("echo_c_one_call", "floor: C, one call each way", (), "echo", program="cc"),
-    Peer("blocking", "floor: blocking sockets + msgpack", ("msgpack",)),
+    Peer("fastcore_sync", "fastcore.SyncClient", ("fastcore-rpc",), "blocks"),
+    Peer("blocking_by_hand", "floor: blocking sockets + msgpack, to fastcore", ("fastcore-rpc",), "blocks"),
+    Peer("blocking", "floor: blocking sockets + msgpack", ("msgpack",), f"{_CALLS} blocks"),
     Peer("blocking_batched", "floor: blocking, batched", ("msgpack",), "stream messages"),
     Peer("blocking_ids", "floor: blocking, ids, 64 calls at once", ("msgpack",), "shared"),
     Peer("uvloop_protocol", "uvloop, hand-written Protocol", ("uvloop", "msgpack"), _ALL),

@@ -112,6 +112,10 @@ class Connection(Wire):
     def ask(self, x: int, y: int) -> None:
         self.send({"op": "add", "x": x, "y": y})
 
+    def add(self, x: int, y: int) -> Any:
+        self.ask(x, y)
+        return self.answer()
+
     def echo(self, data: bytes) -> Any:
         self.send({"op": "echo", "data": data})
         return self.answer()

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from fastcore._futures import set_result_now, unobserved
+from fastcore._futures import set_error, set_result_now, set_value
 from fastcore._iterating import Values
 from fastcore._parts import Parts
-from fastcore.errors import RemoteError
+from fastcore.errors import BadValue, RemoteError
+from fastcore.limits import check_seconds
 from fastcore.logs import shown
 from fastcore.remote_errors import is_error_reply, remote_exception
+from fastcore.transport.event_loop import check_thread_of, in_thread_of
 
-__all__ = ["RemoteCall", "WhereCallsAre"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    #: What a call answers, as far as somebody has declared it; what comes is what it is.
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+__all__ = [
+    "CallWithHeader",
+    "RemoteCall",
+    "WhereCallsAre",
+    "check_arguments",
+    "no_stream",
+    "too_late",
+    "value_of_call",
+]
 
 
 class WhereCallsAre(Protocol):
@@ -39,10 +60,19 @@ class _Iterator(Values):
         self._call = call
 
     def __del__(self) -> None:
-        self._call.cancel()
+        call = self._call
+        # They refer to each other.
+        call.parts = None
+        if not call.done():
+            loop = call.get_loop()
+            if in_thread_of(loop):
+                call.cancel()
+            else:
+                # Whichever thread the collector runs in.
+                loop.call_soon_threadsafe(call.cancel)
 
 
-class RemoteCall(asyncio.Future[Any]):
+class RemoteCall(asyncio.Future[T]):
     """The Future of one remote call, and the call itself while it is under way.
 
     Await it for the answer; where the handler gives many, that is a list of them.
@@ -61,6 +91,8 @@ class RemoteCall(asyncio.Future[Any]):
     op: object
     # None for as long as there is no sign of more than one answer.
     parts: Parts | None
+    #: What the header of its request says beside what every call's does.
+    header: dict[str, Any] | None = None
 
     def begin(self, op: object, where: WhereCallsAre | None) -> None:
         """Do what a constructor would."""
@@ -86,8 +118,8 @@ class RemoteCall(asyncio.Future[Any]):
         self.where = None
         if self.parts is not None:
             self._end_parts(None)
-        elif not self.done():
-            self.set_result(None)
+        else:
+            set_value(self, None)
 
     def answer_error(self, reply: Any, peer: str) -> None:
         """End the call with the exception that an error reply tells of."""
@@ -100,10 +132,15 @@ class RemoteCall(asyncio.Future[Any]):
         """End the call because there will be no answer, or none that can be read."""
         self.where = None
         if not self.done():
-            self.set_exception(error)
-            unobserved(self)
-            if self.parts is not None:
-                self.parts.wake()
+            set_error(self, error)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have the one who iterates look again; without one, nobody needs the parts any more."""
+        if self.parts is not None:
+            self.parts.wake()
+            if not self.parts.is_iterated:
+                self.parts = None
 
     def begin_parts(self) -> Parts:
         """Make a place for the first of many answers."""
@@ -116,42 +153,51 @@ class RemoteCall(asyncio.Future[Any]):
         if self.done():
             return
         if not parts.is_iterated:
-            self.set_result([*parts.values])
+            set_value(self, [*parts.values])
+            self.parts = None
             return
         if last is not None:
             # A server that knows no parts gives a list of them.
             if not isinstance(last, list):
-                self.fail(self._no_stream())
+                self.fail(no_stream(self.op))
                 return
             parts.values.extend(last)
-        self.set_result(None)
+        set_value(self, None)
         parts.wake()
-
-    def _no_stream(self) -> TypeError:
-        return TypeError(f"{self.op!r} gave one answer and no stream of them: await it")
 
     def __aiter__(self) -> _Iterator:
         """Iterate over the answers as they come."""
+        self._check_thread()
         parts = self.parts or self.begin_parts()
         if parts.is_iterated:
             raise RuntimeError(f"the answers of {self.op!r} are being read already")
         parts.is_iterated = True
         if self.done() and not self.cancelled() and self.exception() is None and not parts.values:
             # It was over before anybody asked for one by one.
-            result = self.result()
+            result: Any = self.result()
             if result is not None and not isinstance(result, list):
-                raise self._no_stream()
+                raise no_stream(self.op)
             parts.values.extend(result or ())
         return _Iterator(self, parts)
 
     # ---- given up
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Give the call up. A server that numbers its answers hears of it."""
+        """Give the call up. A server that numbers its answers hears of it.
+
+        Raises
+        ------
+        RuntimeError
+            In another thread than its loop's.
+        """
+        self._check_thread()
         if not super().cancel(msg):
             return False
         self._leave()
         return True
+
+    def _check_thread(self) -> None:
+        check_thread_of(self.get_loop(), "a call")
 
     def time_out(self, error: TimeoutError) -> None:
         """Give the call up because it took too long."""
@@ -168,5 +214,43 @@ class RemoteCall(asyncio.Future[Any]):
             return
         self.where = None
         where.give_up(self)
-        if self.parts is not None:
-            self.parts.wake()
+        self._wake()
+
+
+class CallWithHeader(RemoteCall):
+    """A call whose request says more in its header."""
+
+    __slots__ = ("header",)
+
+
+def no_stream(op: object) -> TypeError:
+    """Make the error for who iterates over one answer."""
+    return TypeError(f"{op!r} gave one answer and no stream of them: await it")
+
+
+def too_late(op: object, peer: str, seconds: float) -> TimeoutError:
+    """Make the error for a call that took longer than it may."""
+    return TimeoutError(f"no answer to {op!r} from {peer} within {seconds:g} s")
+
+
+def check_arguments(
+    op: str, positional: Sequence[object], message: Mapping[str, object], timeout: object
+) -> None:
+    """Raise the error for arguments that no call can have."""
+    if positional:
+        raise TypeError(
+            f"{op}() takes its arguments by keyword, as the handler names them: {op}(x=...), "
+            f"not {op}({shown(positional[0], 50)}...)"
+        )
+    if "op" in message:
+        raise TypeError(f"{op}() takes no keyword 'op': what is called has that name in the request")
+    if timeout is not None:
+        check_seconds("timeout", timeout)
+
+
+def value_of_call(error: BadValue, op: object, peer: str) -> BadValue:
+    """Name the call in the error of a request that can't be sent."""
+    # A caller knows the first step of the way by its keyword.
+    keyword, _, way = error.path.removeprefix("['").partition("']")
+    what = f"the call of {shown(op)} to {peer}"
+    return BadValue(way, error.problem, what, keyword) if keyword else error.of(what, "message")

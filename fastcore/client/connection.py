@@ -13,9 +13,17 @@ from typing import Any, Protocol
 
 from fastcore._channel import Channel, Owner
 from fastcore._parts import FIRST_WINDOW
-from fastcore._wire import CallHeader, call_fields
+from fastcore._wire import (
+    HAS_TO_BE_ASKED,
+    SPEAKS_PLAINLY,
+    SPEAKS_VALUES,
+    CallHeader,
+    DialectUnknown,
+    call_fields,
+    with_extra,
+)
 from fastcore.addressing import Address
-from fastcore.client.calls import RemoteCall
+from fastcore.client.calls import RemoteCall, value_of_call
 from fastcore.errors import BadValue, ConnectionLost
 from fastcore.logs import get_logger
 from fastcore.remote_errors import is_error_reply
@@ -65,17 +73,33 @@ class ClientConnection(Owner):
         Whether the server will close the connection after the call that is open.
     """
 
-    __slots__ = ("_next", "calls", "channel", "is_last", "is_taken", "keeper", "numbers", "tells")
+    __slots__ = (
+        "_held",
+        "_next",
+        "_spoke",
+        "calls",
+        "channel",
+        "is_last",
+        "is_taken",
+        "keeper",
+        "numbers",
+        "tells",
+    )
 
     def __init__(self, channel: Channel, keeper: Keeper | None = None) -> None:
         self.channel = channel
         self.keeper = keeper
         self.calls: dict[int, RemoteCall] = {}
-        self._next = 0
+        # Above those of tables before this one: of calls that were given up, answers may still come.
+        self._next = channel.messages_out
         self.numbers = channel.has_numbers
         self.is_taken = self.is_last = False
         self.tells = True
         channel.own(self)
+        #: A call whose request may hold what only some servers read, until the server has shown what it is.
+        self._held: tuple[RemoteCall, dict[str, Any]] | None = None
+        self._spoke = channel.dialect.speaks
+        channel.dialect.speaks = SPEAKS_VALUES if self.numbers else HAS_TO_BE_ASKED
 
     def __repr__(self) -> str:
         return f"<calls to {self.channel.peer}: {len(self.calls)} open>"
@@ -87,15 +111,16 @@ class ClientConnection(Owner):
 
     @property
     def is_free(self) -> bool:
-        """Whether it has no call and nothing stands in the way of the next."""
+        """Whether it has no call and nothing stands in the way of the next, such as its end."""
         channel = self.channel
         return (
             not self.calls
             and not self.is_taken
             and not self.is_last
-            and channel.is_open
-            and (self.numbers or channel.in_step)
             and channel.is_here()
+            # Of a new one, a call is to hear what the server said first: that it takes no more, say.
+            and (channel.catch_up() if self._next else channel.is_open)
+            and (self.numbers or channel.in_step)
         )
 
     def start(self, call: RemoteCall, op: object, message: dict[str, Any]) -> None:
@@ -119,9 +144,12 @@ class ClientConnection(Owner):
             self._send_only(call, message)
             return
         try:
-            self.channel.send(message, call_fields(number, 0, FIRST_WINDOW))
+            fields = call_fields(number, 0, FIRST_WINDOW)
+            if call.header is not None:
+                fields = with_extra(fields, call.header)
+            self.channel.send(message, fields)
         except Exception as error:
-            self._not_sent(call, error)
+            self._not_sent(call, message, error)
             return
         self.calls[number] = call
         if not self.channel.is_listening:
@@ -134,21 +162,40 @@ class ClientConnection(Owner):
 
     def _send_only(self, call: RemoteCall, message: dict[str, Any]) -> None:
         """Send a request that wants no answer: done when it is safe to go on."""
-        sent = self.channel.write(message, call_fields(call.number))
+        fields = call_fields(call.number)
+        if call.header is not None:
+            fields = with_extra(fields, call.header)
+        sent = self.channel.write(message, fields)
         if not sent.done():
-            sent.add_done_callback(functools.partial(self._sent, call))
+            call.add_done_callback(functools.partial(self._given_up_unsent, sent))
+            sent.add_done_callback(functools.partial(self._sent, call, message))
         else:
-            self._sent(call, sent)
+            self._sent(call, message, sent)
 
-    def _sent(self, call: RemoteCall, sent: asyncio.Future[None]) -> None:
+    def _given_up_unsent(self, sent: asyncio.Future[None], call: RemoteCall) -> None:
+        """Have what still waits copied: nobody is told any more when its memory may be changed."""
+        if sent.cancel():
+            self.channel.own_if_given_up(sent)
+
+    def _sent(self, call: RemoteCall, message: dict[str, Any], sent: asyncio.Future[None]) -> None:
+        if sent.cancelled():
+            self._settle()
+            return
         error = sent.exception()
         if error is not None:
-            self._not_sent(call, error)
+            self._not_sent(call, message, error)
         else:
             call.sent()
             self._settle()
 
-    def _not_sent(self, call: RemoteCall, error: BaseException) -> None:
+    def _not_sent(self, call: RemoteCall, message: dict[str, Any], error: BaseException) -> None:
+        if isinstance(error, DialectUnknown):
+            # The answer to what every server knows shows which values this one reads.
+            self._held = call, message
+            question = RemoteCall(loop=self.channel.loop)
+            question.begin("identity", None)
+            self.start(question, "identity", {"op": "identity"})
+            return
         call.fail(self._told(error, call))
         self._settle()
 
@@ -160,7 +207,7 @@ class ClientConnection(Owner):
             return self._unnumbered(message)
         number = header.call
         if number is None:
-            self._nobodys(message)
+            log_nobodys(self.channel.peer, message)
             return True
         if not self.numbers:
             self._learn(True)
@@ -203,17 +250,12 @@ class ClientConnection(Owner):
 
     def _learn(self, numbers: bool) -> None:
         self.numbers = numbers
+        self.channel.dialect.speaks = SPEAKS_VALUES if numbers else SPEAKS_PLAINLY
+        if self._held is not None:
+            (call, message), self._held = self._held, None
+            self.start(call, call.op, message)
         if self.keeper is not None:
             self.keeper.learned(self)
-
-    def _nobodys(self, message: Any) -> None:
-        logger.warning(
-            "dropped what %s said beside its answers: %.200r; to get such messages use connect, write "
-            "and read, or let the handler yield them",
-            self.channel.peer,
-            message,
-            extra={"about": self.channel.peer},
-        )
 
     def on_error(self, error: Exception, header: CallHeader | None) -> bool:
         """End the call whose answer can't be read; all of them, where there will be none."""
@@ -241,18 +283,24 @@ class ClientConnection(Owner):
     def _fail_all(self, error: Exception) -> None:
         calls, self.calls = self.calls, {}
         self.channel.close()
+        if self._held is not None:
+            (call, _), self._held = self._held, None
+            call.fail(self._told(error, call))
         for call in calls.values():
             call.fail(self._told(error, call))
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Leave a channel that is lost: what holds each other would be freed by the collector alone."""
+        if self.channel.is_lost and not self.calls:
+            self.channel.disown(self)
 
     def _told(self, error: BaseException, call: RemoteCall) -> BaseException:
         """Name the op in the error of a request that can't be sent, or of a connection that was lost."""
         if isinstance(error, ConnectionLost):
             return ConnectionLost(f"{error.args[0]} during the call of {call.op!r}", error.real_error)
         if isinstance(error, BadValue):
-            # A caller knows the first step of the way by its keyword.
-            keyword, _, way = error.path.removeprefix("['").partition("']")
-            what = f"the call of {call.op!r} to {self.channel.peer}"
-            return BadValue(way, error.problem, what, keyword) if keyword else error.of(what, "message")
+            return value_of_call(error, call.op, self.channel.peer)
         return error
 
     def writable(self) -> None:
@@ -266,6 +314,7 @@ class ClientConnection(Owner):
             # It was borrowed from a server's connection, and that wants it back. It would take the
             # answers that are still to come for requests, so it ends with them.
             self._fail_all(ConnectionLost(f"the handler that lent the stream to {self.channel.peer} is over"))
+        self._let_go()
 
     def over_limit(self, error: Exception) -> None:
         """Close: nothing is owed to a server that takes too long."""
@@ -283,6 +332,10 @@ class ClientConnection(Owner):
 
     def give_up(self, call: RemoteCall) -> None:
         """Forget a call. A peer that numbers its answers is told; from another nothing can follow."""
+        if self._held is not None and self._held[0] is call:
+            self._held = None
+            self.channel.close()
+            return
         if self.calls.pop(call.number, None) is None:
             return
         if not self.numbers:
@@ -309,7 +362,7 @@ class ClientConnection(Owner):
     def leave(self) -> None:
         """Close the connection; give it back if it is only lent."""
         if self.channel.is_borrowed:
-            self.channel.disown(self)
+            self._disown()
             if self.keeper is not None:
                 self.keeper.lost(self)
         else:
@@ -319,12 +372,32 @@ class ClientConnection(Owner):
         """Leave the connection to its keeper, or its stream to whom it belongs."""
         if self.calls:
             return
-        if self.is_last:
+        if self._held is not None:
+            # What was to show it couldn't be read.
+            self._fail_all(ConnectionLost(f"{self.channel.peer} doesn't tell what it is"))
+        elif self.is_last:
             self.leave()
         elif self.keeper is not None:
             self.keeper.idle(self)
         else:
-            self.channel.disown(self)
+            self._disown()
+
+    def _disown(self) -> None:
+        """Give the stream back, as it was if nothing was learned of the server."""
+        if self.channel.dialect.speaks == HAS_TO_BE_ASKED:
+            self.channel.dialect.speaks = self._spoke
+        self.channel.disown(self)
+
+
+def log_nobodys(peer: str, message: object) -> None:
+    """Say that a message was dropped which answers no call."""
+    logger.warning(
+        "dropped what %s said beside its answers: %.200r; to get such messages use connect, write "
+        "and read, or let the handler yield them",
+        peer,
+        message,
+        extra={"about": peer},
+    )
 
 
 def closes(message: dict[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import ClientConnection, closes
 from fastcore.errors import RPCClosed
 from fastcore.transport.connecting import open_stream
+from fastcore.transport.event_loop import patience
 from fastcore.transport.tornado import channel_of
 
 __all__ = ["Connections", "Rules"]
@@ -33,6 +34,9 @@ __all__ = ["Connections", "Rules"]
 _A_MOMENT: Final = 0.02
 #: Seconds in which it may do so when it is asked for nothing else.
 _A_WHILE: Final = 1.0
+#: Seconds in which a connection must have been needed once, if there are more than a few free ones.
+_NOT_NEEDED: Final = 5.0
+_A_FEW: Final = 4
 #: The machine has no descriptor left for one more connection.
 _SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -110,6 +114,9 @@ class _Server:
         self.connections: dict[ClientConnection, None] = {}
         #: Those that nobody uses; the one used last is the last.
         self.free: list[ClientConnection] = []
+        #: The fewest that there were since that was looked at.
+        self.least_free = 0
+        self.trims: asyncio.TimerHandle | None = None
         #: Those that calls may share.
         self.shared: list[ClientConnection] = []
         self.waiting: deque[_WaitingCall | _WaitingStream] = deque()
@@ -190,11 +197,13 @@ class Connections:
         one only where it can't have a connection without any.
         """
         best: ClientConnection | None = None
-        for connection in server.shared:
+        for connection in [*server.shared]:
             if connection.is_last or not connection.channel.is_clear:
                 continue
             if not connection.calls:
-                return connection
+                if connection.channel.catch_up():
+                    return connection
+                continue
             if best is None or len(connection.calls) < len(best.calls):
                 best = connection
         if not server.is_grown:
@@ -222,7 +231,7 @@ class Connections:
         """Give a connection that nobody else uses."""
         waiting = _WaitingStream(self.loop.create_future(), self.loop.time())
         try:
-            async with asyncio.timeout(timeout):
+            async with patience(timeout):
                 self._enter(address, waiting)
                 return await waiting.future
         except TimeoutError:
@@ -309,12 +318,13 @@ class Connections:
         if best is not None and not best.calls:
             return best
         if waiting.wants_all:
-            for connection in server.shared:
+            for connection in [*server.shared]:
                 if connection.is_free:
                     server.shared.remove(connection)
                     return connection
         while server.free:
             connection = server.free.pop()
+            server.least_free = min(server.least_free, len(server.free))
             if connection.is_free:
                 return connection
             if not connection.calls and not connection.is_taken:
@@ -366,11 +376,15 @@ class Connections:
         started = self.loop.time()
         # Those who have waited a while have less patience left.
         since = server.waiting[0].since if server.waiting else started
-        patience = self._rules.timeout
-        if started - since > patience / 10:
-            patience = max(since + patience - started, patience / 10)
+        timeout = self._rules.timeout
+        if started - since > timeout / 10:
+            timeout = max(since + timeout - started, timeout / 10)
         try:
-            stream = await open_stream(*server.address, patience, **self._rules.options)
+            stream = await open_stream(*server.address, timeout, **self._rules.options)
+            channel = channel_of(stream)
+            if channel.is_lost:
+                # Since it was made: TLS tells of a certificate that is refused only then.
+                raise channel.lost_error()
         except Exception as error:
             server.connecting -= 1
             self._not_connected(server, error, started)
@@ -472,8 +486,23 @@ class Connections:
             connection.tells = self._watch is not None
         elif connection not in server.free:
             server.free.append(connection)
+            if len(server.free) > _A_FEW and server.trims is None:
+                self._trim_later(server)
         if self._watch is not None:
             self._serve_all()
+
+    def _trim_later(self, server: _Server) -> None:
+        server.least_free = len(server.free)
+        server.trims = self.loop.call_later(_NOT_NEEDED, self._trim, server)
+
+    def _trim(self, server: _Server) -> None:
+        """Close those that nobody needed for a while, as after a burst, but for a few."""
+        server.trims = None
+        # The one used last is taken first, so these are the first ones.
+        for connection in server.free[: min(server.least_free, len(server.free) - _A_FEW)]:
+            connection.leave()
+        if len(server.free) > _A_FEW:
+            self._trim_later(server)
 
     def release(self, connection: ClientConnection) -> None:
         """Take back what `stream` gave."""
@@ -501,6 +530,8 @@ class Connections:
         if not server.connections and not server.connecting and not server.waiting:
             # It may be another one that answers there next.
             del self._servers[server.address]
+            if server.trims is not None:
+                server.trims.cancel()
         if not self.loop.is_closed() and self._watch is not None:
             self.loop.call_soon(self._serve_all)
 
@@ -517,9 +548,14 @@ class Connections:
 
     def _look(self) -> None:
         """End the waiting of those for whom nothing has moved for too long."""
-        self._watch = None
+        assert self._watch is not None
+        due, self._watch = self._watch.when(), None
         now = self.loop.time()
         timeout = self._rules.timeout
+        if now - due > timeout / 4:
+            # The loop stood still. What they wait for may be here already.
+            self._watch = self.loop.call_later(timeout / 4, self._look)
+            return
         next_look = None
         for server in [*self._servers.values()]:
             while server.waiting:

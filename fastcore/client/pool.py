@@ -6,20 +6,21 @@ import asyncio
 import functools
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tornado.iostream import IOStream
 
 from fastcore._channel import Channel
-from fastcore._futures import unobserved
+from fastcore._wire import call_fields, with_extra
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
-from fastcore.client.calls import RemoteCall
-from fastcore.client.connection import ClientConnection
+from fastcore.client.calls import CallWithHeader, RemoteCall, check_arguments, too_late
+from fastcore.client.connection import ClientConnection, closes
 from fastcore.client.connections import Connections
-from fastcore.limits import check_limit, check_seconds
-from fastcore.logs import shown
-from fastcore.transport.connecting import limits_of
+from fastcore.client.middleware import start_within
+from fastcore.limits import check_limit
+from fastcore.middleware import CallDetails, Middleware
+from fastcore.transport.connecting import StreamForOne, limits_of
 from fastcore.transport.event_loop import current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
 from fastcore.transport.tornado import StreamTransport, channel_of
 
@@ -85,6 +86,9 @@ class ConnectionPool:
         each call that is under way has a connection of its own, as with a classic server.
     call_timeout : float, optional
         Seconds for each call that isn't given a ``timeout`` of its own.
+    middleware : sequence of callable, optional
+        Each is called as ``middleware(call)`` with a :class:`fastcore.CallDetails`, and gives a
+        context manager that is around each call, until its last answer.
     **options
         As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``,
         ``writable_values``, limits.
@@ -114,6 +118,7 @@ class ConnectionPool:
         *,
         share: int = 4,
         call_timeout: float | None = None,
+        middleware: Sequence[Middleware] = (),
         **options: Any,
     ) -> None:
         ignore_io_loop(options)
@@ -135,6 +140,10 @@ class ConnectionPool:
         #: The connection that the last call to a server has shared.
         self.current: dict[Address, ClientConnection] = {}
         self._thread = threading.get_ident()
+        self._middleware = middleware
+        if middleware:
+            # Without any, it isn't even asked for.
+            self.call = self._call_within  # type: ignore[method-assign]
 
     @property
     def open(self) -> int:
@@ -218,20 +227,15 @@ class ConnectionPool:
         asyncio.Future
             The reply. Holds the error where there is one.
         """
-        if positional:
-            raise TypeError(
-                f"{op}() takes its arguments by keyword, as the handler names them: {op}(x=...), "
-                f"not {op}({shown(positional[0], 50)}...)"
-            )
-        if "op" in message:
-            raise TypeError(f"{op}() takes no keyword 'op': what is called has that name in the request")
+        if positional or timeout is not None or "op" in message:
+            check_arguments(op, positional, message, timeout)
         if timeout is None:
             timeout = self.call_timeout
-        else:
-            check_seconds("timeout", timeout)
         message["op"] = op
         connection = self.current.get(address)
-        if connection is not None and (connection.calls or not connection.channel.is_clear):
+        if connection is not None and (
+            connection.calls or not connection.channel.is_clear or not connection.channel.catch_up()
+        ):
             # Another one may be better, if there is one at once.
             assert connection.keeper is not None
             connection = connection.keeper.shared(address)
@@ -250,22 +254,53 @@ class ConnectionPool:
         else:
             call = self.start(address, message)
         if timeout is not None:
-            peer = format_address(address)
-            error = TimeoutError(f"no answer to {op!r} from {peer} within {timeout:g} s")
-            timer = call.get_loop().call_later(timeout, call.time_out, error)
-            call.add_done_callback(lambda _: timer.cancel())
+            _limit(call, address, op, timeout)
         return call
 
-    def start(self, address: Address, message: dict[str, Any]) -> RemoteCall:
+    def _call_within(
+        self, address: Address, op: str, /, *positional: Any, timeout: float | None = None, **message: Any
+    ) -> RemoteCall:
+        """As `call`, within the middleware."""
+        check_arguments(op, positional, message, timeout)
+
+        def start(details: CallDetails) -> RemoteCall:
+            call = self.start(address, {**details.keywords, "op": op}, details.header)
+            seconds = self.call_timeout if timeout is None else timeout
+            if seconds is not None:
+                _limit(call, address, op, seconds)
+            return call
+
+        details = CallDetails(op, message, {}, format_address(address))
+        return start_within(self._middleware, details, start)
+
+    def start(
+        self, address: Address, message: dict[str, Any], header: dict[str, Any] | None = None
+    ) -> RemoteCall:
         """Do what :meth:`call` does, with the whole request and the rules of waiting."""
-        connections = self._here()
-        call = RemoteCall(loop=connections.loop)
+        loop = self._here().loop
+        if header:
+            call: RemoteCall = CallWithHeader(loop=loop)
+            call.header = header
+            # What can't be sent is told at once, and not when there is a connection.
+            with_extra(call_fields(0), header)
+        else:
+            call = RemoteCall(loop=loop)
         call.begin(message.get("op"), None)
-        shared = connections.shared(address)
-        if shared is not None:
-            self.current[address] = shared
-        connections.call(call, address, message)
+        self.begin(call, address, message)
         return call
+
+    def begin(self, call: RemoteCall, address: Address, message: dict[str, Any]) -> None:
+        """Have a call that somebody made begin, at once or when there is a connection."""
+        connections = self._here()
+        shared = connections.shared(address)
+        if shared is None:
+            connections.call(call, address, message)
+            return
+        self.current[address] = shared
+        if closes(message):
+            connections.call(call, address, message)
+        else:
+            shared.start(call, message.get("op"), message)
 
     def _here(self) -> Connections:
         """Give the connections of the loop that runs here, or that will."""
@@ -302,9 +337,7 @@ class ConnectionPool:
             In the Future: all that there may be were in use until then.
         """
         connections = self._here()
-        task = connections.loop.create_task(self._connect(connections, (ip, port), timeout))
-        task.add_done_callback(unobserved)
-        return task
+        return StreamForOne(self._connect(connections, (ip, port), timeout), self.release, connections.loop)
 
     async def _connect(self, connections: Connections, address: Address, timeout: float) -> IOStream:
         channel = (await connections.stream(address, timeout)).channel
@@ -324,6 +357,7 @@ class ConnectionPool:
         channel = channel_of(stream)
         if channel.is_lost:
             return
+        channel.check_here()
         for connections in self._living():
             if isinstance(channel.owner, ClientConnection) and channel.owner.keeper is connections:
                 connections.release(channel.owner)
@@ -339,9 +373,8 @@ class ConnectionPool:
         connections.add(address, stream)
 
     def collect(self) -> None:
-        """Close the connections that are free."""
-        for connections in self._living():
-            connections.close_free()
+        """Close the connections that are free. May be called from any thread."""
+        self._in_each_loop(Connections.close_free)
 
     def close(self) -> None:
         """Close all connections, and make no further ones."""
@@ -375,6 +408,13 @@ class ConnectionPool:
         self.current.clear()
         for connections in self._living():
             run_in_thread_of(connections.loop, functools.partial(action, connections))
+
+
+def _limit(call: RemoteCall, address: Address, op: str, seconds: float) -> None:
+    """Give a call up when it takes too long."""
+    error = too_late(op, format_address(address), seconds)
+    timer = call.get_loop().call_later(seconds, call.time_out, error)
+    call.add_done_callback(lambda _: timer.cancel())
 
 
 def stream_of(channel: Channel) -> IOStream:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 from tornado.iostream import IOStream
 
@@ -11,6 +12,7 @@ from fastcore.addressing import Address, AddressLike, parse_address
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import closes, connection_of
 from fastcore.client.pool import ConnectionPool, RemoteServer
+from fastcore.middleware import Middleware
 from fastcore.transport.connecting import limits_of
 from fastcore.transport.event_loop import ignore_io_loop
 from fastcore.transport.tornado import channel_of
@@ -40,10 +42,10 @@ class rpc(RemoteServer):
         Where the server is, in two parts.
     timeout : float
         Seconds to wait for a connection.
-    limit, share, call_timeout : optional
+    limit, share, call_timeout, middleware : optional
         As :class:`fastcore.ConnectionPool` takes them.
     **options
-        As :func:`fastcore.connect` takes them: ``ssl_options``, ``compression``,
+        As :func:`fastcore.connect` takes them: ``ssl_options``, ``token``, ``compression``,
         ``writable_values``, limits.
 
     Attributes
@@ -82,6 +84,7 @@ class rpc(RemoteServer):
         limit: int | None = 512,
         share: int = 4,
         call_timeout: float | None = None,
+        middleware: Sequence[Middleware] = (),
         **options: Any,
     ) -> None:
         ignore_io_loop(options)
@@ -90,9 +93,8 @@ class rpc(RemoteServer):
             address = address_of(channel_of(stream))
         else:
             address = parse_address(arg, addr=addr, ip=ip, port=port)
-        super().__init__(
-            address, ConnectionPool(limit, timeout, share=share, call_timeout=call_timeout, **options)
-        )
+        options |= {"share": share, "call_timeout": call_timeout, "middleware": middleware}
+        super().__init__(address, ConnectionPool(limit, timeout, **options))
         if stream is not None:
             self._pool.add(address, stream)
         self.status = "running"
@@ -127,13 +129,13 @@ class rpc(RemoteServer):
             self.status = "closed"
             self._pool.close()
 
-    def __enter__(self) -> rpc:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close_rpc()
 
-    async def __aenter__(self) -> rpc:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -176,7 +178,7 @@ def send_recv(
     stream : tornado.iostream.IOStream, optional
         An open stream; it stays open. Without one, a connection is made for this call.
     arg, ip, port, addr : optional
-        Where the server is, as :class:`rpc` takes it.
+        Where the server is, as :class:`fastcore.rpc` takes it.
     reply : bool
         False asks for no reply; the Future is done when the request was sent.
     **msg

@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import math
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
-from fastcore.addressing import Address, format_address
-from fastcore.transport.connecting import connect
+from tornado.iostream import IOStream
+
+from fastcore.addressing import format_address
+from fastcore.command.connected import connected
+from fastcore.command.usage import CommandError, add_server, positive
 from fastcore.transport.streams import read, write
+from fastcore.transport.tornado import channel_of
 
-__all__ = ["show", "summary"]
+__all__ = ["add_to", "run", "summary"]
 
 #: Seconds between two updates of the progress line.
 _REFRESH = 0.1
 
 
-async def show(address: Address, count: int, timeout: float) -> None:
-    """Make round trips, one after the other, and print what they took.
+def add_to(commands: Any) -> None:
+    """Add the command to the others."""
+    command = commands.add_parser("ping", help="time round trips to a server")
+    add_server(command)
+    command.add_argument("-n", "--count", type=positive, default=1000, help="how many (default: %(default)s)")
+    command.set_defaults(run=lambda arguments: asyncio.run(run(arguments)))
 
-    Parameters
-    ----------
-    address : tuple of (str, int)
-        The server; anything that answers ``identity``.
-    count : int
-        How many round trips.
-    timeout : float
-        Seconds, for each.
+
+async def run(arguments: argparse.Namespace) -> None:
+    """Make round trips, one after the other, and print what they took.
 
     Raises
     ------
-    ConnectionLost, TimeoutError
+    ConnectionLost, CommandError
         If the server can't be reached, or stops answering.
     """
+    async with connected(arguments) as stream:
+        took = await _round_trips(stream, arguments.count, arguments.timeout)
+    print(f"{format_address(arguments.address)}: {summary(took)}")
+
+
+async def _round_trips(stream: IOStream, count: int, timeout: float) -> list[float]:
     live = sys.stderr.isatty()
-    peer = format_address(address)
     took: list[float] = []
     shown = 0.0
-    host, port = address
-    stream = await connect(host, port, timeout)
     try:
         while len(took) < count:
             start = time.perf_counter()
@@ -49,7 +57,8 @@ async def show(address: Address, count: int, timeout: float) -> None:
                     await write(stream, {"op": "identity"})
                     await read(stream)
             except TimeoutError:
-                raise TimeoutError(f"{peer} gave no answer within {timeout:g} s") from None
+                peer = channel_of(stream).peer
+                raise CommandError(f"{peer} gave no answer within {timeout:g} s") from None
             end = time.perf_counter()
             took.append(end - start)
             if live and end - shown > _REFRESH:
@@ -57,11 +66,10 @@ async def show(address: Address, count: int, timeout: float) -> None:
                 sys.stderr.write(f"\r{len(took):,} of {count:,}, the last one {_milliseconds(took[-1])} ")
                 sys.stderr.flush()
     finally:
-        stream.close()
         if live:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
-    print(f"{peer}: {summary(took)}")
+    return took
 
 
 def summary(took: Sequence[float]) -> str:

@@ -11,9 +11,9 @@ import stat
 from collections.abc import Callable
 from typing import Any, Final
 
-from fastcore.addressing import UNIX_SCHEME, unix_family
+from fastcore.addressing import UNIX_SCHEME, parse_address, unix_family
 
-__all__ = ["Acceptor", "bind_unix"]
+__all__ = ["Acceptor", "SocketFile", "bind_unix"]
 
 #: Seconds to wait before accepting again, after there were no descriptors left.
 _PAUSE: Final = 0.1
@@ -54,13 +54,26 @@ class Acceptor:
         self._pause: asyncio.TimerHandle | None = None
         # By its number: not every loop takes a socket object.
         self._fd = sock.fileno()
+        self._made_by = os.getpid()
         loop.add_reader(self._fd, self._accept)
 
     def __call__(self) -> None:
         """Accept no more."""
         if self._pause is not None:
             self._pause.cancel()
-        self._loop.remove_reader(self._fd)
+            self._pause = None
+        # What the loop watches is the parent's too, after a fork; and where somebody has closed the
+        # socket, the number may be somebody else's.
+        is_own = self._made_by == os.getpid() and self._sock.fileno() == self._fd
+        if is_own and not self._loop.is_closed():
+            self._loop.remove_reader(self._fd)
+
+    def move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Accept in another loop from now on."""
+        if loop is not self._loop:
+            self()
+            self._loop, self._made_by = loop, os.getpid()
+            loop.add_reader(self._fd, self._accept)
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -69,6 +82,8 @@ class Acceptor:
             try:
                 connection, address = self._sock.accept()
             except (BlockingIOError, InterruptedError):
+                # All that knocked are in.
+                self._scarce = False
                 return
             except ConnectionAbortedError:
                 continue
@@ -77,7 +92,6 @@ class Acceptor:
                     raise
                 self._wait(error)
                 return
-            self._scarce = False
             self._on_connection(connection, address)
 
     def _wait(self, error: OSError) -> None:
@@ -92,7 +106,35 @@ class Acceptor:
         self._loop.add_reader(self._fd, self._accept)
 
 
-def bind_unix(address: str, backlog: int = 128) -> socket.socket:
+class SocketFile:
+    """The file of a unix socket, as long as it is the one that was made here.
+
+    Parameters
+    ----------
+    path : str
+        Where it is; from now on it doesn't matter which folder is the current one.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+        self._made_by = os.getpid()
+        self._mark = self._look()
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = os.lstat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def remove(self) -> None:
+        """Remove it, if nobody has put another one there; before its socket is closed."""
+        if self._mark is not None and self._mark == self._look() and self._made_by == os.getpid():
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+
+def bind_unix(address: str, backlog: int = 128) -> tuple[socket.socket, SocketFile]:
     """Listen on a unix socket that only its owner can reach.
 
     Parameters
@@ -104,7 +146,7 @@ def bind_unix(address: str, backlog: int = 128) -> socket.socket:
 
     Returns
     -------
-    socket.socket
+    socket.socket, SocketFile
 
     Raises
     ------
@@ -112,6 +154,7 @@ def bind_unix(address: str, backlog: int = 128) -> socket.socket:
         If somebody listens there, or there is something else than a socket.
     """
     family = unix_family(address)
+    parse_address(address)
     path = address.removeprefix(UNIX_SCHEME)
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode) and not _is_alive(path):
@@ -121,12 +164,15 @@ def bind_unix(address: str, backlog: int = 128) -> socket.socket:
         sock.setblocking(False)
         # Nobody gets in between bind and chmod: until it listens it refuses.
         sock.bind(path)
+        file = SocketFile(path)
         os.chmod(path, 0o600)
         sock.listen(backlog)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"{os.strerror(error.errno or 0)}: {address}") from error
-    return sock
+        # A path that is too long has no number.
+        why = str(error) if error.errno is None else os.strerror(error.errno)
+        raise OSError(error.errno or errno.EINVAL, f"{why}: {address}") from error
+    return sock, file
 
 
 def _is_alive(path: str) -> bool:

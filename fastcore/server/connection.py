@@ -15,6 +15,7 @@ import asyncio
 import functools
 import inspect
 from collections import deque
+from collections.abc import Coroutine
 from contextvars import Context
 from time import perf_counter_ns
 from typing import Any, Final
@@ -23,14 +24,17 @@ from tornado.gen import convert_yielded
 from tornado.iostream import IOStream
 
 from fastcore._channel import Channel, Owner
-from fastcore._wire import ERROR_FLAG, PART_FLAG, CallHeader, call_fields
-from fastcore.errors import BadValue, ConnectionLost, FrameTooLarge, LimitReached, TooDeep
+from fastcore._futures import set_value
+from fastcore._wire import ERROR_FLAG, PART_FLAG, SPEAKS_PLAINLY, SPEAKS_VALUES, CallHeader, call_fields
+from fastcore.errors import BadValue, ConnectionLost, LimitReached
 from fastcore.logs import get_logger, shown
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.figures import OpStats
+from fastcore.server.results import end_of, gives_parts, is_async, is_to_wait_for
 from fastcore.server.service import Handler, Service
 from fastcore.server.slow_steps import Timed
-from fastcore.server.strangers import other_protocol
+from fastcore.server.strangers import tell_of_bad_message, tell_of_refused
+from fastcore.tokens import AUTHENTICATE, WELCOME
 
 __all__ = ["Connection"]
 
@@ -40,6 +44,11 @@ logger = get_logger("fastcore.server")
 _NOTHING_HELD: Final[deque[tuple[Any, CallHeader | None, int]]] = deque()
 #: A request counts once more for each so many bytes among those that run.
 _BYTES_OF_ONE: Final = 256 * 1024
+#: Bytes of requests that are held back before no more is received, in `max_waiting`: at first, and
+#: when for so many seconds no request of the connection has ended. What would end one, that it is given
+#: up or may send more, can stand behind them. In the end further requests are refused.
+_HELD: Final = (1, 64)
+_PATIENCE: Final = (0.2, 10.0)
 #: Nanoseconds in which a generator gives parts before others have their turn.
 _A_TURN: Final = 500_000
 
@@ -82,8 +91,8 @@ class _Request:
 
     def go_on(self) -> None:
         """Let it look again whether parts may be sent."""
-        if self.waiting is not None and not self.waiting.done():
-            self.waiting.set_result(None)
+        if self.waiting is not None:
+            set_value(self.waiting, None)
 
 
 class _Refused(Exception):
@@ -105,9 +114,6 @@ class Connection(Owner):
         What handlers are given.
     channel : Channel
         Its messages.
-
-    Attributes
-    ----------
     ended : asyncio.Future
         Done when there will be no further replies.
     """
@@ -121,6 +127,8 @@ class Connection(Owner):
         "_in_order",
         "_numbered",
         "_size_of_held",
+        "_stalled",
+        "_timer",
         "_weight",
         "channel",
         "ended",
@@ -131,11 +139,13 @@ class Connection(Owner):
     lends = True
     rations = True
 
-    def __init__(self, service: Service, stream: IOStream, channel: Channel) -> None:
+    def __init__(
+        self, service: Service, stream: IOStream, channel: Channel, ended: asyncio.Future[None]
+    ) -> None:
         self.service = service
         self.stream = stream
         self.channel = channel
-        self.ended: asyncio.Future[None] = channel.loop.create_future()
+        self.ended = ended
         #: The numbered requests that are being handled.
         self._numbered: dict[int, _Request] = {}
         #: The one without a number.
@@ -147,10 +157,15 @@ class Connection(Owner):
         self._begins_held = False
         self._size_of_held = 0
         self._weight = 0
+        #: How often nothing had ended when patience was over, and what tells when it is.
+        self._stalled = 0
+        self._timer: asyncio.TimerHandle | None = None
         #: Whether the client numbers its requests.
         self._has_numbers = False
         #: Whether it ends when nothing runs any more.
         self._closes = False
+        # A program of 2016, for all that anybody knows yet.
+        channel.dialect.speaks = SPEAKS_PLAINLY
         channel.own(self)
 
     def __repr__(self) -> str:
@@ -178,7 +193,7 @@ class Connection(Owner):
         if not self._may_begin() or self._begins_held:
             return False
         if self._held:
-            return self._held[-1][1] is not None and self._held_bytes < self.channel.limits.max_waiting
+            return self._held[-1][1] is not None and self._may_hold_more()
         return self._has_numbers or not (self.service.is_ending or self._is_held_back())
 
     # ---- requests
@@ -226,7 +241,7 @@ class Connection(Owner):
             took = perf_counter_ns() - begun
             if took > service.slow_ns:
                 self._blocked(op, took)
-            if not isinstance(result, _PLAIN) and _is_to_wait_for(result):
+            if not isinstance(result, _PLAIN) and is_to_wait_for(result):
                 request = _Request(op, call, reply, closes)
                 request.figures, request.begun = figures, begun
                 request.left = None if header is None else header.window
@@ -257,6 +272,7 @@ class Connection(Owner):
     def _knows_numbers(self) -> None:
         """Say of all that is sent from now on whose it is."""
         self._has_numbers = True
+        self.channel.dialect.speaks = SPEAKS_VALUES
         self.channel.mark_as_nobodys()
 
     def _find(self, op: Any) -> tuple[Any, Handler]:
@@ -266,6 +282,9 @@ class Connection(Owner):
         try:
             return op, self.service.host.handlers[op] if op != "close" else _close
         except (KeyError, TypeError):
+            if op == AUTHENTICATE:
+                # A server that asks for no token takes any.
+                return op, _welcome
             raise _Refused(ValueError(self._no_handler(op))) from None
 
     def _begin(self, request: _Request, result: Any, context: Context) -> bool:
@@ -275,6 +294,7 @@ class Connection(Owner):
             self._numbered[request.call] = request
         else:
             self._in_order = request
+            channel.keeps = True
         size = self._size_of_held if self._begins_held else channel.last_size
         request.weight = 1 + size // _BYTES_OF_ONE
         self._weight += request.weight
@@ -293,6 +313,8 @@ class Connection(Owner):
 
     def _task_done(self, request: _Request, result: Any, task: asyncio.Task[None]) -> None:
         self.service.tasks.discard(task)
+        # One that was cancelled knows its frames by its error, and those know the request.
+        request.task = None
         if not request.is_over:
             # It was cancelled before its first step, in which nothing of it runs.
             if hasattr(result, "close"):
@@ -316,16 +338,16 @@ class Connection(Owner):
     async def _answer(self, request: _Request, result: Any) -> None:
         try:
             try:
-                if _gives_parts(result):
+                if gives_parts(result):
                     result = await self._send_parts(request, result)
                 else:
-                    if inspect.iscoroutine(result):
+                    if isinstance(result, Coroutine):
                         slow_ns = self.service.slow_ns
                         result = Timed(result, slow_ns, functools.partial(self._blocked, request.op))
                     elif not inspect.isawaitable(result):
                         result = convert_yielded(result)
                     result = await result
-                    if _gives_parts(result):
+                    if gives_parts(result):
                         result = await self._send_parts(request, result)
             finally:
                 assert request.figures is not None
@@ -339,12 +361,11 @@ class Connection(Owner):
                 raise
             self._failed(request, error)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
             if request.given_up:
                 # Nobody waits; this is the last that is heard of it.
                 request.closes = False
                 self._done(request, None)
-            elif task is not None and task.cancelling():
+            elif _is_cancelled_now():
                 # The loop or the server is being ended, with everything that runs in it.
                 self._end()
                 raise
@@ -366,12 +387,15 @@ class Connection(Owner):
             self._numbered.pop(request.call, None)
         else:
             self._in_order = None
+            self.channel.keeps = False
         if not self._numbered and self._in_order is None:
             self.channel.take_back()
 
     def _make_room(self, request: _Request) -> None:
         """Let further requests begin, after one that is answered."""
         self._uncount(request)
+        self._stalled = 0
+        self._wait_no_more()
         self.service.let_go_on()
         self._go_on()
 
@@ -396,7 +420,10 @@ class Connection(Owner):
 
     def _hold(self, message: Any, header: CallHeader | None) -> bool:
         """Keep a request for later, so that what is said of others can still be read."""
-        if not self.service.is_ending:
+        if header is not None and self._stalled == len(_HELD) and self._holds(_HELD[-1]):
+            reply = message.get("reply", True) if isinstance(message, dict) else True
+            self._refuse(self._too_many(), _Request(None, header.call, reply, False), "message")
+        elif not self.service.is_ending:
             size = self.channel.last_size
             if not self._held:
                 # An empty one takes as much memory as all else of an idle connection together.
@@ -405,8 +432,39 @@ class Connection(Owner):
             self._held_bytes += size
         return self._may_read()
 
+    def _holds(self, most: int) -> bool:
+        return self._held_bytes >= most * self.channel.limits.max_waiting
+
+    def _may_hold_more(self) -> bool:
+        """Whether to be given what comes behind the requests that are held back."""
+        if self._stalled == len(_HELD) or not self._holds(_HELD[self._stalled]):
+            return True
+        if self._numbered and self._timer is None:
+            self._timer = self.channel.loop.call_later(_PATIENCE[self._stalled], self._stall)
+        return False
+
+    def _stall(self) -> None:
+        """Hear more, as nothing has ended."""
+        self._timer = None
+        self._stalled += 1
+        self.serve()
+
+    def _wait_no_more(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_many(self) -> LimitReached:
+        return LimitReached(
+            "max_running_per_connection" if self._weight else "max_running",
+            f"no request has ended for {_PATIENCE[-1]:g} s, and {self._held_bytes:,} bytes of further ones "
+            "wait; send fewer at a time",
+        )
+
     def _may_begin(self) -> bool:
-        return self._in_order is None and not self._closes and not self.channel.is_full
+        """Whether a request that has a number may be begun; those without wait for the one in order."""
+        may = self._in_order is None or self._has_numbers
+        return may and not self._closes and not self.channel.is_full
 
     def _begin_held(self) -> None:
         if self._begins_held:
@@ -441,7 +499,7 @@ class Connection(Owner):
         begun = perf_counter_ns()
         try:
             # In one frame: a step more for each part would cost a fifth of all that is done for it.
-            if _is_async(result):
+            if is_async(result):
                 async for value in result:
                     if request.left == 0 or channel.is_full:
                         await self._room_for(request)
@@ -469,7 +527,7 @@ class Connection(Owner):
                         await asyncio.sleep(0)
                         begun = perf_counter_ns()
         finally:
-            await _end_of(result)
+            await end_of(result)
         return None if sent else []
 
     async def _list_of(self, request: _Request, result: Any) -> list[Any]:
@@ -477,7 +535,7 @@ class Connection(Owner):
         values: list[Any] = []
         begun = perf_counter_ns()
         try:
-            if _is_async(result):
+            if is_async(result):
                 async for value in result:
                     if request.reply:
                         values.append(value)
@@ -495,7 +553,7 @@ class Connection(Owner):
                         begun = perf_counter_ns()
             return values
         finally:
-            await _end_of(result)
+            await end_of(result)
 
     async def _room_for(self, request: _Request) -> None:
         """Wait until a part may be sent."""
@@ -504,7 +562,11 @@ class Connection(Owner):
             if channel.is_lost:
                 raise channel.lost_error()
             request.waiting = channel.loop.create_future()
-            await request.waiting
+            try:
+                await request.waiting
+            finally:
+                # One that was cancelled knows this frame by its error.
+                request.waiting = None
 
     def _done(self, request: _Request, result: Any, flags: int = 0) -> bool:
         """Reply to a request; False if no further one is to be begun now."""
@@ -529,7 +591,7 @@ class Connection(Owner):
             if not self._is_busy:
                 self._end()
             return False
-        return goes_on and self._in_order is None
+        return goes_on and (self._in_order is None or self._has_numbers)
 
     def _not_packed(self, request: _Request, error: BadValue) -> bool:
         """Reply that an answer can't be sent; False if no further request is to be begun now."""
@@ -566,17 +628,7 @@ class Connection(Owner):
 
     def _refuse(self, error: Exception, request: _Request, detail: Detail = "message") -> bool:
         """Reply that no handler is called; False if there can be no further message."""
-        peer = self.channel.peer
-        kind = type(error).__name__
-        self.service.figures.errors[kind] += 1
-        # One peer's mistakes hold back nobody else's, nor those of another kind.
-        about = {"about": (kind, peer.rpartition(":")[0])}
-        if self.channel.is_hopeless and (protocol := other_protocol(self.channel.first_bytes)):
-            logger.warning("%s speaks %s, this port doesn't", peer, protocol, extra=about)
-        elif isinstance(error, FrameTooLarge | TooDeep):
-            logger.warning("refused a message from %s: %s", peer, error, extra=about)
-        else:
-            logger.info("refused a message from %s: %s", peer, error, extra=about)
+        tell_of_bad_message(self.service.figures, self.channel, error)
         answer = error_reply(error, detail)
         if self.channel.is_hopeless:
             self.channel.farewell(answer)
@@ -643,29 +695,38 @@ class Connection(Owner):
 
     def connection_lost(self) -> None:
         """End the handlers of numbered requests: nobody will hear their answers."""
+        self._wait_no_more()
+        if self.ended.done():
+            self._ended()
         for request in [*self._numbered.values()]:
             request.go_on()
             self._left_by_client(request)
 
     def over_limit(self, error: Exception) -> None:
-        """Say goodbye to a peer that takes longer than it may."""
+        """Say goodbye to a peer that takes longer than it may, or can't be let in."""
         channel = self.channel
-        assert isinstance(error, LimitReached)
-        self.service.figures.errors[error.keyword] += 1
-        logger.warning("closed the connection to %s: %s", channel.peer, error)
-        if error.keyword in ("write_timeout", "handshake_timeout"):
-            channel.close(error)
-        else:
+        tell_of_refused(self.service.figures, error, channel.peer, channel.first_bytes)
+        if isinstance(error, LimitReached) and error.keyword in ("message_timeout", "idle_timeout"):
             channel.farewell(error_reply(error, "message"))
+        else:
+            # It doesn't read what it is told, or by TLS's own means.
+            channel.close(error)
         self._ended()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the server knows by itself how this ended."""
+        return self.ended.done()
 
     def owes(self) -> bool:
         """Tell whether requests without a number are still to be answered.
 
         Who numbers them never closes one side alone: such a client has gone.
         """
-        in_order = self._in_order is not None or self.channel.is_full
-        return in_order or any(header is None for _, header, _ in self._held)
+        channel = self.channel
+        if self._in_order is not None or channel.is_full or (channel.unread and not self._has_numbers):
+            return True
+        return any(header is None for _, header, _ in self._held)
 
     def is_idle(self) -> bool:
         """Tell whether no handler runs, or one that waits for the peer."""
@@ -673,8 +734,15 @@ class Connection(Owner):
 
     def is_handled_by(self, task: asyncio.Task[Any]) -> bool:
         """Tell whether a task is one of its handlers'."""
-        requests = [*self._numbered.values(), *([self._in_order] if self._in_order is not None else [])]
-        return any(request.task is task for request in requests)
+        return any(request.task is task for request in self._requests())
+
+    def running(self) -> list[tuple[Any, int]]:
+        """Tell which ops run, and by ``perf_counter_ns`` since when."""
+        return [(request.op, request.begun) for request in self._requests()]
+
+    def _requests(self) -> list[_Request]:
+        in_order = [] if self._in_order is None else [self._in_order]
+        return [*self._numbered.values(), *in_order]
 
     def finish(self) -> None:
         """End the connection as soon as no handler works for it."""
@@ -685,6 +753,7 @@ class Connection(Owner):
     # ---- words
 
     def _blocked(self, op: object, nanoseconds: int) -> None:
+        self.service.figures.errors["slow_handler"] += 1
         logger.warning(
             "%r, called from %s, blocked the loop for %.3f s: nobody was served in the meantime",
             op,
@@ -696,17 +765,18 @@ class Connection(Owner):
         text = f"no handler found for {shown(op)}"
         if self.service.error_detail == "type":
             return text
-        host = self.service.host
-        known = ", ".join(sorted(map(str, host.handlers)))
-        return f"{text}; this {type(host).__name__} has {known}"
+        known = ", ".join(sorted(map(str, self.service.host.handlers)))
+        return f"{text}; this {self.service.kind} has {known}"
 
     def _end(self) -> None:
         self.channel.close_when_sent()
         self._ended()
 
     def _ended(self) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
+        set_value(self.ended, None)
+        if self.channel.is_lost:
+            # What holds each other would be freed by the collector alone.
+            self.channel.disown(self)
 
 
 def _close(stream: IOStream, **message: Any) -> str:
@@ -714,31 +784,27 @@ def _close(stream: IOStream, **message: Any) -> str:
     return "OK"
 
 
+def _welcome(stream: IOStream, **message: Any) -> str:
+    """Answer who has said who it is; that was looked at before."""
+    return WELCOME
+
+
+#: The modules in whose frames handlers are called.
+_CALLS_HANDLERS: Final = frozenset({__name__, "fastcore.server.middleware"})
+
 #: What handlers mostly return: needn't be asked whether it can be awaited.
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
 
 
+def _is_cancelled_now() -> bool:
+    """Whether the task that runs is being cancelled; asked in a frame that doesn't outlive its error."""
+    task = asyncio.current_task()
+    return task is not None and bool(task.cancelling())
+
+
 def _is_of_the_call(error: BaseException) -> bool:
-    """Whether a handler couldn't be called as it was, as none of its own lines has run."""
-    return error.__traceback__ is not None and error.__traceback__.tb_next is None
-
-
-def _is_to_wait_for(result: object) -> bool:
-    return inspect.isawaitable(result) or _gives_parts(result)
-
-
-def _gives_parts(result: object) -> bool:
-    return inspect.isgenerator(result) or _is_async(result)
-
-
-def _is_async(result: object) -> bool:
-    """Whether it is an async generator, or anything else that can be iterated over like one."""
-    return hasattr(type(result), "__anext__")
-
-
-async def _end_of(result: Any) -> None:
-    """Have a generator end; what only looks like one may have no end of its own."""
-    if inspect.isgenerator(result):
-        result.close()
-    elif hasattr(result, "aclose"):
-        await result.aclose()
+    """Whether a handler couldn't be called as it was: none of its own lines has run."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_globals.get("__name__") in _CALLS_HANDLERS

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastcore._channel import Channel
 
-__all__ = ["OpStats", "ServerStats"]
+__all__ = ["OpStats", "ServerStats", "bucket_start"]
 
 # A bucket for each eighth of an octave of nanoseconds: a latency is told to within 13 %.
 _STEPS = 3
@@ -78,6 +78,12 @@ class OpStats:
                 return _middle(bucket) / 1e9
         return 0.0
 
+    def add(self, told: Mapping[str, Any]) -> None:
+        """Count the calls that another process has counted, and told with ``buckets``."""
+        self.errors += told["errors"]
+        for bucket, count in told["buckets"].items():
+            self._buckets[int(bucket)] += count
+
     def as_dict(self) -> dict[str, Any]:
         """Tell the figures, times in seconds."""
         return {
@@ -87,11 +93,30 @@ class OpStats:
             "p99": self.quantile(0.99),
         }
 
+    def as_dict_with_buckets(self) -> dict[str, Any]:
+        """Tell also how many calls took how long: by bucket, of those that have any.
+
+        The keys are texts, as JSON has no others.
+        """
+        buckets = {str(bucket): count for bucket, count in enumerate(self._buckets) if count}
+        return self.as_dict() | {"buckets": buckets}
+
 
 def _middle(bucket: int) -> float:
     """Nanoseconds in the middle of a bucket: what ``record`` does, backwards."""
+    return (bucket_start(bucket) + bucket_start(bucket + 1)) / 2
+
+
+def bucket_start(bucket: int) -> int:
+    """Give the nanoseconds from which on a call is counted in a bucket.
+
+    Examples
+    --------
+    >>> bucket_start(7), bucket_start(8), bucket_start(16), bucket_start(17)
+    (7, 8, 16, 18)
+    """
     octave = max(0, (bucket >> _STEPS) - 1)
-    return (bucket - (octave << _STEPS) + 0.5) * (1 << octave)
+    return (bucket - (octave << _STEPS)) << octave
 
 
 class ServerStats:
@@ -99,6 +124,8 @@ class ServerStats:
 
     Attributes
     ----------
+    started : float
+        When that was, by ``time.monotonic``.
     errors : collections.Counter
         How often something went wrong, by kind.
     ops : dict of str to OpStats
@@ -106,7 +133,7 @@ class ServerStats:
     """
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self.errors: Counter[str] = Counter()
         self.ops: dict[str, OpStats] = {}
         self._ever = 0
@@ -146,7 +173,7 @@ class ServerStats:
         """
         messages_in, messages_out, bytes_in, bytes_out = _sum(self._past, *map(_traffic, channels))
         return {
-            "uptime": time.monotonic() - self._started,
+            "uptime": time.monotonic() - self.started,
             "connections": {"open": len(channels), "ever": self._ever},
             "messages": {"in": messages_in, "out": messages_out},
             "bytes": {"in": bytes_in, "out": bytes_out},

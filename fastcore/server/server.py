@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import socket
 import uuid
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextvars import copy_context
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from tornado.gen import convert_yielded
 from tornado.ioloop import IOLoop
@@ -21,18 +20,25 @@ from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
 from fastcore._channel import Channel
-from fastcore.addressing import UNIX_SCHEME
+from fastcore.addressing import UNIX_SCHEME, format_address, port_number
 from fastcore.compressions import check_compression
 from fastcore.errors import LimitReached
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_keywords, check_limit
 from fastcore.logs import get_logger, shown
 from fastcore.remote_errors import Detail, error_reply
-from fastcore.server.accepting import Acceptor, bind_unix
+from fastcore.server.accepting import Acceptor, SocketFile, bind_unix
 from fastcore.server.connection import Connection
 from fastcore.server.service import Handler, Service
-from fastcore.transport.event_loop import ignore_io_loop
-from fastcore.transport.tls import check_ssl_options, explain
-from fastcore.transport.tornado import accept_stream, add_listener, channel_of, listening_sockets
+from fastcore.server.snapshot import Health, Snapshot, describe_ops, take
+from fastcore.server.strangers import tell_of_refused
+from fastcore.tokens import is_public
+from fastcore.transport.event_loop import ignore_io_loop, is_running, run_in_thread_of
+from fastcore.transport.tls import check_ssl_options, is_refusal
+from fastcore.transport.tornado import accept_stream, add_listener, channel_of, name_of, take_listeners
+
+if TYPE_CHECKING:
+    from fastcore.middleware import Middleware
+    from fastcore.server.admission import Admission, Authenticate, Newcomer, Token
 
 __all__ = ["Server"]
 
@@ -50,6 +56,9 @@ class Server(TCPServer):
 
     Meant to be subclassed: a worker, a scheduler, a nanny each is a Server with handlers
     and a state of its own.
+
+    ``async with server`` closes all that it has opened when the block is left, and cancels handlers
+    that still run; :meth:`shutdown` lets them answer.
 
     Parameters
     ----------
@@ -77,6 +86,21 @@ class Server(TCPServer):
     cancel_handlers : bool
         Whether the handlers of a client that is gone are cancelled. Those that were called
         without a number, as classic clients do, run on in any case.
+    expose : sequence of str
+        Ops about the server itself that clients may call: ``'stats'`` answers what
+        :meth:`snapshot` tells, ``'ops'`` which ops there are, with signatures and the first
+        lines of their docstrings. A handler of that name goes first.
+    token : str, or dict of str to str, optional
+        What a caller has to show before anything else; or by name, who has which.
+    authenticate : callable, optional
+        Called as ``authenticate(stream, message)`` with the first message of each connection,
+        before any handler. What it gives, or what awaiting that gives, is what
+        :func:`fastcore.caller_of` tells handlers. None, False and exceptions refuse the
+        connection; the text of a ``PermissionError`` is what the peer is told.
+    middleware : sequence of callable, optional
+        Each is called as ``middleware(call)`` with a :class:`fastcore.CallDetails`, and gives a
+        context manager that is around the handler and all its answers. The first is the
+        outermost.
     **kwargs
         The other fields of :class:`fastcore.limits.Limits`, and what
         ``tornado.tcpserver.TCPServer`` takes, such as ``ssl_options``.
@@ -128,6 +152,10 @@ class Server(TCPServer):
         max_running: int | None = 65_536,
         max_running_per_connection: int | None = 256,
         cancel_handlers: bool = True,
+        expose: Sequence[str] = (),
+        token: Token | None = None,
+        authenticate: Authenticate | None = None,
+        middleware: Sequence[Middleware] = (),
         **kwargs: Any,
     ) -> None:
         ignore_io_loop(kwargs)
@@ -147,23 +175,50 @@ class Server(TCPServer):
         self._max_connections = max_connections
         self._compression = compression
         self._writable_values = writable_values
-        self.handlers = {"identity": self.identity, **handlers}
+        about: dict[str, Handler] = {
+            "stats": lambda stream: Server.snapshot(self),
+            "ops": lambda stream: describe_ops(self.handlers),
+        }
+        if isinstance(expose, str) or not about.keys() >= {*expose}:
+            raise ValueError(f"expose is a sequence of what is in {[*about]}, not {expose!r}")
+        exposed = {op: about[op] for op in expose}
+        self.handlers: dict[str, Handler] = {"identity": self.identity, **exposed, **handlers}
         self.id = str(uuid.uuid1())
         self._service = Service(
             self,
+            type(self).__name__,
             error_detail,
             float("inf") if slow_handler is None else slow_handler * 1e9,
             max_running,
             max_running_per_connection,
             cancel_handlers,
         )
-        self._connections: dict[Channel, Connection] = {}
+        self._connections: dict[Channel, Connection | Newcomer] = {}
+        # These are imported by those alone who use them.
+        self._connection: type[Connection] = Connection
+        if middleware:
+            from fastcore.server.middleware import WrappedConnection, WrappedHandlers
+
+            self._connection = WrappedConnection
+            self._service.host = WrappedHandlers(self, tuple(middleware))
+        #: Who isn't known yet; None where everybody may call.
+        self._admission: Admission | None = None
+        self._asks_for_token = token is not None
+        if token is not None or authenticate is not None:
+            from fastcore.server.admission import Admission
+
+            self._admission = Admission(self._service.figures, token, authenticate)
         self._turned_away: set[Channel] = set()
+        self._acceptors: list[Acceptor] = []
+        #: Of the unix sockets that were made here.
+        self._files: dict[socket.socket, SocketFile] = {}
         self._all_closed: asyncio.Future[None] | None = None
         #: Connections that go on until a handler that waits for the end itself has answered.
         self._staying = 0
         self._shutdown: asyncio.Task[None] | None = None
         self._first_port: int | None = None
+        #: Where it listens.
+        self._loop: asyncio.AbstractEventLoop | None = None
         super().__init__(max_buffer_size=max_buffer_size, **kwargs)
 
     @property
@@ -195,11 +250,12 @@ class Server(TCPServer):
             If the port is taken.
         """
         if isinstance(port, str) and port.startswith(UNIX_SCHEME):
-            self.add_sockets([bind_unix(port)])
+            sock, self._files[sock] = bind_unix(port)
+            self.add_sockets([sock])
         else:
             given = self.default_port if port is None else port
-            number = int(given) if isinstance(given, str) and given.isdecimal() else given
-            if not isinstance(number, int) or not 0 <= number < 65536:
+            number = port_number(given)
+            if number is None or not 0 <= number < 65536:
                 raise ValueError(
                     f"no such port: {shown(given)}; there are 0, which picks a free one, to 65535; "
                     "and there is 'unix:/path'"
@@ -213,28 +269,39 @@ class Server(TCPServer):
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on sockets that listen already."""
         self._service.context = copy_context()
-        io_loop = IOLoop.current()
-        # Windows' own loop watches no sockets; Tornado has one beside it that does.
-        loop: Any = getattr(io_loop, "selector_loop", None) or io_loop.asyncio_loop  # type: ignore[attr-defined]
+        self._loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
         for sock in sockets:
-            add_listener(self, sock, Acceptor(sock, loop, self._accepted, self._lacks))
-            if self._first_port is None and sock.family != getattr(socket, "AF_UNIX", None):
-                self._first_port = sock.getsockname()[1]
+            acceptor = Acceptor(sock, _selector_loop(), self._accepted, self._lacks)
+            self._acceptors.append(acceptor)
+            add_listener(self, sock, acceptor)
+            if sock.family == getattr(socket, "AF_UNIX", None):
+                continue
+            host, port = sock.getsockname()[:2]
+            if self._first_port is None:
+                self._first_port = port
+            if self._asks_for_token and self.ssl_options is None and is_public(host):
+                logger.warning(
+                    "whoever listens on the network can read the token of who connects to %s: give the "
+                    "server ssl_options=, or listen on 127.0.0.1 or a unix socket",
+                    format_address((host, port)),
+                )
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:
         try:
             stream = accept_stream(self, sock)
         except OSError as error:
             # It has gone already, as port scanners do.
-            self._service.figures.errors["tls"] += 1
-            logger.info("no TLS with %s: %s", address, error)
+            tell_of_refused(self._service.figures, ConnectionResetError(str(error)), name_of(address))
+            return
+        except Exception:
+            logger.exception("could not begin TLS with %s", name_of(address))
             return
         try:
             served = self.handle_stream(stream, address)
             if served is not None:
                 IOLoop.current().add_future(convert_yielded(served), lambda served: served.result())
         except Exception:
-            logger.exception("could not serve %s", address)
+            logger.exception("could not serve %s", name_of(address))
             stream.close()
 
     def _lacks(self, error: OSError) -> None:
@@ -242,11 +309,61 @@ class Server(TCPServer):
         logger.error("can't accept connections to port %s for now: %s", self._first_port, error)
 
     def stop(self) -> None:
-        """Accept no further connections; those that are open stay so."""
-        for sock in listening_sockets(self):
-            if sock.family == getattr(socket, "AF_UNIX", None):
-                os.unlink(sock.getsockname())
-        super().stop()
+        """Accept no further connections; those that are open stay so.
+
+        May be called from any thread.
+        """
+        if self._loop is None:
+            self._stop()
+        else:
+            run_in_thread_of(self._loop, self._stop)
+
+    def _stop(self) -> None:
+        for sock, accept_no_more in take_listeners(self):
+            file = self._files.pop(sock, None)
+            if file is not None:
+                file.remove()
+            accept_no_more()
+            sock.close()
+        self._acceptors.clear()
+
+    def start(self, num_processes: int | None = 1, max_restarts: int | None = None) -> None:
+        """Accept connections on what :meth:`bind` has bound, in one process or many.
+
+        Processes are made by forking, before there is an event loop: then run the loop that
+        ``IOLoop.current()`` gives, or use the server in a loop of its own, as below.
+
+        Parameters
+        ----------
+        num_processes : int, optional
+            How many; with None or 0, one for each processor.
+        max_restarts : int, optional
+            How often all together are started anew that have died; 100 if left out.
+
+        Raises
+        ------
+        RuntimeError
+            If there are to be many, and an event loop runs already.
+
+        Examples
+        --------
+        The whole of a server in four processes::
+
+            async def main():
+                async with server:
+                    await asyncio.Event().wait()
+
+            server = Server(handlers)
+            server.bind(8786)
+            server.start(4)
+            asyncio.run(main())
+        """
+        if num_processes != 1 and is_running():
+            raise RuntimeError(
+                f"start({num_processes}) makes processes by forking, which can't be done inside of an event "
+                "loop: call it before asyncio.run(); or listen(..., reuse_port=True) in each process"
+            )
+        super().start(num_processes, max_restarts)
 
     async def shutdown(self, deadline: float = 10.0) -> None:
         """Accept no further connections, let running handlers answer, then close.
@@ -291,6 +408,7 @@ class Server(TCPServer):
 
     async def _end_all(self, deadline: float, caller: asyncio.Task[Any] | None) -> None:
         service = self._service
+        begun = asyncio.get_running_loop().time()
         self.stop()
         service.is_ending = True
         for connection in [*self._connections.values()]:
@@ -308,10 +426,10 @@ class Server(TCPServer):
         left = self._connections.keys() - staying
         if left:
             logger.warning(
-                "ended with %d handlers running and %d connections open, after %g s",
+                "ended with %d handlers running and %d connections open, after %.1f s",
                 len(service.tasks),
                 len(left),
-                deadline,
+                asyncio.get_running_loop().time() - begun,
             )
         cancelled = [task for task in service.tasks if task is not caller]
         for task in cancelled:
@@ -341,35 +459,94 @@ class Server(TCPServer):
         """
         return self._service.figures.as_dict(self._connections, len(self._service.tasks))
 
+    def health(self) -> Health:
+        """Tell whether it should be sent calls.
+
+        Returns
+        -------
+        str
+            ``'ready'``; ``'draining'`` where it accepts no connections, not yet or not any more;
+            ``'overloaded'`` at ``max_connections`` or ``max_running``.
+        """
+        if not self._acceptors:
+            return "draining"
+        return "overloaded" if self._is_crowded or self._service.is_full else "ready"
+
+    def open_connections(self) -> int:
+        """Tell how many connections it serves."""
+        return len(self._connections)
+
+    @property
+    def _is_crowded(self) -> bool:
+        return self._max_connections is not None and len(self._connections) >= self._max_connections
+
+    def snapshot(self) -> Snapshot:
+        """Tell all that can be seen of the server now: what the page of a running server shows.
+
+        Returns
+        -------
+        dict
+            Plain values: those of :meth:`stats`, and beside them ``health``; ``type`` and
+            ``pid``; ``calls``, the handlers that wait for something, the longest first (``op``,
+            ``peer``, ``seconds``); ``warnings``, the last ones of the process (``time``,
+            ``level``, ``text``); and for each op ``buckets``, how many calls took how long.
+
+        Examples
+        --------
+        >>> Server({}).snapshot()['health']
+        'draining'
+        """
+        # Subclasses may have names of their own.
+        return take(self._service, Server.stats(self), self._connections, Server.health(self))
+
     def handle_stream(self, stream: IOStream, address: Any) -> Awaitable[None]:
         """Serve one connection until it ends. Called by Tornado for each."""
         stream.set_nodelay(True)
-        channel = channel_of(stream, self._limits, self._compression, self._writable_values)
-        if self._max_connections is not None and len(self._connections) >= self._max_connections:
+        channel = channel_of(
+            stream, self._limits, self._compression, self._writable_values, peer=name_of(address)
+        )
+        if self._is_crowded and self._admission is not None:
+            self._admission.make_room()
+        if self._is_crowded:
             return self._turn_away(channel)
-        connection = self._connections[channel] = Connection(self._service, stream, channel)
         self._service.figures.opened()
         channel.add_end_callback(functools.partial(self._lost, channel))
         logger.debug("connection from %s to %s", channel.peer, type(self).__name__)
+        ended: asyncio.Future[None] = channel.loop.create_future()
+        if self._admission is None:
+            self._serve(stream, channel, ended)
+        else:
+            newcomer = self._connections[channel] = self._admission.meet(stream, channel)
+            newcomer.decided.add_done_callback(functools.partial(self._decided, newcomer, ended))
+            newcomer.listen()
+        return ended
+
+    def _serve(self, stream: IOStream, channel: Channel, ended: asyncio.Future[None]) -> None:
+        connection = self._connections[channel] = self._connection(self._service, stream, channel, ended)
         connection.serve()
-        return connection.ended
+
+    def _decided(self, newcomer: Newcomer, ended: asyncio.Future[None], decided: asyncio.Task[bool]) -> None:
+        """Serve a newcomer from here on, or have done with it."""
+        if not decided.cancelled() and decided.result() and newcomer.hand_over():
+            self._serve(newcomer.stream, newcomer.channel, ended)
+        else:
+            ended.set_result(None)
 
     def _lost(self, channel: Channel) -> None:
         """Keep the figures of a connection that has ended, whoever ended it."""
-        del self._connections[channel]
+        connection = self._connections.pop(channel)
         self._service.figures.closed(channel)
-        why = explain(channel.end_error, server_side=True)
-        if why is not None:
-            self._service.figures.errors["tls"] += 1
-            logger.warning("no TLS with %s: %s (%s)", channel.peer, why, channel.end_error)
+        error = channel.end_error
+        if error is not None and is_refusal(error) and not connection.is_over:
+            # Something is wrong with its TLS, or there is somebody on the way.
+            tell_of_refused(self._service.figures, error, channel.peer)
         if len(self._connections) <= self._staying:
             self._wait_no_more()
 
     def _turn_away(self, channel: Channel) -> Awaitable[None]:
         limit = f"the server has {self._max_connections:,} connections, and takes no more"
         error = LimitReached("max_connections", limit)
-        self._service.figures.errors["max_connections"] += 1
-        logger.warning("turned %s away: %s", channel.peer, error)
+        tell_of_refused(self._service.figures, error, channel.peer)
         if len(self._turned_away) < _TURNED_AWAY:
             self._turned_away.add(channel)
             channel.add_end_callback(functools.partial(self._turned_away.discard, channel))
@@ -380,11 +557,21 @@ class Server(TCPServer):
         done.set_result(None)
         return done
 
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self) -> Self:
+        for acceptor in self._acceptors:
+            # It may have been made before this loop was there.
+            acceptor.move(_selector_loop())
+            self._loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self.stop()
+        await self.shutdown(deadline=0)
+
+
+def _selector_loop() -> Any:
+    """Give the current loop as far as it watches sockets: beside Windows' own, Tornado has one for that."""
+    io_loop = IOLoop.current()
+    return getattr(io_loop, "selector_loop", None) or io_loop.asyncio_loop  # type: ignore[attr-defined]
 
 
 def _check_handlers(handlers: object) -> None:

@@ -9,12 +9,44 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tornado.iostream import IOStream
+
 from fastcore.remote_errors import Detail
 from fastcore.server.figures import ServerStats
 
-__all__ = ["Handler", "HasHandlers", "Service"]
+__all__ = ["Handler", "HasHandlers", "Service", "caller_of"]
 
 Handler = Callable[..., Any]
+
+
+def caller_of(stream: IOStream) -> Any:
+    """Tell who calls, as the server's ``authenticate`` or ``token`` has it.
+
+    Parameters
+    ----------
+    stream : tornado.iostream.IOStream
+        A handler's.
+
+    Returns
+    -------
+    object
+        What ``authenticate`` returned for this connection; the name of the token that was
+        shown; None where the server asks nobody.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> from fastcore import Server, caller_of, rpc
+    >>> async def main():
+    ...     server = Server({'whoami': caller_of}, token={'ada': 'correct horse'})
+    ...     server.listen(0, '127.0.0.1')
+    ...     async with rpc(ip='127.0.0.1', port=server.port, token='correct horse') as remote:
+    ...         print(await remote.whoami())
+    ...     server.stop()
+    >>> asyncio.run(main())
+    ada
+    """
+    return getattr(stream, "_fastcore_caller", None)
 
 
 class HasHandlers(Protocol):
@@ -33,6 +65,8 @@ class Service:
     ----------
     host : HasHandlers
         The server, as far as its connections see it.
+    kind : str
+        What it is called: the name of its class.
     error_detail : str
         How much an error reply tells.
     slow_ns : float
@@ -56,6 +90,7 @@ class Service:
     """
 
     host: HasHandlers
+    kind: str
     error_detail: Detail
     slow_ns: float
     max_running: int | None

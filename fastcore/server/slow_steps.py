@@ -56,6 +56,8 @@ class Timed:
             except StopIteration as done:
                 return done.value
             finally:
+                # An error knows this frame by its traceback: the two would hold each other.
+                argument = None
                 took = perf_counter_ns() - begun
                 if took > self._limit:
                     self._on_slow(took)
@@ -68,3 +70,5 @@ class Timed:
             except BaseException as error:
                 argument = error
                 step = coroutine.throw
+            finally:
+                waits_for = None

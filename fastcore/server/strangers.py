@@ -1,10 +1,21 @@
-"""Who else knocks at a port: other protocols, known by their first bytes."""
+"""Who else knocks at a port: those that aren't let in, and other protocols, known by their first bytes."""
 
 from __future__ import annotations
 
+import logging
+import re
+import ssl
 from typing import Final
 
-__all__ = ["other_protocol"]
+from fastcore._channel import Channel
+from fastcore.errors import FrameTooLarge, LimitReached, TooDeep
+from fastcore.logs import get_logger
+from fastcore.server.figures import ServerStats
+from fastcore.transport.tls import explain
+
+__all__ = ["other_protocol", "tell_of_bad_message", "tell_of_refused"]
+
+logger = get_logger("fastcore.server")
 
 _BEGINNINGS: Final = {
     b"GET ": "HTTP",
@@ -23,17 +34,22 @@ _BEGINNINGS: Final = {
     b"EHLO": "SMTP",
     b"HELO": "SMTP",
     b"MAIL": "SMTP",
-    b"*1\r\n": "Redis",
-    b"*2\r\n": "Redis",
-    b"*3\r\n": "Redis",
     b"PING": "Redis",
     b"AUTH": "Redis",
     b"\x03\x00\x00": "RDP",
     b"\x05\x01": "SOCKS",
     b"\x05\x02": "SOCKS",
-    b"\x00\x00\x00\x08\x04\xd2\x16\x2f": "PostgreSQL",
-    b"\xffSMB": "SMB",
+    b"AMQP": "AMQP",
     b"\x80\x80\x01\x03": "SSL",
+}
+
+_PATTERNS: Final = {
+    rb"\*\d+\r": "Redis",
+    # After its length.
+    rb".{4}\x00\x03\x00\x00": "PostgreSQL",
+    rb".{4}\x04\xd2\x16[\x2e-\x30]": "PostgreSQL",
+    rb"\x00.{3}[\xfe\xff]SMB": "SMB",
+    rb"\x10.{1,2}\x00\x04MQ": "MQTT",
 }
 
 
@@ -53,4 +69,71 @@ def other_protocol(first: bytes) -> str | None:
     for beginning, name in _BEGINNINGS.items():
         if first.startswith(beginning):
             return name
+    for pattern, name in _PATTERNS.items():
+        if re.match(pattern, first, re.DOTALL):
+            return name
     return None
+
+
+def tell_of_refused(figures: ServerStats, error: BaseException, peer: str, first: bytes = b"") -> None:
+    """Count who isn't let in, or is turned out, and log it: once for each kind and host.
+
+    Parameters
+    ----------
+    figures : ServerStats
+        The server's.
+    error : BaseException
+        Why: a limit, what went wrong with TLS, a first message that is none.
+    peer : str
+        Who it is.
+    first : bytes
+        What it said first, as far as that is known.
+    """
+    if isinstance(error, ssl.SSLEOFError) and not first:
+        # It only looked whether there is somebody, as load balancers do.
+        logger.debug("%s came and went", peer)
+        return
+    level, what = logging.WARNING, "refused %s: %s"
+    protocol = other_protocol(first)
+    if isinstance(error, LimitReached):
+        kind, why = error.keyword, str(error)
+        if kind not in ("max_connections", "handshake_timeout"):
+            what = "closed the connection to %s: %s"
+    elif isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        kind, why = "tls", explain(error, server_side=True) or f"no TLS: {error.reason or error}"
+        if protocol not in (None, "TLS"):
+            why = f"{why}, but {protocol}"
+    elif isinstance(error, OSError):
+        kind, why = "tls", "it left before the TLS handshake was done"
+        level = logging.INFO
+    else:
+        kind = type(error).__name__
+        why = f"it speaks {protocol}, this port doesn't"
+        if protocol is None:
+            why = f"it speaks another protocol, as its first message is none: {first!r}"
+    figures.errors[kind] += 1
+    host = peer.rpartition(":")[0] or peer
+    about = (figures.started, kind, protocol, type(error), host)
+    logger.log(level, what, peer, why, extra={"about": about, "once": True})
+
+
+def tell_of_bad_message(figures: ServerStats, channel: Channel, error: Exception) -> None:
+    """Count a message that is refused, and name its sender in the log.
+
+    Parameters
+    ----------
+    figures : ServerStats
+        The server's.
+    channel : Channel
+        Whose message it is.
+    error : Exception
+        What is wrong with it.
+    """
+    peer = channel.peer
+    if channel.is_hopeless or isinstance(error, LimitReached):
+        tell_of_refused(figures, error, peer, channel.first_bytes)
+        return
+    figures.errors[type(error).__name__] += 1
+    level = logging.WARNING if isinstance(error, FrameTooLarge | TooDeep) else logging.INFO
+    about = (type(error), peer.rpartition(":")[0])
+    logger.log(level, "refused a message from %s: %s", peer, error, extra={"about": about})

@@ -4,30 +4,106 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.netutil import ssl_wrap_socket
 
+from fastcore._channel import Channel
 from fastcore._futures import unobserved
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address, unix_family
 from fastcore.compressions import check_compression
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits, check_keywords, check_seconds
-from fastcore.transport.event_loop import current_loop, ignore_io_loop
+from fastcore.logs import get_logger, in_one_line
+from fastcore.tokens import check_token, greeting, is_public, refusal
+from fastcore.transport.event_loop import current_loop, ignore_io_loop, patience
 from fastcore.transport.tls import check_ssl_options, explain
 from fastcore.transport.tornado import channel_of
 
-__all__ = ["connect", "limits_of", "open_stream"]
+__all__ = [
+    "LONGEST_RETRY",
+    "NEXT_ADDRESS",
+    "RETRY",
+    "StreamForOne",
+    "connect",
+    "limits_of",
+    "not_connected",
+    "open_stream",
+    "tell_if_in_clear",
+]
+
+logger = get_logger("fastcore.client")
+
+#: What `connect` takes beside the limits.
+_OPTIONS: Final = ("ssl_options", "compression", "token", "writable_values")
 
 #: Seconds before a refused connection is tried again, at first and at the most.
-_RETRY: Final = 0.02
-_LONGEST_RETRY: Final = 0.25
+RETRY: Final = 0.02
+LONGEST_RETRY: Final = 0.25
 #: Seconds before the next address of a host is tried beside one that doesn't answer.
-_NEXT_ADDRESS: Final = 0.25
+NEXT_ADDRESS: Final = 0.25
+
+
+class StreamForOne(asyncio.Future[IOStream]):
+    """A connection for somebody; it goes back where he has been cancelled when it comes.
+
+    A task can be cancelled between the result of what it waits for and its own next step. What it
+    waited for is done by then, and hears nothing of that.
+
+    Parameters
+    ----------
+    making : coroutine
+        Makes the connection.
+    give_back : callable
+        Called with a connection that nobody took.
+    loop : asyncio.AbstractEventLoop
+        Where it is made.
+    """
+
+    def __init__(
+        self,
+        making: Coroutine[Any, Any, IOStream],
+        give_back: Callable[[IOStream], object],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(loop=loop)
+        self._give_back = give_back
+        self._task = loop.create_task(making)
+        self._task.add_done_callback(self._made)
+        self.add_done_callback(unobserved)
+
+    def _made(self, task: asyncio.Task[IOStream]) -> None:
+        if task.cancelled():
+            super().cancel()
+        elif self.done():
+            if task.exception() is None:
+                self._give_back(task.result())
+        elif (error := task.exception()) is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(task.result())
+
+    def __await__(self) -> Generator[Any, None, IOStream]:
+        try:
+            return (yield from super().__await__())
+        except asyncio.CancelledError:
+            if self.done() and not self.cancelled() and self.exception() is None:
+                self._give_back(self.result())
+            raise
+
+    __iter__ = __await__
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Give the connection up, and the making of it."""
+        if not super().cancel(msg):
+            return False
+        self._task.cancel()
+        return True
 
 
 def connect(
@@ -37,6 +113,7 @@ def connect(
     *,
     ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
     compression: str | None = None,
+    token: str | None = None,
     writable_values: bool = False,
     **limits: Any,
 ) -> asyncio.Future[IOStream]:
@@ -54,6 +131,8 @@ def connect(
         Connect with TLS.
     compression : str, optional
         Compress what is written to the stream: ``'zlib'``, ``'lz4'`` or ``'snappy'``.
+    token : str, optional
+        Shown to the server before anything else; a server that asks for none takes any.
     writable_values : bool
         Whether binary values of 64 KiB and more are read as ``bytearray`` instead of
         ``bytes``: ``numpy.frombuffer(value)`` can be written to then, without a copy.
@@ -70,6 +149,8 @@ def connect(
     ConnectionLost
         In the Future: there was no connection until the timeout. It is a
         ``StreamClosedError`` and so an ``IOError``; its text names ip, port and timeout.
+    PermissionError
+        In the Future: the server doesn't take the token.
 
     Examples
     --------
@@ -83,12 +164,11 @@ def connect(
         timeout,
         ssl_options=ssl_options,
         compression=compression,
+        token=token,
         writable_values=writable_values,
         **limits,
     )
-    task: asyncio.Task[IOStream] = loop.create_task(connecting)
-    task.add_done_callback(unobserved)
-    return task
+    return StreamForOne(connecting, IOStream.close, loop)
 
 
 async def open_stream(
@@ -98,59 +178,102 @@ async def open_stream(
     *,
     ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
     compression: str | None = None,
+    token: str | None = None,
     writable_values: bool = False,
     **limits: Any,
 ) -> IOStream:
     """Do what :func:`connect` does, as a coroutine: cancelled, it leaves no socket behind."""
     address = parse_address(ip=ip, port=port)
     check_seconds("timeout", timeout)
-    settings = limits_of(connect, {**limits, "ssl_options": ssl_options, "compression": compression})
+    options = {"ssl_options": ssl_options, "compression": compression, "token": token}
+    settings = limits_of(connect, {**limits, **options})
     reason: BaseException | None = None
-    pause = _RETRY
+    pause = RETRY
     try:
-        async with asyncio.timeout(timeout):
+        async with patience(timeout):
             while True:
                 try:
                     stream = await _open(address, ssl_options)
+                    peer = format_address(address)
+                    channel = channel_of(stream, settings, compression, writable_values, peer=peer)
+                    if isinstance(stream, SSLIOStream):
+                        await _shake_hands(stream)
+                    break
                 except (ConnectionRefusedError, FileNotFoundError) as error:
                     # The server may be about to listen.
                     reason = error
                     await asyncio.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_RETRY)
-                else:
-                    channel_of(stream, settings, compression, writable_values)
-                    return stream
+                    pause = min(2 * pause, LONGEST_RETRY)
+            refused = None if token is None else await _greet(channel, stream, token)
     except TimeoutError:
-        raise _not_connected(address, f"not within {timeout:g} s", reason) from reason
-    except (OSError, StreamClosedError) as error:
-        raise _not_connected(address, f"timeout {timeout:g} s", error) from error
+        raise not_connected(address, f"not within {timeout:g} s", reason) from reason
+    except (OSError, StreamClosedError, UnicodeError) as error:
+        # The last one: a name that can't be asked for.
+        raise not_connected(address, f"timeout {timeout:g} s", error) from error
+    if refused is not None:
+        raise refused
+    return stream
 
 
-def _not_connected(address: Address, when: str, reason: BaseException | None) -> ConnectionLost:
+async def _greet(channel: Channel, stream: IOStream, token: str) -> BaseException | None:
+    """Show the token; give the error that the server answers, if it doesn't take it."""
+    refused: BaseException | None = None
+    try:
+        if not isinstance(stream, SSLIOStream):
+            tell_if_in_clear(stream.socket.getpeername())
+        channel.send(greeting(token))
+        refused = refusal(await channel.read(), channel.peer)
+    except ConnectionLost as error:
+        raise ConnectionLost(
+            f"{error.args[0]}, instead of an answer to the token", error.real_error
+        ) from None
+    except BaseException:
+        stream.close()
+        raise
+    if refused is not None:
+        stream.close()
+    return refused
+
+
+@functools.lru_cache(maxsize=256)
+def tell_if_in_clear(name: object) -> None:
+    """Say once of each peer, by its socket's name, that the token for it can be read on the way."""
+    if isinstance(name, tuple) and is_public(name[0]):
+        logger.warning(
+            "the token for %s goes over the network in clear, and whoever listens there has it: "
+            "pass ssl_options=",
+            format_address(name[:2]),
+        )
+
+
+def not_connected(address: Address, when: str, reason: BaseException | None) -> ConnectionLost:
+    """Make the error for an address that there is no connection to."""
     why = explain(reason)
     return ConnectionLost(
-        f"could not connect to {format_address(address)}, {when}{': ' + why if why else ''}", reason
+        f"could not connect to {in_one_line(format_address(address))}, {when}{': ' + why if why else ''}",
+        reason,
     )
 
 
 async def _open(address: Address, ssl_options: dict[str, Any] | ssl.SSLContext | None) -> IOStream:
-    host, _ = address
     sock = await _open_socket(address)
     if ssl_options is None:
         stream = IOStream(sock)
-        stream.set_nodelay(True)
-        return stream
-    sock = ssl_wrap_socket(
-        sock, ssl_options, server_hostname=host, server_side=False, do_handshake_on_connect=False
-    )
-    secure = SSLIOStream(sock, ssl_options=ssl_options)
-    secure.set_nodelay(True)
+    else:
+        sock = ssl_wrap_socket(
+            sock, ssl_options, server_hostname=address[0], server_side=False, do_handshake_on_connect=False
+        )
+        stream = SSLIOStream(sock, ssl_options=ssl_options)
+    stream.set_nodelay(True)
+    return stream
+
+
+async def _shake_hands(stream: SSLIOStream) -> None:
     try:
-        await secure.wait_for_handshake()
+        await stream.wait_for_handshake()
     except BaseException:
-        secure.close()
+        stream.close()
         raise
-    return secure
 
 
 async def _open_socket(address: Address) -> socket.socket:
@@ -168,7 +291,7 @@ async def _open_socket(address: Address) -> socket.socket:
         while targets or attempts:
             if targets:
                 attempts.add(loop.create_task(_connect_socket(*targets.pop(0))))
-            wait = _NEXT_ADDRESS if targets else None
+            wait = NEXT_ADDRESS if targets else None
             done, attempts = await asyncio.wait(attempts, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
             for attempt in done:
                 if attempt.exception() is None:
@@ -216,9 +339,11 @@ def limits_of(function: Callable[..., Any], options: dict[str, Any]) -> Limits:
     options : dict
         As given.
     """
-    check_keywords(function, options, ["ssl_options", "compression", "writable_values", *Limits.names()])
+    check_keywords(function, options, [*_OPTIONS, *Limits.names()])
     check_ssl_options(options.get("ssl_options"))
     check_compression(options.get("compression"))
+    if options.get("token") is not None:
+        check_token(options["token"])
     return Limits.taken_from({**options})
 
 

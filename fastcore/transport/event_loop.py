@@ -5,21 +5,85 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from tornado.ioloop import IOLoop
 
-__all__ = ["current_loop", "ignore_io_loop", "in_thread_of", "run_in_thread_of"]
+__all__ = [
+    "check_thread_of",
+    "current_loop",
+    "ignore_io_loop",
+    "in_thread_of",
+    "is_running",
+    "patience",
+    "run_in_thread_of",
+    "waiting_loop",
+]
 
 #: Seconds to wait for a loop that is busy, or that waits for this very thread.
 _PATIENCE = 1.0
+#: How often a limit is looked at before it is reached.
+_LOOKS = 4
 
 
 def current_loop() -> asyncio.AbstractEventLoop:
     """Give the loop that runs, or that will: Tornado knows it before it is started."""
     loop: asyncio.AbstractEventLoop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
     return loop
+
+
+def is_running() -> bool:
+    """Whether a loop runs here."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def patience(seconds: float) -> AsyncIterator[None]:
+    """Do what ``asyncio.timeout`` does, without counting the time in which the loop stood still.
+
+    What was waited for may have come meanwhile, and lie in the kernel: it gets its turn first.
+    """
+    loop = asyncio.get_running_loop()
+    part = seconds / _LOOKS
+    left = seconds
+    looked_at = loop.time()
+    timer: asyncio.TimerHandle
+
+    # It is given itself: one that knew itself, and by the limit this task, only the collector would free.
+    def look(again: Callable[..., None]) -> None:
+        nonlocal left, looked_at, timer
+        now = loop.time()
+        left -= min(now - looked_at, 1.25 * part)
+        looked_at = now
+        if left <= 0:
+            limit.reschedule(now)
+        else:
+            timer = loop.call_later(min(left, part), again, again)
+
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_later(part, look, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def waiting_loop() -> IOLoop | None:
+    """Give the loop that this thread has made and doesn't run now, if there is one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with warnings.catch_warnings():
+            # asyncio makes one where there is none, and from Python 3.12 on warns of that.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return IOLoop.current(instance=False)
+    return None
 
 
 def ignore_io_loop(keywords: dict[str, Any]) -> None:
@@ -43,6 +107,15 @@ def in_thread_of(loop: asyncio.AbstractEventLoop) -> bool:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
         return False
+
+
+def check_thread_of(loop: asyncio.AbstractEventLoop, what: str) -> None:
+    """Raise if what belongs to the loop is used elsewhere while the loop runs."""
+    if not in_thread_of(loop):
+        raise RuntimeError(
+            f"{what} is used from another thread than its loop's; "
+            "have the loop do it: loop.call_soon_threadsafe(...)"
+        )
 
 
 def run_in_thread_of(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:

@@ -9,6 +9,7 @@ some time later.
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
@@ -42,7 +43,8 @@ class _Looker:
     def _look_later(self) -> None:
         if self._received and not self._looks:
             self._looks = True
-            self._loop.call_later(_LATER, self._look)
+            # Not in the context of who made the first connection, which would be kept as long as any.
+            self._loop.call_later(_LATER, self._look, context=Context())
 
     def _look(self) -> None:
         self._looks = False

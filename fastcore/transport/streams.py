@@ -212,6 +212,9 @@ def _begin(
     """Read or write the first message of a stream; an error goes into the Future too."""
     try:
         channel = channel_of(stream)
+    except RuntimeError:
+        # In this thread a Future would be of no use.
+        raise
     except Exception as error:
         future: asyncio.Future[Any] = current_loop().create_future()
         future.set_exception(error)

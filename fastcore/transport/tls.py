@@ -11,13 +11,20 @@ from fastcore._wire import encode
 from fastcore.logs import shown
 from fastcore.remote_errors import error_reply
 
-__all__ = ["answer_plainly", "check_ssl_options", "explain"]
+__all__ = ["CUT_OFF", "answer_plainly", "check_ssl_options", "explain", "is_refusal"]
+
+#: Why a connection has ended whose peer didn't say that it would.
+CUT_OFF: Final = (
+    "cut off: TLS wasn't ended by the peer's own word (close_notify), so something may be missing"
+)
 
 _NO_TLS: Final = "the peer doesn't speak TLS here"
 _NO_CERTIFICATE: Final = (
     "the server asks for a client certificate; load one into the context that is given as ssl_options="
 )
-_NOT_TRUSTED: Final = "the peer doesn't trust this {side}'s certificate"
+_NOT_TRUSTED: Final = "refused: the peer doesn't trust this {side}'s certificate"
+_OTHER_VERSION: Final = "there is no version of TLS that both ends take"
+_LEFT: Final = "the peer left during the TLS handshake"
 
 _TLS_ONLY: Final = ConnectionRefusedError("this port speaks TLS; pass ssl_options=")
 
@@ -40,7 +47,12 @@ _EXPLANATIONS: Final = {
     "TLSV1_ALERT_DECRYPT_ERROR": _NOT_TRUSTED,
     "SSLV3_ALERT_BAD_CERTIFICATE": _NOT_TRUSTED,
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": _NOT_TRUSTED,
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the peer says that this {side}'s certificate has expired",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "refused: this {side}'s certificate has been revoked",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "refused: this {side}'s certificate has expired",
+    "TLSV1_ALERT_PROTOCOL_VERSION": _OTHER_VERSION,
+    "UNSUPPORTED_PROTOCOL": _OTHER_VERSION,
+    "NO_PROTOCOLS_AVAILABLE": _OTHER_VERSION,
+    "NO_SHARED_CIPHER": "there is no cipher that both ends take",
 }
 
 
@@ -69,7 +81,7 @@ def explain(error: BaseException | None, *, server_side: bool = False) -> str | 
     Parameters
     ----------
     error : BaseException, optional
-        Why a connection has ended.
+        Why a connection has ended, or there is none.
     server_side : bool
         Whether it was accepted here.
 
@@ -80,8 +92,17 @@ def explain(error: BaseException | None, *, server_side: bool = False) -> str | 
     """
     if not isinstance(error, ssl.SSLError):
         return None
+    if isinstance(error, ssl.SSLEOFError):
+        return _LEFT
+    if isinstance(error, ssl.SSLCertVerificationError) and server_side:
+        return f"the peer's certificate isn't trusted: {error.verify_message}"
     text = _EXPLANATIONS.get(error.reason)
     return text and text.format(side="server" if server_side else "client")
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether a handshake has failed by what the peer said, so that it may be there and hear of it."""
+    return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)
 
 
 def answer_plainly(sock: ssl.SSLSocket, error: BaseException | None) -> None:
@@ -94,7 +115,7 @@ def answer_plainly(sock: ssl.SSLSocket, error: BaseException | None) -> None:
     error : BaseException, optional
         Why it failed.
     """
-    if sock.server_side and explain(error) == _NO_TLS:
+    if explain(error) == _NO_TLS:
         frame = encode(error_reply(_TLS_ONLY, "message"))
         assert isinstance(frame, bytes)
         with suppress(OSError):

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, Final
 
 from tornado.ioloop import IOLoop
@@ -25,23 +27,33 @@ from tornado.tcpserver import TCPServer
 from fastcore._channel import Channel, Transport
 from fastcore._socket import Socket
 from fastcore.addressing import format_address
-from fastcore.errors import LimitReached
 from fastcore.limits import DEFAULT_LIMITS, Limits
 from fastcore.logs import get_logger
-from fastcore.transport.event_loop import run_in_thread_of
+from fastcore.transport.event_loop import check_thread_of, run_in_thread_of
 from fastcore.transport.keepalive import set_peer_timeout
 from fastcore.transport.resets import look_for_resets
-from fastcore.transport.tls import answer_plainly, explain
+from fastcore.transport.tls import CUT_OFF, answer_plainly, explain, is_refusal
 
-__all__ = ["StreamTransport", "accept_stream", "add_listener", "channel_of", "listening_sockets"]
+__all__ = [
+    "SecureTransport",
+    "StreamTransport",
+    "accept_stream",
+    "add_listener",
+    "channel_of",
+    "name_of",
+    "take_listeners",
+]
 
 logger = get_logger("fastcore.channel")
 
 #: TLS records, of at most 16 KiB each, before other connections have their turn.
 _TLS_RECORDS: Final = 64
+#: Bytes by which another protocol shows itself.
+_FIRST: Final = 8
 #: Seconds for the peer to read a last message.
 _LAST_WORDS: Final = 1.0
 _DROPPED_AT_ONCE: Final = 64 * 1024
+_NOBODY: Final = "a peer that isn't connected"
 
 
 class StreamTransport(Transport):
@@ -57,6 +69,8 @@ class StreamTransport(Transport):
         The compression of outgoing messages.
     writable_values : bool
         Whether large binary values are received as ``bytearray``.
+    peer : str
+        Who is at the other end, for the case that the socket can't tell any more.
 
     Attributes
     ----------
@@ -76,11 +90,11 @@ class StreamTransport(Transport):
     )
 
     def __init__(
-        self, stream: IOStream, limits: Limits, compression: str | None, writable_values: bool
+        self, stream: IOStream, limits: Limits, compression: str | None, writable_values: bool, peer: str
     ) -> None:
         loop: asyncio.AbstractEventLoop = stream.io_loop.asyncio_loop  # type: ignore[attr-defined]
         self.stream = stream
-        self.channel = Channel(self, loop, limits, compression, _peer_name(stream), writable_values)
+        self.channel = Channel(self, loop, limits, compression, _peer_name(stream) or peer, writable_values)
         self._selector = getattr(stream.io_loop, "selector_loop", loop)
         self._fd = -1
         self._is_lingering = False
@@ -100,17 +114,29 @@ class StreamTransport(Transport):
 
     def resume(self) -> None:
         """Receive again."""
-        self._selector.add_reader(self._fd, self._on_readable)
+        self._watch(self._selector.add_reader, self._on_readable)
         self.channel.loop.call_soon(self._on_readable)
 
     def want_write(self) -> None:
         """Be called when the socket takes bytes again, if there are any for it."""
-        if self._fd < 0:
-            return
-        if self.channel.is_full or self.stream.writing():
-            self._selector.add_writer(self._fd, self._writable)
-        else:
-            self._selector.remove_writer(self._fd)
+        wants: bool | None = None
+        # Until it is still so afterwards: who is found by the collector in here may write, too.
+        while self._fd >= 0 and wants != (wants := self.channel.is_full or self.stream.writing()):
+            if wants:
+                self._watch(self._selector.add_writer, self._writable)
+            else:
+                self._selector.remove_writer(self._fd)
+
+    def _watch(self, add: Callable[..., object], callback: Callable[[], object]) -> None:
+        """Have the loop watch the socket, unless somebody closes it in the middle of that.
+
+        Not in the context of whoever came here: the connection would keep what is in it for good.
+        """
+        try:
+            Context().run(add, self._fd, callback)
+        except (OSError, ValueError, KeyError):
+            if self._fd >= 0:
+                raise
 
     def close(self, error: BaseException | None) -> None:
         """Close the stream: because of an error, or because the peer closed it."""
@@ -132,23 +158,12 @@ class StreamTransport(Transport):
 
     def _take_over_when_ready(self) -> None:
         stream = self.stream
-        channel = self.channel
         if stream.closed():
-            channel.ended("", stream.error)
-        elif isinstance(stream, SSLIOStream) and stream._ssl_accepting:
-            # Asked first: one that still connects has all of its handshake before it.
-            handshake = stream._ssl_connect_future or stream.wait_for_handshake()
-            handshake.add_done_callback(self._connected)
-            if channel.limits.handshake_timeout is not None:
-                self._timer = channel.loop.call_later(channel.limits.handshake_timeout, self._no_handshake)
+            self.channel.ended("", stream.error)
         elif stream._connect_future is not None:
             stream._connect_future.add_done_callback(self._connected)
         else:
             self._take_over()
-
-    def _no_handshake(self) -> None:
-        seconds = self.channel.limits.handshake_timeout
-        self.channel.over_limit(LimitReached("handshake_timeout", f"no TLS handshake within {seconds:g} s"))
 
     def _connected(self, done: asyncio.Future[Any]) -> None:
         if not self.stream.closed():
@@ -157,10 +172,9 @@ class StreamTransport(Transport):
     def _take_over(self) -> None:
         stream = self.stream
         channel = self.channel
+        acknowledgements = None
         if channel.limits.peer_timeout is not None:
-            set_peer_timeout(stream.socket, channel.limits.peer_timeout)
-        if isinstance(stream, SSLIOStream):
-            self._on_readable = self._receive_records
+            acknowledgements = set_peer_timeout(stream.socket, channel.limits.peer_timeout)
         if stream._read_buffer_size:
             channel.buffer.feed(bytes(stream._read_buffer))
             stream._read_buffer.clear()
@@ -169,13 +183,11 @@ class StreamTransport(Transport):
         # From here on the socket is registered by this transport, and not by the stream.
         stream._add_io_state = self._stream_wants  # type: ignore[method-assign]
         self._fd = stream.socket.fileno()
-        self._selector.add_reader(self._fd, self._on_readable)
+        self._watch(self._selector.add_reader, self._on_readable)
         if stream.writing():
             # Bytes that somebody has written to it before.
             self.want_write()
-        if self._timer is not None:
-            self._timer.cancel()
-        channel.opened(_socket_of(stream), _peer_name(stream))
+        channel.opened(self._socket(), _peer_name(stream) or None, acknowledgements)
         look_for_resets(self)
 
     def _stream_wants(self, state: int) -> None:
@@ -191,14 +203,6 @@ class StreamTransport(Transport):
         if not self.stream.writing():
             self.channel.writable()
         self.want_write()
-
-    def _receive_records(self) -> None:
-        """Receive record after record: no event announces what the TLS layer holds."""
-        channel = self.channel
-        for _ in range(_TLS_RECORDS):
-            if channel.is_paused or channel.failure is not None or not channel.receive():
-                return
-        channel.loop.call_soon(self._receive_records)
 
     def _drop(self) -> None:
         if self.channel.is_lost:
@@ -231,25 +235,188 @@ class StreamTransport(Transport):
         channel = self.channel
         if self._fd >= 0:
             unsent = channel.ending(stream.error)
+            if stream.error is None:
+                self._say_goodbye()
             if unsent and stream.error is None:
                 logger.info("closed the connection to %s with %d bytes unsent", channel.peer, unsent)
             if not channel.loop.is_closed():
                 self._selector.remove_reader(self._fd)
                 self._selector.remove_writer(self._fd)
             self._fd = -1
-        elif isinstance(stream, SSLIOStream):
-            answer_plainly(stream.socket, stream.error)
         if self._timer is not None:
             self._timer.cancel()
         self._end()
 
     def _end(self) -> None:
         self._close_fd()
-        self.channel.ended(explain(self.stream.error) or "", self.stream.error)
+        error = self.stream.error
+        if isinstance(error, OSError):
+            # It is kept, and the frames that it has passed know the stream.
+            error.__traceback__ = error.__context__ = None
+        self.channel.ended(self._reason(), error)
         # What holds each other would be freed by the collector alone.
         self._on_readable = self.channel.receive
         for name in ("close_fd", "_add_io_state"):
             self.stream.__dict__.pop(name, None)
+
+    # ---- what TLS adds
+
+    def _socket(self) -> Socket:
+        """Give what receives and sends: the socket's own functions, unless the stream has others."""
+        stream, sock = self.stream, self.stream.socket
+        for name in ("read_from_fd", "write_to_fd"):
+            if getattr(getattr(stream, name), "__func__", None) is not getattr(IOStream, name):
+                # A subclass that does something to the bytes, as Tornado documents it.
+                return Socket(stream.read_from_fd, stream.write_to_fd)
+        if type(sock) is socket.socket:
+            return Socket(sock.recv_into, sock.send, getattr(sock, "sendmsg", None), sock.fileno)
+        # The other ways to send would pass by what a subclass does to the bytes.
+        return Socket(sock.recv_into, sock.send)
+
+    def _say_goodbye(self) -> bool:
+        """Tell the peer that this was all; False if the socket doesn't take that now."""
+        return True
+
+    def _reason(self) -> str:
+        """Say why it has ended, where its error doesn't."""
+        return ""
+
+
+class SecureTransport(StreamTransport):
+    """Carries the messages of one stream over TLS, from the handshake on.
+
+    The handshake is done here and not by Tornado, which would log each that fails, and close the
+    connection before its peer has heard why.
+    """
+
+    __slots__ = ("_cut", "_has_said_goodbye", "_is_server", "_refusal", "_shakes_hands")
+
+    stream: SSLIOStream
+
+    def __init__(
+        self, stream: IOStream, limits: Limits, compression: str | None, writable_values: bool, peer: str
+    ) -> None:
+        self._shakes_hands = self._has_said_goodbye = False
+        self._is_server: bool = getattr(stream.socket, "server_side", False)
+        #: Why the peer isn't let in.
+        self._refusal: BaseException | None = None
+        #: The end of the connection without the peer's word.
+        self._cut: ssl.SSLEOFError | None = None
+        super().__init__(stream, limits, compression, writable_values, peer)
+
+    # ---- its beginning
+
+    def _take_over_when_ready(self) -> None:
+        stream = self.stream
+        if stream.closed() or not stream._ssl_accepting:
+            super()._take_over_when_ready()
+            return
+        self._shakes_hands = True
+        if stream._connect_future is not None:
+            # Tornado connects it, and all of the handshake comes after that.
+            handshake = stream._ssl_connect_future or stream.wait_for_handshake()
+            handshake.add_done_callback(self._connected)
+            return
+        stream.io_loop.remove_handler(stream.fileno())
+        # What is written meanwhile waits.
+        stream._add_io_state = lambda state: None  # type: ignore[method-assign]
+        self._fd = stream.socket.fileno()
+        self._selector.add_reader(self._fd, self._shake_hands)
+        if self._is_server:
+            self.channel.watch()
+        else:
+            self.channel.loop.call_soon(self._shake_hands)
+
+    def _shake_hands(self) -> None:
+        if not self._shakes_hands or self.stream.closed():
+            return
+        sock = self.stream.socket
+        try:
+            if self._is_server and not self.channel.first_bytes:
+                self.channel.first_bytes = socket.socket.recv(sock, _FIRST, socket.MSG_PEEK)
+            sock.do_handshake()
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._selector.remove_writer(self._fd)
+        except ssl.SSLWantWriteError:
+            self._selector.add_writer(self._fd, self._shake_hands)
+        except Exception as error:
+            self.channel.over_limit(error)
+        else:
+            self._selector.remove_writer(self._fd)
+            self.stream._ssl_accepting = False
+            self.stream._finish_ssl_connect()
+            self._take_over()
+
+    def _take_over(self) -> None:
+        self._shakes_hands = False
+        self._on_readable = self._receive_records
+        # An end without the peer's word is to be told from one that it wanted.
+        self.channel.first_bytes = b""
+        self.stream.socket.suppress_ragged_eofs = False  # type: ignore[attr-defined]
+        super()._take_over()
+
+    # ---- what comes
+
+    def _socket(self) -> Socket:
+        return Socket(self._receive, self.stream.write_to_fd, bare_fileno=self.stream.socket.fileno)
+
+    def _receive(self, memory: memoryview) -> int | None:
+        try:
+            return self.stream.read_from_fd(memory)
+        except ssl.SSLEOFError as error:
+            self._cut = error
+            return 0
+
+    def _receive_records(self) -> None:
+        """Receive record after record: no event announces what the TLS layer holds."""
+        channel = self.channel
+        for _ in range(_TLS_RECORDS):
+            if channel.is_paused or channel.failure is not None or not channel.receive():
+                return
+        channel.loop.call_soon(self._receive_records)
+
+    # ---- its end
+
+    def close(self, error: BaseException | None) -> None:
+        """Close the stream: because of an error, or because the peer closed it."""
+        error = error or self._refusal or self._cut
+        if self._shakes_hands and self._is_server and is_refusal(error):
+            # To close at once could reset the connection, and what says why would be lost.
+            self._shakes_hands = False
+            self._refusal = error
+            self._has_said_goodbye = True
+            self._selector.remove_writer(self._fd)
+            answer_plainly(self.stream.socket, error)
+            self.linger()
+        elif error is None and not self.channel.is_open and not self._say_goodbye():
+            # It goes on when the socket takes more, and comes back here.
+            self.channel.hold_back()
+        else:
+            super().close(error)
+
+    def linger(self) -> None:
+        """Close the way out, and drop what still comes, until the peer has closed its side."""
+        if self._say_goodbye():
+            super().linger()
+        else:
+            self.channel.hold_back()
+
+    def _say_goodbye(self) -> bool:
+        if not self._has_said_goodbye and not self._shakes_hands:
+            try:
+                self.stream.socket.unwrap()
+            except ssl.SSLWantWriteError:
+                return False
+            except (OSError, ValueError):
+                # It is on its way, and the peer's own isn't here yet; or the connection has ended.
+                pass
+            self._has_said_goodbye = True
+        return True
+
+    def _reason(self) -> str:
+        if self._cut is not None:
+            return CUT_OFF
+        return explain(self.stream.error, server_side=self._is_server) or ""
 
 
 def channel_of(
@@ -257,6 +424,8 @@ def channel_of(
     limits: Limits = DEFAULT_LIMITS,
     compression: str | None = None,
     writable_values: bool = False,
+    *,
+    peer: str = "",
 ) -> Channel:
     """Give the channel of a stream; make it if this is the first message.
 
@@ -271,6 +440,8 @@ def channel_of(
     writable_values : bool
         Whether large binary values are received as ``bytearray``, for a stream that has no
         channel yet.
+    peer : str
+        Who is at the other end, for the case that its socket can't tell any more.
 
     Returns
     -------
@@ -280,13 +451,17 @@ def channel_of(
     ------
     TypeError
         If it isn't a stream.
+    RuntimeError
+        If it has no channel yet, and its loop runs in another thread.
     """
     channel: Channel | None = getattr(stream, "_fastcore_channel", None)
     if channel is not None:
         return channel
     if not isinstance(stream, IOStream):
         raise TypeError(f"messages go over a tornado.iostream.IOStream, not {stream!r}")
-    return StreamTransport(stream, limits, compression, writable_values).channel
+    check_thread_of(stream.io_loop.asyncio_loop, "a stream")  # type: ignore[attr-defined]
+    kind = SecureTransport if isinstance(stream, SSLIOStream) else StreamTransport
+    return kind(stream, limits, compression, writable_values, peer or _NOBODY).channel
 
 
 def accept_stream(server: TCPServer, sock: socket.socket) -> IOStream:
@@ -312,7 +487,10 @@ def accept_stream(server: TCPServer, sock: socket.socket) -> IOStream:
         return IOStream(sock, **options)
     try:
         secure = ssl_wrap_socket(sock, server.ssl_options, server_side=True, do_handshake_on_connect=False)
-    except OSError:
+        sock = secure
+        # One whose peer had gone before that would never begin.
+        secure.getpeername()
+    except BaseException:
         sock.close()
         raise
     return SSLIOStream(secure, **options)
@@ -324,30 +502,25 @@ def add_listener(server: TCPServer, sock: socket.socket, stop: Callable[[], None
     server._handlers[sock.fileno()] = stop
 
 
-def listening_sockets(server: TCPServer) -> list[socket.socket]:
-    """Give the sockets that a server listens on; none once it has stopped."""
-    return [] if server._stopped else [*server._sockets.values()]
-
-
-def _socket_of(stream: IOStream) -> Socket:
-    """Give what receives and sends: the socket's own functions, unless the stream has others."""
-    sock = stream.socket
-    for name in ("read_from_fd", "write_to_fd"):
-        if getattr(getattr(stream, name), "__func__", None) is not getattr(IOStream, name):
-            # TLS, or a subclass that does something to the bytes, as Tornado documents it.
-            return Socket(stream.read_from_fd, stream.write_to_fd)
-    if type(sock) is socket.socket:
-        return Socket(sock.recv_into, sock.send, getattr(sock, "sendmsg", None), sock.fileno)
-    # The other ways to send would pass by what a subclass does to the bytes.
-    return Socket(sock.recv_into, sock.send)
+def take_listeners(server: TCPServer) -> list[tuple[socket.socket, Callable[[], None]]]:
+    """Take the sockets that a server listens on, or was going to, and how to accept no more from each."""
+    listeners = [(sock, server._handlers.pop(number)) for number, sock in server._sockets.items()]
+    server._sockets.clear()
+    waiting, server._pending_sockets = server._pending_sockets, []
+    return listeners + [(sock, sock.close) for sock in waiting]
 
 
 def _peer_name(stream: IOStream) -> str:
+    """Name the other end; empty where the socket doesn't know it any more."""
     try:
         sock: Any = stream.socket  # None, where it was closed
-        name = sock.getpeername()
+        return name_of(sock.getpeername())
     except (OSError, AttributeError):
-        return "a peer that isn't connected"
-    if isinstance(name, tuple):
-        return format_address((name[0], name[1]))
-    return f"unix:{name}" if name else "a unix socket"
+        return ""
+
+
+def name_of(address: Any) -> str:
+    """Name a socket's address, as `accept` and `getpeername` give it."""
+    if isinstance(address, tuple):
+        return format_address((address[0], address[1]))
+    return f"unix:{address}" if address else "a unix socket"

@@ -732,3 +732,46 @@ def test_to_know_where_it_is_costs_no_system_call(tmp_path):
     theirs = {name: round(count, 1) for name, count in per_call.items() if count > 0.1}
     assert {*theirs} <= {"sendto", "recvfrom", "epoll_wait", "epoll_pwait", "epoll_pwait2"}
     assert sum(theirs.values()) <= (7 + 6) / 2
+
+
+@pytest.mark.parametrize("ends", ["closed", "stopped before it ran"])
+def test_what_a_loop_had_still_to_send_when_it_ended_lets_no_other_loop_write(ends):
+    streams = []
+
+    async def makes_one():
+        streams.extend(pair())
+        write(streams[0], "leaves at once")
+        await read(streams[1])
+
+    def writes():
+        # The second one waits for the end of a turn that doesn't come.
+        write(streams[0], "leaves at once")
+        write(streams[0], "waits")
+
+    async def writes_in_another_loop():
+        with pytest.raises(RuntimeError, match="belongs to another event loop"):
+            write(streams[0], "anything")
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    loop.run_until_complete(makes_one())
+    if ends == "closed":
+        # As loops end: with what is still to be done in this turn.
+        loop.call_soon(writes)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+    else:
+        writes()
+    asyncio.run(writes_in_another_loop())
+    asyncio.set_event_loop(None)
+    if ends != "closed":
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(asyncio.wait_for(read(streams[1]), 10))
+        assert loop.run_until_complete(asyncio.wait_for(read(streams[1]), 10)) == "waits"
+        close_both(*streams)
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        asyncio.set_event_loop(None)
+    else:
+        close_both(*streams)

@@ -275,6 +275,40 @@ async def take_a_piece(end):
     await turns()
 
 
+async def test_flushed_is_when_all_that_was_written_has_left():
+    one, another = toy_pair(size=2, pieces=1000)
+    assert one.channel.flushed().done()
+    one.channel.write("first of a turn leaves at once")
+    one.channel.write("and what follows at its end, or before that")
+    assert one.channel.unsent
+    assert one.channel.flushed().done()
+    assert not one.channel.unsent
+    one.channel.write(bytes(5_000))
+    flushed = one.channel.flushed()
+    assert not flushed.done()
+    read = [await another.channel.read() for _ in range(3)]
+    assert read[-1] == bytes(5_000)
+    await flushed
+    assert not one.channel.unsent
+
+
+async def test_what_cant_leave_any_more_is_never_flushed():
+    one, another = toy_pair(size=1, pieces=10)
+    one.channel.write(bytes(1_000))
+    waiting = one.channel.flushed()
+    another.close(None)
+    with pytest.raises(ConnectionLost):
+        await waiting
+    with pytest.raises(ConnectionLost):
+        await one.channel.flushed()
+    unopened, _ = toy_pair(opened=False)
+    unopened.channel.write("waits")
+    waiting = unopened.channel.flushed()
+    assert not waiting.done()
+    unopened.open()
+    await waiting
+
+
 # ---- paused
 
 

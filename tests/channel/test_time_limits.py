@@ -89,5 +89,8 @@ async def test_nobody_looks_at_the_time_when_the_client_has_caught_up():
             await asyncio.sleep(0.001)
         assert channels[0].is_watched()
         await read(stream)
+        # Whether all of it has been acknowledged shows when there is something else to do.
+        await write(stream, {"op": "identity"})
+        await read(stream)
         assert not channels[0].is_watched()
         stream.close()

@@ -22,12 +22,19 @@ class Clock:
         self.timers.append(timer)
         return timer
 
+    def stand_still(self, seconds):
+        """Let time pass in which no timer runs."""
+        self.now += seconds
+
+    def call_soon(self, callback):
+        return self.call_later(0, callback)
+
     def advance(self, seconds):
         end = self.now + seconds
         while due := [timer for timer in self.timers if timer.when <= end]:
             timer = min(due, key=lambda timer: timer.when)
             self.timers.remove(timer)
-            self.now = timer.when
+            self.now = max(self.now, timer.when)
             timer.callback()
         self.now = end
 
@@ -81,3 +88,28 @@ def test_time_in_which_nobody_wanted_the_rest_does_not_count():
     assert not watched.struck
     watched.clock.advance(26)
     assert watched.struck
+
+
+def test_time_in_which_the_loop_stood_still_counts_as_that_between_two_looks():
+    watched = Watched(message_timeout=20)
+    watched.begun = 7
+    watched.dog.wake()
+    watched.clock.advance(5)
+    # A handler blocks it for an hour. What the peer sent meanwhile is received after that.
+    watched.clock.stand_still(3600)
+    watched.clock.advance(5)
+    assert not watched.struck
+    watched.clock.advance(15)
+    assert "message_timeout" in str(watched.struck)
+
+
+def test_each_limit_is_reached_by_figures_of_its_own():
+    for place, keyword in enumerate(
+        ("message_timeout", "write_timeout", "idle_timeout", "handshake_timeout", "peer_timeout")
+    ):
+        clock, struck = Clock(), []
+        figures = tuple(1 if number == place else None for number in range(5))
+        dog = Watchdog(clock, Limits(**{keyword: 20}), lambda figures=figures: figures, struck.append)
+        dog.wake()
+        clock.advance(30)
+        assert [error.keyword for error in struck] == [keyword]

@@ -2,16 +2,22 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import signal
 import socket
+import struct
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from fastcore import ConnectionLost, rpc
+from fastcore import ConnectionLost, ConnectionPool, rpc
+from fastcore.client import connections
+from helpers.certificates import client_context, server_context
+from helpers.classic_server import classic_server
 from helpers.support import Program, until
-from helpers.wire import frame, reset
+from helpers.wire import frame, reset, served
 
 SERVER = """
 import asyncio, sys
@@ -113,3 +119,72 @@ async def test_a_server_that_only_stops_sending_ends_the_call():
     async with server, rpc(ip="127.0.0.1", port=port) as remote:
         with pytest.raises(ConnectionLost, match="'add'"):
             await remote.add(x=1, y=2)
+
+
+# -- A connection that its server has closed meanwhile isn't used
+
+
+@pytest.mark.parametrize("by_reset", [False, True])
+@pytest.mark.parametrize("share", [4, 0])
+@pytest.mark.parametrize("over_tls", [False, True])
+async def test_a_call_goes_over_a_fresh_connection_where_the_kept_one_has_ended(over_tls, share, by_reset):
+    """Although the loop had no turn in which to hear of that."""
+    streams = []
+
+    def add(stream, x, y):
+        streams.append(stream)
+        return x + y
+
+    ours, theirs = (server_context(), client_context()) if over_tls else (None, None)
+    async with served({"add": add}, ssl_options=ours) as server:
+        pool = ConnectionPool(share=share, ssl_options=theirs)
+        remote = pool(ip="127.0.0.1", port=server.port)
+        for number in range(20):
+            assert await remote.add(x=number, y=1) == number + 1
+            if by_reset:
+                streams[-1].socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            streams[-1].close()
+            time.sleep(0.002)
+        assert server.stats()["connections"]["ever"] == 20
+        pool.close()
+
+
+async def test_a_classic_server_that_closes_after_its_answer_is_called_anew():
+    async with classic_server(add=lambda x, y: x + y) as server:
+        pool = ConnectionPool()
+        remote = pool(ip="127.0.0.1", port=server.port)
+        for number in range(20):
+            assert await remote.add(x=number, y=1) == number + 1
+            for writer in server.writers.values():
+                # At once, and not by way of the loop.
+                with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as same:
+                    same.shutdown(socket.SHUT_RDWR)
+        pool.close()
+
+
+# -- Connections that a burst has left
+
+
+@pytest.mark.parametrize("share", [4, 0])
+async def test_a_burst_leaves_few_connections_after_a_while(monkeypatch, share):
+    monkeypatch.setattr(connections, "_NOT_NEEDED", 0.05)
+    async with served() as server, classic_server(add=lambda x, y: x + y) as classic:
+        for port in (server.port, classic.port):
+            pool = ConnectionPool(limit=100, share=share)
+            remote = pool(ip="127.0.0.1", port=port)
+            calls = [remote.add(x=number, y=1) for number in range(500)]
+            assert await asyncio.gather(*calls) == [*range(1, 501)]
+            await until(lambda: pool.open <= 4)  # noqa: B023
+            assert await remote.add(x=1, y=2) == 3
+            pool.close()
+
+
+async def test_connections_that_are_needed_again_and_again_stay(monkeypatch):
+    monkeypatch.setattr(connections, "_NOT_NEEDED", 0.2)
+    async with classic_server(nap=lambda: asyncio.sleep(0.05)) as server:
+        pool = ConnectionPool(limit=20)
+        remote = pool(ip="127.0.0.1", port=server.port)
+        for _ in range(15):
+            await asyncio.gather(*[remote.nap() for _ in range(20)])
+        assert server.connections == server.most == 20
+        pool.close()

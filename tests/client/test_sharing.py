@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fastcore import ConnectionPool, Server, rpc
+from fastcore import ConnectionPool, Server, connect, read, rpc, write
 from helpers.classic_server import classic_server
 from helpers.support import Program, until
 from helpers.wire import served
@@ -142,6 +142,45 @@ async def test_never_more_run_at_once_than_may(most):
             assert await asyncio.gather(*[remote.counts(n=n) for n in range(200)]) == [*range(200)]
         assert highest == 5
         await until(lambda: not server.stats()["running"])
+
+
+async def test_what_begins_when_another_request_has_ended_sees_nothing_of_its_context():
+    name = contextvars.ContextVar("name", default="nobody")
+    callbacks = []
+
+    async def sets(stream, to):
+        before = name.get()
+        name.set(to)
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(lambda: callbacks.append(name.get() == to))
+        return before
+
+    async def yields(stream, to):
+        before = name.get()
+        name.set(to)
+        yield before
+        await asyncio.sleep(0)
+        yield before
+
+    def yields_too(stream, to):
+        yield name.get()
+        name.set(to)
+
+    handlers = {"sets": sets, "yields": yields, "yields_too": yields_too}
+    name.set("who listens")
+    async with served(handlers, max_running_per_connection=1) as server:
+        name.set("who calls")
+        async with rpc(ip="127.0.0.1", port=server.port, share=1) as remote:
+            calls = [getattr(remote, op)(to=str(n)) for n in range(10) for op in handlers]
+            for call in calls:
+                seen = await call
+                assert {*(seen if isinstance(seen, list) else [seen])} == {"who listens"}
+        stream = await connect("127.0.0.1", server.port)
+        for n in range(10):
+            write(stream, {"op": "sets", "to": str(n)})
+        assert [await read(stream) for _ in range(10)] == ["who listens"] * 10
+        stream.close()
+        assert callbacks == [True] * 20
 
 
 async def test_what_one_request_sets_in_its_context_no_other_one_sees():

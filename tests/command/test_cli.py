@@ -21,6 +21,8 @@ from helpers.support import DEADLINE, Program
 pty = pytest.importorskip("pty", reason="there are signals, terminals and unix sockets in it")
 
 SHOP = """
+import datetime
+
 from fastcore import Server
 
 def echo(stream, **keywords):
@@ -44,6 +46,9 @@ def clear_screen(stream, fail=False):
 def binary(stream):
     return [b"raw", {"key": b"\\xff"}]
 
+def dated(stream):
+    return {"day": datetime.date(2024, 2, 29), "ids": {1}}
+
 def rows(stream, count, then=None):
     for n in range(count):
         yield {"row": n}
@@ -66,6 +71,7 @@ def endless(stream):
 handlers = {
     "echo": echo, "fail": fail, "never": never, "binary": binary,
     "clear_screen": clear_screen, "rows": rows, "drip": drip, "endless": endless,
+    "dated": dated,
 }
 
 class Counter(Server):
@@ -117,9 +123,9 @@ def serving(folder: Path, target: str = "shop:handlers", *options: str) -> Itera
         assert server.wait() == 0, server.errors
 
 
-def assert_told(result: Outcome, *words: str) -> None:
-    """One line on stderr, exit code 1, no output."""
-    assert result.code == 1
+def assert_told(result: Outcome, *words: str, code: int = 1) -> None:
+    """One line on stderr, no output."""
+    assert result.code == code
     assert result.output == ""
     assert len(result.errors.splitlines()) == 1, result.errors
     for word in words:
@@ -197,7 +203,6 @@ def test_serve_says_that_a_port_is_taken(folder: Path):
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("shop", ["MODULE:HANDLERS"]),
         ("nowhere:handlers", ["nowhere"]),
         ("shop:missing", ["missing"]),
         ("shop:not_handlers", ["int", "dict of handlers"]),
@@ -233,6 +238,15 @@ def test_call_sends_any_keyword_even_those_that_python_callers_use_otherwise(fol
 def test_call_shows_bytes_as_text_in_json(folder: Path):
     with serving(folder) as address:
         assert json.loads(outcome("call", address, "binary", "--json").output) == ["raw", {"key": "\\xff"}]
+
+
+def test_call_shows_a_value_in_json_as_programs_of_2016_would_see_it(folder: Path):
+    with serving(folder) as address:
+        assert json.loads(outcome("call", address, "dated", "--json").output) == {
+            "day": "2024-02-29",
+            "ids": [1],
+        }
+        assert "datetime.date(2024, 2, 29)" in outcome("call", address, "dated").output
 
 
 def test_call_prints_each_answer_of_a_generator_on_a_line_of_its_own(folder: Path):
@@ -335,17 +349,36 @@ def test_ctrl_c_is_quiet(folder: Path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["nonsense"],
         ["call"],
         ["call", "no-port", "op"],
         ["call", "127.0.0.1:99999", "op"],
         ["call", "127.0.0.1:8888", "op", "not-a-keyword"],
         ["ping", "127.0.0.1:8888", "-n", "0"],
+        ["ping", "127.0.0.1:8888", "--timeout", "soon"],
+        ["serve", "shop"],
+        ["serve", "shop:handlers", "--port", "99999"],
+        ["serve", "shop:handlers", "--workers", "0"],
+        ["serve", "shop:handlers", "--limit", "max_connections"],
+        ["serve", "shop:handlers", "--limit", "max_conections=1"],
+        ["serve", "shop:handlers", "--limit", "max_connections=-1"],
+        ["serve", "shop:handlers", "--limit", "error_detail=all"],
+        ["serve", "shop:handlers", "--limits", "/nowhere.toml"],
+        ["serve", "shop:handlers", "--expose", "secrets"],
+        ["serve", "shop:handlers", "--monitor", "here"],
+        ["serve", "shop:handlers", "--log-level", "loud"],
+        ["stats", "no-port"],
+        ["completion", "powershell"],
     ],
 )
-def test_wrong_arguments_get_one_line(arguments: list[str]):
-    assert_told(outcome(*arguments), "--help")
+def test_wrong_usage_gets_one_line_and_exit_code_2(arguments: list[str]):
+    assert_told(outcome(*arguments), "--help", code=2)
+
+
+def test_alone_it_shows_its_help():
+    result = outcome()
+    assert (result.code, result.errors) == (0, "")
+    assert "serve" in result.output
 
 
 def test_verbose_shows_where_an_error_comes_from():

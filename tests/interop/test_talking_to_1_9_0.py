@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
+from pathlib import PurePosixPath
 
 import pytest
 from tornado import gen
 
-from fastcore import ConnectionLost, Server, connect, pingpong, read, rpc, write
-from helpers.support import Program
+from fastcore import ConnectionLost, Server, SyncClient, connect, pingpong, read, rpc, write
+from helpers.support import Program, in_a_thread
 from interop.classic import HERE, Classic
 
 SERVER = str(HERE / "programs" / "server.py")
@@ -150,3 +153,23 @@ async def what_a_genuine_client_sees(genuine: Classic, thing: str, *compression:
         line = await asyncio.to_thread(client.line)
     server.stop()
     return line
+
+
+async def test_a_genuine_server_gets_values_in_forms_that_it_reads(port: int) -> None:
+    values = {"day": date(2024, 2, 29), "price": Decimal("9.90"), "ids": {1}, "path": PurePosixPath("/a")}
+    plain = {"day": "2024-02-29", "price": "9.90", "ids": [1], "path": "/a"}
+    async with rpc(ip="127.0.0.1", port=port) as remote:
+        assert await remote.echo(x=values) == plain
+        assert await remote.echo(x=values) == plain
+
+
+async def test_the_client_that_blocks_calls_a_genuine_server(port: int) -> None:
+    def use() -> None:
+        with SyncClient(ip="127.0.0.1", port=port) as remote:
+            assert remote.echo(x={1}) == [1]
+            assert [remote.add(x=n, y=1) for n in range(20)] == [*range(1, 21)]
+            with pytest.raises(ConnectionLost, match="divide"):
+                remote.divide(x=1, y=0)
+            assert remote.ping() == b"pong"
+
+    await in_a_thread(use)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -231,3 +232,36 @@ def test_the_growth_rows_have_names_that_tell_their_size() -> None:
         *("echo-64KiB", "echo-1MiB", "echo-16MiB", "echo-256MiB", "echo-1GiB"),
         idle(10_000).name,
     ]
+
+
+# ---- Dask over fastcore
+
+
+async def test_a_message_of_dask_is_measured_by_each_scheme(tmp_path):
+    pytest.importorskip("distributed")
+    from bench.dask.comms import Workload, exchange, idle, serving
+    from bench.dask.echo import make_certificates, meet
+
+    make_certificates(tmp_path)
+    for scheme in ("fastcore", "tls"):
+        with serving(scheme, tmp_path) as peer:
+            comm = await meet(peer.address, tmp_path)
+            for workload in (Workload("small", 0, 0, 1), Workload("arrays", 3, 100_000, 1)):
+                figures = await exchange(comm, peer, workload.message(), 0.01, os.getpid())
+                assert min(figures.values()) > 0
+            assert await idle(peer, tmp_path, 10) >= 0
+            await comm.close()
+
+
+def test_the_report_on_dask_has_in_bold_what_isnt_as_wanted():
+    pytest.importorskip("distributed")
+    from bench.dask.__main__ import PAIRS, markdown
+    from bench.dask.comms import PEAKS, WORKLOADS
+
+    figures = {"wall_us": [1.0], "cpu_us": [1.0], "payloads": [1.0], "bytes": [1.0], "calls": [8.0]}
+    figures |= {"wall_s": [1.0], "cpu_s": [1.0]}
+    names = [*(workload.name for workload in WORKLOADS), *PEAKS, "idle", "system calls", "tasks"]
+    cells = [Cell(scheme, name, figures) for pair in PAIRS.items() for scheme in pair for name in names]
+    told = markdown(Results({"versions": {}, "command": "made up"}, cells))
+    assert "| numpy, 256 KiB | 1 | 1 | **1.00** | 0.85 |" in told
+    assert "| numpy, 1 MiB | 1 | 1 | 1.00 | 1.0 |" in told

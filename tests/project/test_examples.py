@@ -1,5 +1,8 @@
 """The programs of examples/, as a user starts them: real processes, real sockets."""
 
+import importlib.util
+import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,9 +37,15 @@ Spelling = Callable[[str, int], Iterator[Program]]
 
 
 @contextmanager
-def serving(spelling: Spelling) -> Iterator[int]:
+def serving_program(spelling: Spelling) -> Iterator[tuple[int, Program]]:
     with spelling("server", 0) as server:
-        yield int(server.line().rpartition(":")[2])
+        yield int(server.line().rpartition(":")[2]), server
+
+
+@contextmanager
+def serving(spelling: Spelling) -> Iterator[int]:
+    with serving_program(spelling) as (port, server):
+        yield port
         assert server.process.poll() is None, f"the server ended: {server.errors}"
 
 
@@ -68,25 +77,65 @@ def test_a_server_outlives_a_client_that_leaves_in_the_middle_of_a_stream():
             assert client.rest() == "3"
 
 
-def test_servers_with_state_of_their_own_call_each_other():
-    with Program(str(EXAMPLES / "everything_is_a_server.py")) as program:
-        assert program.rest().splitlines() == [
-            "done by ['first', 'second']",
-            "each did [5, 5]",
-            "7 squared is 49",
-        ]
+SAYS = {
+    "everything_is_a_server": ["done by ['first', 'second']", "each did [5, 5]", "7 squared is 49"],
+    "answers": ["1000000", "999999", "999998", "the countdown is over", "[0, 1, 4, 9, 16]"],
+    "progress": [" 20%", " 40%", " 60%", " 80%", "100%", "669 primes", "that would take too long"],
+    "retry": ["asked 6 times for 2 orders of 12"],
+    "typed_client": ["pen 3.0", "ink 8.0"],
+}
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_a_program_that_brings_its_server_says_this_and_nothing_besides(name: str):
+    with Program(str(EXAMPLES / f"{name}.py")) as program:
+        assert program.rest().splitlines() == SAYS[name]
         assert program.wait() == 0, program.errors
         assert program.errors == ""
 
 
-def test_answers_come_one_by_one_until_the_caller_leaves():
-    with Program(str(EXAMPLES / "answers.py")) as program:
-        assert program.rest().splitlines() == [
-            "1000000",
-            "999999",
-            "999998",
-            "the countdown is over",
-            "[0, 1, 4, 9, 16]",
-        ]
+def test_there_is_no_example_that_is_not_run():
+    run_otherwise = {"server", "client", "rpc_client", "arrays", "script", "cluster"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*run_otherwise, *SAYS}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGINT to send")
+def test_server_and_client_end_quietly_on_ctrl_c():
+    with serving_program(todays) as (port, server), todays("client", port) as client:
+        assert [client.line() for _ in range(2)] == ["3", "1"]
+        for program in (client, server):
+            program.send(signal.SIGINT)
+            assert program.wait() == 0
+            assert program.errors == ""
+
+
+def test_arrays_arrive_as_they_were_sent():
+    pytest.importorskip("numpy")
+    with Program(str(EXAMPLES / "arrays.py")) as program:
+        assert program.rest() == "2024-02-29 (100, 1000) float64 [0.  0.5 1.  1.5]"
+        assert program.wait() == 0, program.errors
+
+
+def test_a_script_calls_without_a_loop():
+    with serving(todays) as port, Program(str(EXAMPLES / "script.py"), str(port)) as program:
+        assert program.rest() == "3"
         assert program.wait() == 0, program.errors
         assert program.errors == ""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("distributed"), reason="distributed isn't installed")
+def test_a_cluster_whose_workers_serve_goes_on_when_one_is_killed():
+    with Program(str(EXAMPLES / "cluster.py")) as program:
+        said = program.rest(120).splitlines()
+        assert program.wait() == 0, program.errors
+    outcome = [re.sub(r"\d+", "N", line).strip() for line in said]
+    assert outcome[0] == "a server in each worker:"
+    assert outcome[1] == outcome[2] == "N.N.N.N:N in tcp://N.N.N.N:N"
+    assert outcome[4] == "N calls, by process: {N: N, N: N}"
+    ended = sorted(line.partition(", which")[0] for line in outcome[6:10])
+    lost = "WorkerLost: worker tcp://N.N.N.N:N was lost while 'nap' was under way there"
+    assert ended == [lost, lost, "slept", "slept"]
+    assert outcome[10] == "N calls go to who is left: {N: N}"
+    assert outcome[11] == "and the worker that came in its place has a server too: [N, N]"
+    assert said[13:14] == ["    1 + 2 = 3"]
+    assert said[14].startswith("    8 calls to primes: 3245 each, ")

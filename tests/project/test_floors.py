@@ -13,8 +13,13 @@ from helpers.support import Program
 HOUSE = Path(fastcore.__file__).parent
 #: From below to above. Within a floor there is no circle, and of two in one row neither knows the other.
 FLOORS = [
-    ["engine_errors errors limits addressing logs compressions remote_errors bad_values collision checkout"],
+    [
+        "engine_errors errors limits addressing logs compressions remote_errors middleware tokens "
+        "collision checkout"
+    ],
     ["_memory _blocks _buffer _values _framing"],
+    ["values"],
+    ["bad_values"],
     ["_wire"],
     ["_socket"],
     ["_outbox"],
@@ -23,10 +28,10 @@ FLOORS = [
     ["_channel"],
     ["transport"],
     ["client", "server"],
-    ["classic"],
+    ["background", "classic", "monitor"],
     ["surface"],
     ["dask"],
-    ["command __main__"],
+    ["command __main__", "telemetry", "testing"],
 ]
 PLACES = {
     room: (floor, side)
@@ -34,7 +39,9 @@ PLACES = {
     for side, rooms in enumerate(sides)
     for room in rooms.split()
 }
-EXTRAS = "cloudpickle dask distributed lz4 numpy psutil snappy uvloop"
+EXTRAS = (
+    "cloudpickle dask distributed lz4 numpy opentelemetry prometheus_client psutil rich shtab snappy uvloop"
+)
 
 
 def imported_by(path: Path) -> set[str]:
@@ -120,6 +127,21 @@ def test_bytes_become_messages_without_tornado_and_without_an_event_loop(module)
     program = f"import sys, fastcore.{module}; print(*sorted({{'tornado', 'asyncio'}} & {{*sys.modules}}))"
     with Program("-c", program) as running:
         assert running.rest() == ""
+        assert running.wait() == 0, running.errors
+
+
+def test_what_only_some_servers_have_is_imported_by_those_alone():
+    program = """if True:
+    import sys
+    from fastcore import Server
+    rooms = "admission", "middleware"
+    Server({})
+    print(*[room for room in rooms if f"fastcore.server.{room}" in sys.modules])
+    Server({}, token="correct horse", middleware=[lambda call: call])
+    print(*[room for room in rooms if f"fastcore.server.{room}" in sys.modules])
+    """
+    with Program("-c", program) as running:
+        assert running.rest().splitlines() == ["", "admission middleware"]
         assert running.wait() == 0, running.errors
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+import os
+import signal
 import socket
 
 import pytest
@@ -9,6 +11,7 @@ from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 
 from fastcore import ConnectionLost, Server, connect, read, rpc, send_recv, write
+from helpers.support import Program, in_a_thread
 from helpers.surface import HANDLERS, serving
 from helpers.wire import served
 
@@ -171,3 +174,132 @@ async def test_a_server_listens_on_a_port_and_a_unix_socket_at_once(tmp_path):
         for address in (f"unix:{tmp_path}/server.sock", f"127.0.0.1:{server.port}"):
             async with rpc(address) as remote:
                 assert await remote.add(x=1, y=2) == 3
+
+
+@pytest.mark.parametrize("become", ["gone", "a file", "a folder", "another socket"])
+async def test_a_server_stops_and_leaves_what_others_have_put_in_the_place_of_its_file(tmp_path, become):
+    path = tmp_path / "server.sock"
+    server = Server({})
+    server.listen(f"unix:{path}")
+    server.listen(0, "127.0.0.1")
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as another:
+        if become == "a file":
+            path.touch()
+        elif become == "a folder":
+            path.mkdir()
+        elif become == "another socket":
+            another.bind(str(path))
+        server.stop()
+        assert path.exists() is (become != "gone")
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", server.port)
+
+
+async def test_the_file_of_a_unix_socket_is_removed_wherever_the_server_is_by_then(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    server = Server({})
+    server.listen("unix:server.sock")
+    monkeypatch.chdir("/")
+    server.stop()
+    assert not (tmp_path / "server.sock").exists()
+
+
+async def test_the_file_of_a_socket_that_was_given_stays(tmp_path):
+    """It is somebody else's, such as systemd's."""
+    path = tmp_path / "server.sock"
+    with socket.socket(socket.AF_UNIX) as given:
+        given.setblocking(False)
+        given.bind(str(path))
+        given.listen()
+        server = Server({})
+        server.add_sockets([given])
+        server.stop()
+        assert path.exists()
+
+
+async def test_a_server_may_listen_again_after_it_has_stopped():
+    server = Server({"add": lambda stream, x, y: x + y})
+    for _ in range(2):
+        server.listen(0, "127.0.0.1")
+        [sock] = server._sockets.values()
+        port = sock.getsockname()[1]
+        async with rpc(ip="127.0.0.1", port=port) as remote:
+            assert await remote.add(x=1, y=2) == 3
+        server.stop()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+
+# -- Processes
+
+
+async def test_processes_cannot_be_made_inside_of_a_loop_and_one_can_serve_there():
+    server = Server({"add": lambda stream, x, y: x + y})
+    server.bind(0, "127.0.0.1")
+    with pytest.raises(RuntimeError, match=r"start\(4\).* before asyncio.run"):
+        server.start(4)
+    server.start()
+    async with server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        assert await remote.add(x=1, y=2) == 3
+
+
+IN_PROCESSES = """
+import asyncio, os, signal, socket
+from fastcore import Server
+
+async def main():
+    async with server:
+        await asyncio.Event().wait()
+
+server = Server({"who": lambda stream: os.getpid()})
+server.bind(0, "127.0.0.1")
+[sock] = server._pending_sockets
+print(sock.getsockname()[1])
+server.start(2)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doesn't fork")
+async def test_a_server_in_processes_serves_in_each_of_them():
+    with Program("-c", IN_PROCESSES, start_new_session=True) as program:
+        port = int(await in_a_thread(program.line))
+        who = set()
+        while len(who) < 2:
+            async with rpc(ip="127.0.0.1", port=port, timeout=10) as remote:
+                who.add(await remote.who())
+        os.killpg(program.process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 1.5, "many", b"", float("nan"), "unix:"])
+async def test_what_is_no_port_is_an_error(port):
+    with pytest.raises(ValueError, match=r"no such port|no path"):
+        Server({}).listen(port, "127.0.0.1")
+
+
+async def test_a_path_that_is_too_long_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(OSError, match="too long"):
+        Server({}).listen(f"unix:{tmp_path}/{'x' * 200}")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doesn't fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_a_child_that_stops_its_copy_of_a_server_takes_nothing_from_the_parent(tmp_path):
+    path = tmp_path / "server.sock"
+    async with served() as server:
+        server.listen(f"unix:{path}")
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            assert await remote.add(x=1, y=2) == 3
+            child = os.fork()
+            if child == 0:
+                try:
+                    server.stop()
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0
+            assert await remote.add(x=1, y=2) == 3
+        for address in (f"127.0.0.1:{server.port}", f"unix:{path}"):
+            async with rpc(address) as another:
+                assert await another.add(x=1, y=2) == 3

@@ -412,6 +412,55 @@ async def test_what_is_held_back_can_be_given_up():
         assert await stranger.has_heard_nothing_more()
 
 
+@pytest.mark.parametrize("size", [1, 30_000])
+async def test_a_call_is_given_up_from_behind_more_than_is_held_back_at_first(size):
+    gates = Gates()
+    async with (
+        served(gates.handlers, max_running_per_connection=1, max_waiting=10_000) as server,
+        stranger_at(server) as stranger,
+    ):
+        stranger.calls(0, "wait", key=0)
+        count = 200_000 // size if size > 1 else 2_000
+        for number in range(1, count):
+            stranger.calls(number, "add", x=number, y=0, reply=True, padding=bytes(size))
+        stranger.gives_up(0)
+        answers = await stranger.hears_answers(*range(count))
+        assert answers[0] is None
+        assert gates.ended == [(0, "cancelled")]
+
+
+async def test_a_stream_of_answers_is_let_go_on_from_behind_what_is_held_back():
+    async with (
+        served(STREAMS, max_running_per_connection=1, max_waiting=1_000) as server,
+        stranger_at(server) as stranger,
+    ):
+        stranger.say(frame({"op": "rows", "n": 3}, call=0, window=1))
+        for number in range(1, 6):
+            stranger.calls(number, "rows", n=0, padding=bytes(2_000))
+        stranger.grants(0, 2)
+        parts = [await stranger.hears_all() for _ in range(4)]
+        assert parts == [*((value, {"call": 0, "part": True}) for value in range(3)), (None, {"call": 0})]
+
+
+async def test_what_is_far_too_much_is_refused_when_nothing_ends_and_the_rest_is_answered(monkeypatch):
+    monkeypatch.setattr("fastcore.server.connection._PATIENCE", (0.01, 0.05))
+    gates = Gates()
+    async with (
+        served(gates.handlers, max_running_per_connection=1, max_waiting=1_000) as server,
+        stranger_at(server) as stranger,
+    ):
+        stranger.calls(0, "wait", key=0)
+        for number in range(1, 200):
+            stranger.calls(number, "wait", key=number, padding=bytes(1_000), reply=number % 2 == 0)
+        refused = [await stranger.hears_all() for _ in range(50)]
+        assert all(header["error"] for _, header in refused)
+        assert "send fewer at a time (max_running_per_connection=)" in str(refused[0])
+        assert len({header["call"] for _, header in refused}) == 50
+        assert server.stats()["buffers"] < 2**18
+        for number in range(64):
+            stranger.gives_up(number)
+
+
 async def test_a_stream_of_answers_goes_on_while_others_are_held_back():
     async with served(STREAMS, max_running_per_connection=1) as server, stranger_at(server) as stranger:
         stranger.say(frame({"op": "rows", "n": 5}, call=1, window=1))
@@ -453,6 +502,80 @@ async def test_a_connection_that_was_to_be_closed_is_though_some_are_held_back()
                 gate.set_result(None)
             await stranger.hears_the_end()
         await until(lambda: not server.stats()["connections"]["open"])
+
+
+# ---- beside a request without a number
+
+
+async def by_hand(stream, n):
+    return [await read(stream) for _ in range(n)]
+
+
+@pytest.mark.parametrize("knows", [False, True])
+async def test_calls_go_on_beside_a_request_without_a_number_that_takes_its_time(knows):
+    gates = Gates()
+    async with served({**gates.handlers, **STREAMS}) as server, stranger_at(server) as stranger:
+        if knows:
+            assert await stranger.has_heard_nothing_more()
+        stranger.say(frame({"op": "wait", "key": "in order"}))
+        stranger.calls(0, "wait", key=0)
+        stranger.say(frame({"op": "rows", "n": 2}, call=1, window=1))
+        stranger.calls(2, "add", x=1, y=1)
+        stranger.gives_up(0)
+        stranger.grants(1, 1)
+        heard = [await stranger.hears_all() for _ in range(5)]
+        assert sorted(header["call"] for _, header in heard) == [0, 1, 1, 1, 2]
+        await gates.opens("in order")
+        assert await stranger.hears_all() == ("in order", {"call": None})
+        assert await stranger.has_heard_nothing_more()
+
+
+async def test_what_has_no_number_waits_for_its_turn_beside_calls_that_do_not():
+    gates = Gates()
+    async with served(gates.handlers) as server, stranger_at(server) as stranger:
+        assert await stranger.has_heard_nothing_more()
+        stranger.say(frame({"op": "wait", "key": "first"}))
+        for number in range(20):
+            stranger.say(frame({"op": "add", "x": number, "y": 0}), raw_frame(b"\xc1"))
+            stranger.calls(number, "add", x=number, y=0)
+        assert await stranger.hears_answers(*range(20)) == {number: number for number in range(20)}
+        await gates.opens("first")
+        assert await stranger.hears() == "first"
+        for number in range(20):
+            assert await stranger.hears() == number
+            assert "BadMessage" in await stranger.hears_error()
+
+
+@pytest.mark.parametrize("size", [1, 3_000])
+async def test_a_handler_without_a_number_reads_what_has_none_and_calls_get_the_rest(size):
+    async with (
+        served({"by_hand": by_hand}, max_waiting=10_000) as server,
+        stranger_at(server) as stranger,
+    ):
+        assert await stranger.has_heard_nothing_more()
+        stranger.say(frame({"op": "by_hand", "n": 40}))
+        for number in range(40):
+            stranger.say(frame([number, bytes(size)]))
+            stranger.calls(number, "add", x=number, y=0)
+        heard = [await stranger.hears_all() for _ in range(41)]
+        by_number = {header["call"]: message for message, header in heard}
+        assert by_number.pop(None) == [[number, bytes(size)] for number in range(40)]
+        assert by_number == {number: number for number in range(40)}
+
+
+async def test_what_nobody_reads_by_hand_is_bounded_and_becomes_requests():
+    gates = Gates()
+    async with served(gates.handlers, max_waiting=10_000) as server, stranger_at(server) as stranger:
+        assert await stranger.has_heard_nothing_more()
+        stranger.say(frame({"op": "wait", "key": "first"}))
+        for number in range(10_000):
+            stranger.say(frame({"op": "add", "x": number, "y": 0}))
+        stranger.calls(1, "add", x=1, y=0)
+        await until(lambda: server.stats()["buffers"] > 10_000)
+        assert server.stats()["buffers"] < 2**20
+        await gates.opens("first")
+        assert await stranger.hears() == "first"
+        assert [await stranger.hears() for _ in range(10_001)] == [*range(10_000), 1]
 
 
 # ---- many answers

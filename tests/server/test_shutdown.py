@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from fastcore import ConnectionLost, Server, rpc
+from fastcore import ConnectionLost, Server, connect, read, rpc, write
 from helpers.wire import frame, served, stranger_at
 
 
@@ -116,3 +116,34 @@ async def test_an_answer_that_is_on_its_way_arrives_whole():
 
 async def test_shutdown_of_a_server_that_never_listened_is_done_at_once():
     await Server({}).shutdown()
+
+
+async def test_who_asks_a_second_time_may_have_less_patience():
+    work = Work()
+    async with served(work.handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        call = remote.work()
+        await work.begun.wait()
+        async with asyncio.timeout(10):
+            await asyncio.gather(server.shutdown(deadline=3600), server.shutdown(deadline=0.05))
+        assert work.cancelled
+        with pytest.raises(ConnectionLost, match="'work'"):
+            await call
+
+
+async def test_a_server_closes_all_that_it_has_opened_at_the_end_of_its_block(tmp_path):
+    work = Work()
+    path = tmp_path / "server.sock"
+    async with Server(work.handlers) as server:
+        server.listen(0, "127.0.0.1")
+        server.listen(f"unix:{path}")
+        idle = await connect("127.0.0.1", server.port)
+        busy = await connect(f"unix:{path}")
+        write(busy, {"op": "work"})
+        await work.begun.wait()
+    assert work.cancelled
+    assert not path.exists()
+    for stream in (idle, busy):
+        with pytest.raises(ConnectionLost):
+            await read(stream)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", server.port)

@@ -73,3 +73,20 @@ async def test_a_port_where_nobody_listens_is_an_error_that_names_it():
 async def test_a_unix_socket_where_nobody_listens_is_an_error_that_names_it(tmp_path):
     with pytest.raises(ConnectionLost, match=r"unix:.*nobody\.sock, not within 0\.1 s"):
         await connect(f"unix:{tmp_path}/nobody.sock", timeout=0.1)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_time_in_which_the_loop_stood_still_is_not_the_servers(host):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connecting = connect(host, listening.getsockname()[1], timeout=2)
+        await asyncio.sleep(0)
+        time.sleep(2.2)  # a program that computes; the kernel connects meanwhile
+        stream = await connecting
+        stream.close()
+
+
+@pytest.mark.parametrize("name", ["a" * 64 + ".example", "two..dots", "\ud800"])
+async def test_a_name_that_cannot_be_asked_for_is_an_error_that_can_be_printed(name):
+    with pytest.raises(ConnectionLost, match="could not connect to") as caught:
+        await connect(name, 8786)
+    str(caught.value).encode()

@@ -50,3 +50,17 @@ async def test_who_reads_the_last_message_sees_that_the_stream_is_closed_with_it
     assert stream.closed()
     with pytest.raises(ConnectionLost):
         await read(stream)
+
+
+async def test_what_a_peer_said_before_it_died_is_read_although_a_write_has_failed():
+    theirs, ours = tcp_pair()
+    stream = IOStream(ours)
+    channel_of(stream)
+    theirs.sendall(frame("last words"))
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    with pytest.raises(ConnectionLost):
+        await write(stream, "more")
+    assert await read(stream) == "last words"
+    with pytest.raises(ConnectionLost):
+        await read(stream)

@@ -1,6 +1,7 @@
 """A network that loses, delays, reorders, repeats and garbles packets, or is cut."""
 
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +18,9 @@ async def never(stream):
     await asyncio.Event().wait()
 
 async def main():
-    server = Server({"echo": lambda stream, value: value, "never": never}, peer_timeout=3)
+    handlers = {"echo": lambda stream, value: value, "never": never}
+    handlers["zeros"] = lambda stream, size: bytes(size)
+    server = Server(handlers, peer_timeout=3)
     server.listen(8786, "10.98.0.1")
     print("ready")
     while not server.stats()["connections"]["ever"]:
@@ -73,6 +76,26 @@ async def main():
 asyncio.run(main())
 """
 
+COMPUTES = """
+import sys, time
+from fastcore import connect, read, write
+import asyncio
+
+async def main():
+    stream = await connect("10.98.0.1", 8786, peer_timeout=3)
+    for size in (SIZE, 10):
+        await write(stream, {"op": "zeros", "size": size})
+        # Nothing is read, and the machine is alive.
+        time.sleep(5)
+        print(len(await read(stream)))
+    await write(stream, {"op": "zeros", "size": SIZE})
+    time.sleep(3)
+    print("stands still")
+    sys.stdin.readline()
+
+asyncio.run(main())
+"""
+
 
 @pytest.fixture
 def network() -> Iterator[BadNetwork]:
@@ -123,6 +146,22 @@ def test_a_cut_is_found_in_the_time_that_was_set_and_survived(network):
             network.is_whole()
             go_on(client)
             assert client.line() == "2", client.errors
+            assert client.process.stdin is not None
+            client.process.stdin.close()
+
+
+@pytest.mark.parametrize("size", [200_000, 20_000_000], ids="{:_}".format)
+def test_who_is_alive_and_does_not_read_is_told_from_who_is_dead(network, size):
+    with Inside(network.server, SERVER) as server:
+        assert server.line() == "ready"
+        with Inside(network.client, COMPUTES.replace("SIZE", str(size)), stdin=subprocess.PIPE) as client:
+            assert client.line(60) == str(size), client.errors
+            assert client.line(60) == "10", client.errors
+            assert client.line(60) == "stands still", client.errors
+            network.is_cut()
+            begun = time.monotonic()
+            assert server.line(60) == "alone again"
+            assert time.monotonic() - begun < 20
             assert client.process.stdin is not None
             client.process.stdin.close()
 

@@ -230,3 +230,14 @@ async def test_what_is_here_already_is_given_without_waiting():
 async def test_a_stranger_is_refused_at_once():
     with pytest.raises(TypeError, match="messages go over a tornado"):
         messages("a stream")
+
+
+async def test_it_ends_with_a_connection_that_ends_while_it_waits():
+    """A task throws the error of a Future that it waited for, so that it comes another way."""
+    async with served() as server:
+        stream = await connect("127.0.0.1", server.port)
+        said = messages(stream)
+        waiting = asyncio.ensure_future(anext(said, "the end"))
+        await asyncio.sleep(0)
+        await server.shutdown(deadline=0)
+        assert await waiting == "the end"

@@ -4,14 +4,18 @@ import asyncio
 import logging
 import socket
 import ssl
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
-from fastcore import ConnectionLost, ConnectionPool, Server, connect, read, rpc, send_recv, write
+from fastcore import ConnectionLost, ConnectionPool, Server, connect, messages, read, rpc, send_recv, write
 from fastcore.transport import tornado
 from fastcore.transport.tornado import accept_stream
 from helpers.certificates import OURS, THEIRS, client_context, server_context
-from helpers.support import until
+from helpers.support import in_a_thread, until
 from helpers.wire import SENTINEL, frame, served, stranger_at
 
 
@@ -144,7 +148,8 @@ async def test_a_tls_client_at_a_plain_port_learns_that_there_is_no_tls():
     ("hello", "words"),
     [
         (frame({"op": "identity"}), "doesn't speak TLS"),
-        (b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", "doesn't speak TLS"),
+        (b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", "doesn't speak TLS here, but HTTP"),
+        (b"*1\r\n$4\r\nPING\r\n", "doesn't speak TLS here, but Redis"),
     ],
 )
 async def test_the_log_of_a_tls_server_names_who_spoke_no_tls(hello, words, caplog):
@@ -212,3 +217,179 @@ async def test_a_socket_with_which_no_tls_can_begin_is_closed(monkeypatch):
         with pytest.raises(ConnectionResetError):
             accept_stream(Server({}, ssl_options=server_context()), one)
         assert one.fileno() == -1
+
+
+async def test_clients_whose_certificate_is_refused_are_told_so_each_counted_and_logged_once(caplog):
+    caplog.set_level(logging.INFO)
+    context = client_context(certified_by=THEIRS)
+
+    async def call(port):
+        async with rpc(ip="127.0.0.1", port=port, ssl_options=context) as remote:
+            await remote.add(x=bytes(200_000), y=b"")
+
+    async with served(ssl_options=server_context(clients_of=OURS)) as server:
+        results = await asyncio.gather(*[call(server.port) for _ in range(60)], return_exceptions=True)
+        assert all("doesn't trust this client's certificate" in str(result) for result in results), results
+        assert server.stats()["errors"] == {"tls": 60}
+        await until(lambda: server.stats()["connections"]["open"] == 0)
+    [line] = [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO]
+    assert "the peer's certificate isn't trusted: unable to get local issuer certificate" in line
+
+
+def knock(port: int, times: int, say: bytes, *, reset: bool) -> None:
+    for _ in range(times):
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.send(say)
+            if reset:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_a_port_scan_is_in_the_figures_and_in_one_line_of_the_log(caplog, reset):
+    caplog.set_level(logging.INFO)
+    async with served(ssl_options=server_context()) as server:
+        await in_a_thread(lambda: knock(server.port, 300, b"x", reset=reset))
+        await until(lambda: server.stats()["errors"].get("tls") == 300)
+        async with rpc(ip="127.0.0.1", port=server.port, ssl_options=client_context()) as remote:
+            assert await remote.add(x=1, y=2) == 3
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines
+    assert all("left before the TLS handshake was done" in line for line in lines)
+    # A second one where more than ten seconds have passed.
+    assert len(lines) <= 2
+
+
+async def test_who_only_looks_whether_there_is_somebody_is_no_error(caplog):
+    caplog.set_level(logging.INFO)
+    async with served(ssl_options=server_context()) as server:
+        await in_a_thread(lambda: knock(server.port, 10, b"", reset=False))
+        await until(lambda: server.stats()["connections"] == {"open": 0, "ever": 10})
+        assert server.stats()["errors"] == {}
+    assert not caplog.records
+
+
+# -- The end
+
+
+@asynccontextmanager
+async def peer(act: Callable[[ssl.SSLSocket], None]) -> AsyncIterator[int]:
+    """A server of Python's own TLS sockets that does something to one connection; its port."""
+
+    def accept() -> None:
+        sock, _ = listening.accept()
+        with server_context().wrap_socket(sock, server_side=True, suppress_ragged_eofs=False) as secure:
+            act(secure)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        acting = in_a_thread(accept)
+        yield listening.getsockname()[1]
+        await acting
+
+
+def say_six(sock: ssl.SSLSocket) -> None:
+    for number in range(6):
+        sock.sendall(frame(number))
+
+
+def say_six_and_goodbye(sock: ssl.SSLSocket) -> None:
+    say_six(sock)
+    sock.unwrap()
+
+
+async def test_an_end_that_the_peer_has_announced_is_the_end_of_its_messages():
+    async with peer(say_six_and_goodbye) as port:
+        stream = await connect("127.0.0.1", port, ssl_options=client_context())
+        assert [message async for message in messages(stream)] == [*range(6)]
+
+
+async def test_an_end_that_nobody_has_announced_is_a_cut_after_what_had_arrived():
+    async with peer(say_six) as port:
+        stream = await connect("127.0.0.1", port, ssl_options=client_context())
+        said = messages(stream)
+        assert [await anext(said) for _ in range(6)] == [*range(6)]
+        with pytest.raises(ConnectionLost, match="cut off"):
+            await anext(said)
+        with pytest.raises(ConnectionLost, match="cut off"):
+            await read(stream)
+
+
+async def test_an_answer_arrives_although_its_server_closes_without_a_word():
+    def answer(sock: ssl.SSLSocket) -> None:
+        sock.recv(1000)
+        sock.sendall(frame("answer"))
+
+    async with peer(answer) as port, rpc(ip="127.0.0.1", port=port, ssl_options=client_context()) as remote:
+        assert await remote.ask() == "answer"
+
+
+async def test_a_call_whose_server_is_cut_off_says_so():
+    async with (
+        peer(lambda sock: sock.recv(1000)) as port,
+        rpc(ip="127.0.0.1", port=port, ssl_options=client_context()) as remote,
+    ):
+        with pytest.raises(ConnectionLost, match=r"cut off.* during the call of 'ask'"):
+            await remote.ask()
+
+
+@pytest.mark.parametrize("size", [10, 5_000_000])
+async def test_a_client_hears_that_the_end_of_its_server_is_one(size):
+    def ask(port: int) -> int:
+        heard = 0
+        with (
+            socket.create_connection(("127.0.0.1", port)) as sock,
+            client_context().wrap_socket(
+                sock, server_hostname="127.0.0.1", suppress_ragged_eofs=False
+            ) as secure,
+        ):
+            secure.sendall(frame({"op": "zeros", "close": True}))
+            while data := secure.recv(2**16):
+                heard += len(data)
+        return heard
+
+    async with served({"zeros": lambda stream: bytes(size)}, ssl_options=server_context()) as server:
+        assert await in_a_thread(lambda: ask(server.port)) > size
+        assert server.stats()["errors"] == {}
+
+
+async def test_a_server_hears_that_the_end_of_its_client_is_one():
+    def hear_all(sock: ssl.SSLSocket) -> None:
+        while sock.recv(2**16):
+            pass
+
+    async with peer(hear_all) as port:
+        stream = await connect("127.0.0.1", port, ssl_options=client_context())
+        await write(stream, "goodbye")
+        stream.close()
+    async with peer(hear_all) as port, rpc(ip="127.0.0.1", port=port, ssl_options=client_context()) as remote:
+        await remote.tell(reply=False)
+
+
+async def test_a_client_that_closes_without_a_word_is_no_error_of_its_server(caplog):
+    async with served(ssl_options=server_context()) as server:
+        stream = await connect("127.0.0.1", server.port, ssl_options=client_context())
+        await write(stream, {"op": "add", "x": 1, "y": 2})
+        assert await read(stream) == 3
+        # As Python's own sockets do.
+        socket.socket.shutdown(stream.socket, socket.SHUT_RDWR)
+        await until(lambda: server.stats()["connections"]["open"] == 0)
+        assert server.stats()["errors"] == {}
+        stream.close()
+    assert not caplog.records
+
+
+async def test_time_in_which_the_loop_stood_still_is_not_the_clients():
+    def ask(port: int) -> bytes:
+        with (
+            socket.create_connection(("127.0.0.1", port)) as sock,
+            client_context().wrap_socket(sock, server_hostname="127.0.0.1") as secure,
+        ):
+            secure.sendall(frame({"op": "add", "x": 1, "y": 2}))
+            return secure.recv(1000)
+
+    async with served(ssl_options=server_context(), handshake_timeout=0.5) as server:
+        asking = in_a_thread(lambda: ask(server.port))
+        for _ in range(3):
+            await asyncio.sleep(0.001)
+            time.sleep(0.6)  # a handler that computes, for longer than a handshake may take
+        assert await asking == frame(3)
+        assert server.stats()["errors"] == {}

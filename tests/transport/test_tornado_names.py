@@ -29,14 +29,15 @@ TORNADO = Path(tornado.__file__).parent
 USED = {
     "_add_io_state",
     "_connect_future",
+    "_finish_ssl_connect",
     "_handle_write",
     "_handlers",
+    "_pending_sockets",
     "_read_buffer",
     "_read_buffer_size",
     "_sockets",
     "_ssl_accepting",
     "_ssl_connect_future",
-    "_stopped",
 }
 QUESTION = {"op": "add", "x": 1, "y": 2}
 #: More than a socket takes while nobody reads.
@@ -298,16 +299,19 @@ async def test_a_closed_stream_leaves_nothing_to_the_collector():
 
 
 async def test_a_server_that_stops_closes_what_listens():
-    """By `_sockets` and `_handlers`, which Tornado's `stop` goes through."""
-    server = Server({})
-    server.listen(0, "127.0.0.1")
-    server.stop()
-    with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection("127.0.0.1", server.port)
+    """By `_sockets` and `_handlers`, and of what is only bound by `_pending_sockets`."""
+    for begin in (Server.listen, Server.bind):
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            port = sock.getsockname()[1]
+        server = Server({})
+        begin(server, port, "127.0.0.1")
+        server.stop()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
 
 
 async def test_a_server_stops_twice_and_its_unix_socket_is_gone(tmp_path):
-    """By `_stopped`, as its sockets know no name any more; and by `_sockets`."""
+    """By `_sockets`, in which they aren't any more."""
     path = tmp_path / "server.sock"
     server = Server({})
     server.listen(f"unix:{path}")

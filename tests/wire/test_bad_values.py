@@ -1,16 +1,17 @@
 """What can't be sent: the error names the value, the way to it, and what is wrong with it."""
 
 import datetime
-import decimal
 import math
+from decimal import Decimal
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcore import BadMessage, BadValue
-from fastcore._wire import decode, encode
+from fastcore import BadMessage, BadValue, register_type
+from fastcore._wire import SPEAKS_PLAINLY, decode, encode
+from helpers.kinds import Key, Order, Place
 
 LOOP: list[object] = [1]
 LOOP.append({"again": LOOP})
@@ -27,13 +28,26 @@ class Money:
     pass
 
 
+class Wrapped:
+    def __init__(self, inner):
+        self.inner = inner
+
+
+register_type(Wrapped, pack=lambda it: {"inner": it.inner}, unpack=lambda content: Wrapped(content["inner"]))
+
+
 @pytest.mark.parametrize(
     ("message", "path", "words"),
     [
         (Money(), "", ["test_bad_values.Money"]),
-        ({"rows": [1, 2, {"price": decimal.Decimal(1)}]}, "['rows'][2]['price']", ["decimal.Decimal"]),
-        ([datetime.date(2016, 4, 1)], "[0]", ["datetime.date"]),
-        (({1},), "[0]", ["of type set"]),
+        ({"rows": [1, 2, {"price": range(1)}]}, "['rows'][2]['price']", ["of type range", "don't hold"]),
+        ([datetime.UTC], "[0]", ["datetime.timezone", "register_type(timezone, ...)"]),
+        (({len},), "[0]{...}", ["of type builtin_function_or_method"]),
+        # What holds it may be of a type that MessagePack has no form for, or be registered.
+        ({"order": Order("pen", [1, Money()])}, "['order'].tags[1]", ["test_bad_values.Money"]),
+        ([Place(1, Key({"x": 2**64}))], "[0][1].name['x']", ["int of 65 bits"]),
+        ([Order(bytes(70_000), {"x": Money()})], "[0].tags['x']", ["Money"]),
+        ([Wrapped([1, Money()])], "[0]{...}['inner'][1]", ["Money"]),
         ([1, 2**64], "[1]", ["int of 65 bits", "2**64 - 1"]),
         ({"n": -(2**63) - 1}, "['n']", ["int of 64 bits", "-2**63"]),
         ([10**5000], "[0]", ["int of 16,610 bits"]),
@@ -52,10 +66,10 @@ class Money:
         ({"data": memoryview(bytes(140_000))[::2]}, "['data']", ["bytes(view)"]),
     ],
 )
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_it_names_the_value_and_the_way_to_it(message, path, words, compression):
+@pytest.mark.parametrize("way", [{}, {"compression": "zlib"}, {"dialect": SPEAKS_PLAINLY}])
+def test_it_names_the_value_and_the_way_to_it(message, path, words, way):
     with pytest.raises(BadValue) as caught:
-        encode(message, compression)
+        encode(message, **way)
     error = caught.value
     assert error.path == path
     assert all(word in str(error) for word in words), str(error)
@@ -64,13 +78,30 @@ def test_it_names_the_value_and_the_way_to_it(message, path, words, compression)
     assert len(str(error)) < 500
 
 
+def test_a_value_that_its_type_refuses_is_named_with_what_is_wrong_with_it():
+    with pytest.raises(BadValue) as caught:
+        encode({"sums": [Decimal("1E+1000000")]})
+    assert str(caught.value) == (
+        "a message can't be sent: message['sums'][0] is of type decimal.Decimal, and can't be sent: "
+        "its exponent is beyond 999,999"
+    )
+
+
+def test_values_that_lie_too_deep_in_each_other_say_so():
+    value: object = 1
+    for _ in range(17):
+        value = Key(value)
+    with pytest.raises(BadValue, match="more than 16 sets and registered values inside each other"):
+        encode(value)
+
+
 def test_it_is_what_old_programs_catch():
     for kind in (TypeError, ValueError, OverflowError):
         with pytest.raises(kind):
             encode(Money())
 
 
-bad = st.sampled_from([Money(), 2**64, "\ud800", {1}])
+bad = st.sampled_from([Money(), 2**64, "\ud800", range(1)])
 good = st.none() | st.integers(0, 9) | st.text("abc") | st.binary()
 trees = st.recursive(good, lambda inner: st.lists(inner) | st.dictionaries(st.text("abc"), inner))
 

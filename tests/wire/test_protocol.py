@@ -156,7 +156,7 @@ def test_a_payload_that_is_not_one_value_is_refused(payload):
         decode(b"", payload)
 
 
-@pytest.mark.parametrize("message", [object(), {1, 2}, 2**64, {"nested": [object()]}, print])
+@pytest.mark.parametrize("message", [object(), {print}, 2**64, {"nested": [object()]}, print])
 def test_what_cannot_be_expressed_is_refused_and_leaves_nothing_behind(message):
     with pytest.raises((TypeError, OverflowError, ValueError)):
         encode(message)

@@ -1,0 +1,1 @@
+"""Today's Dask over fastcore, beside Dask over its own schemes."""

@@ -1,0 +1,106 @@
+"""The handlers of a server, run as tasks of a Dask cluster: the worker's side of it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any, Final, NoReturn
+
+from distributed import Worker, get_worker
+from distributed.protocol.pickle import loads
+
+from fastcore.server.service import Handler
+
+__all__ = ["run_handler"]
+
+#: Seconds between two looks whether the caller of a handler that waits has given up.
+_LOOK: Final = 0.1
+
+
+class Caller:
+    """What a handler gets in place of the stream: there is none in a task."""
+
+    def __init__(self, worker: Worker, key: str) -> None:
+        self._worker = worker
+        self._key = key
+
+    def closed(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        task = self._worker.state.tasks.get(self._key)
+        return task is None or task.state in ("cancelled", "released", "forgotten")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"the handler of {self._key.rpartition('-')[0]!r} runs as a task, where there is no stream: only "
+            f"stream.closed() can be asked, not stream.{name}; let it return or yield what it has to say"
+        )
+
+
+def run_handler(pickled: bytes, message: bytes, key: str) -> Any:
+    """Run a handler in a thread of a worker: a task.
+
+    Parameters
+    ----------
+    pickled, message : bytes
+        The handler and its keywords.
+    key : str
+        The task's.
+    """
+    caller = Caller(get_worker(), key)
+    result = _handler(pickled)(caller, **loads(message))
+    if inspect.isgenerator(result):
+        return _collected(result, caller)
+    if inspect.isawaitable(result) or inspect.isasyncgen(result):
+        return asyncio.run(_waited_for(result, caller))
+    return result
+
+
+@functools.lru_cache(maxsize=1024)
+def _handler(pickled: bytes) -> Handler:
+    """Give a handler; the same object each time, as in a server."""
+    try:
+        handler: Handler = loads(pickled)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"worker {get_worker().address} lacks what a handler needs: {error}; install it there, or send "
+            f"the module by client.upload_file(...)"
+        ) from error
+    return handler
+
+
+def _collected(generator: Any, caller: Caller) -> list[Any]:
+    parts = []
+    for part in generator:
+        parts.append(part)
+        if caller.closed():
+            generator.close()
+            break
+    return parts
+
+
+async def _waited_for(result: Any, caller: Caller) -> Any:
+    """Wait for a handler, and cancel it when its caller has given up."""
+    task = asyncio.ensure_future(_all_of(result) if inspect.isasyncgen(result) else _answer(result))
+    while True:
+        await asyncio.wait([task], timeout=_LOOK)
+        if task.done():
+            return task.result()
+        if caller.closed():
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            return None
+
+
+async def _answer(result: Awaitable[Any]) -> Any:
+    answer = await result
+    if inspect.isasyncgen(answer):
+        return await _all_of(answer)
+    return [*answer] if inspect.isgenerator(answer) else answer
+
+
+async def _all_of(generator: Any) -> list[Any]:
+    return [part async for part in generator]

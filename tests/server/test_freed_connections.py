@@ -1,0 +1,156 @@
+"""What belongs to a connection ends with it: its last reference frees it, and not the collector."""
+
+import asyncio
+import gc
+import logging
+import socket
+import struct
+import weakref
+from contextlib import suppress
+
+import pytest
+
+from fastcore import ConnectionLost, connect, messages, read, rpc, write
+from fastcore.transport.tornado import channel_of
+from helpers.certificates import client_context, server_context
+from helpers.support import until
+from helpers.wire import served
+
+
+@pytest.fixture(autouse=True)
+def _no_collector():
+    gc.collect()
+    gc.disable()
+    # Who keeps the log keeps errors, and with them the frames that they passed.
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+    gc.enable()
+
+
+async def slow(stream):
+    await asyncio.sleep(60)
+
+
+def rows(stream):
+    yield from range(10**6)
+
+
+async def rows_later(stream):
+    for number in range(10**6):
+        yield number
+        await asyncio.sleep(0)
+
+
+def fail(stream):
+    raise ValueError("as it does")
+
+
+async def flood(stream):
+    while True:
+        await write(stream, bytes(100_000))
+
+
+async def by_hand(stream):
+    return await read(stream)
+
+
+HANDLERS = {
+    "slow": slow,
+    "rows": rows,
+    "rows_later": rows_later,
+    "fail": fail,
+    "flood": flood,
+    "by_hand": by_hand,
+}
+
+
+class Calls:
+    """An rpc with all kinds of calls under way, some of them given up."""
+
+    async def begin(self, port, ssl_options):
+        self.remote = rpc(ip="127.0.0.1", port=port, ssl_options=ssl_options)
+        assert await self.remote.add(x=1, y=2) == 3
+        with suppress(ValueError):
+            await self.remote.fail()
+        with suppress(TimeoutError):
+            await self.remote.slow(timeout=0.01)
+        self.calls = [self.remote.slow(), self.remote.slow(), self.remote.rows(), self.remote.rows_later()]
+        self.iterators = [aiter(call) for call in self.calls[2:]]
+        assert [await anext(each) for each in self.iterators] == [0, 0]
+        self.calls[0].cancel()
+        self.streams = [*self.remote.streams]
+
+    def close(self):
+        self.remote.close_rpc()
+
+    def forget(self):
+        self.__dict__.clear()
+
+
+class ByHand:
+    """A stream, and what is done to it; with what is still to come of that."""
+
+    def __init__(self, *requests, waits=None):
+        self.requests = requests
+        self.waits = waits
+
+    async def begin(self, port, ssl_options):
+        stream = await connect("127.0.0.1", port, ssl_options=ssl_options)
+        self.streams = [stream]
+        for op in ("fail", *self.requests):
+            await write(stream, {"op": op})
+            if op != "by_hand":
+                await read(stream)
+        if self.waits is not None:
+            self.waiting = self.waits(stream)
+
+    def close(self):
+        self.streams[0].close()
+
+    def forget(self):
+        self.__dict__.clear()
+
+
+CLIENTS = {
+    "calls": Calls,
+    "by hand": ByHand,
+    "flooded": lambda: ByHand("flood"),
+    "read from": lambda: ByHand("by_hand"),
+    "waits": lambda: ByHand(waits=read),
+    "iterates": lambda: ByHand(waits=lambda stream: messages(stream)),
+}
+
+
+def reset(streams):
+    for stream in streams:
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.close()
+
+
+@pytest.mark.parametrize("security", ["plain", "TLS"])
+@pytest.mark.parametrize("end", ["the client closes", "the server ends", "reset"])
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_a_connection_that_has_ended_is_freed_by_its_last_reference(client, end, security):
+    at_server, at_client = (server_context(), client_context()) if security == "TLS" else (None, None)
+    async with served(HANDLERS, ssl_options=at_server) as server:
+        user = CLIENTS[client]()
+        await user.begin(server.port, at_client)
+        channels = [channel_of(stream) for stream in user.streams]
+        of_server = server._connections
+        left = [weakref.ref(each) for each in [*channels, *of_server, *of_server.values()]]
+        if end == "the client closes":
+            user.close()
+        elif end == "reset":
+            reset(user.streams)
+        else:
+            await server.shutdown(0.05)
+            with suppress(ConnectionLost, asyncio.CancelledError):
+                if client == "waits":
+                    await user.waiting
+            user.close()
+        await until(lambda: not of_server and not server.stats()["running"])
+        del channels
+        user.forget()
+        async with asyncio.timeout(5):
+            await until(lambda: not [each for each in left if each() is not None])
