@@ -3,7 +3,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, type_check_only
 
 from fastcore._framing import MessageBuffer
 from fastcore._iterating import Source
@@ -14,6 +14,7 @@ from fastcore._wire import CallHeader, Dialect
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
 
+@type_check_only
 class Acknowledges(Protocol):
     def room(self) -> int: ...
     def watch(self) -> None: ...

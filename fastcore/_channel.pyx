@@ -860,7 +860,7 @@ cdef class Channel:
                         # A handler reads by hand what comes without a number.
                         future, self.waiting = self.waiting, None
                         if future.done():
-                            self.put_back(message)
+                            self.put_back(message, self.call_header)
                         else:
                             set_result(future, message)
                         continue
@@ -890,12 +890,6 @@ cdef class Channel:
             self.is_delivering = False
         self.hand_out_later()
         return 0
-
-    def put_back(self, message, CallHeader header):
-        """Let the message that was taken last be the next one again, for another owner."""
-        self.size_ahead += self.last_size
-        self.ahead.append(message)
-        self.headers_ahead.append(header)
 
     def set_max_size(self, Py_ssize_t size):
         """Set the most bytes that a message may have, from the next one on."""
@@ -969,10 +963,10 @@ cdef class Channel:
             raise message
         return message
 
-    cdef int put_back(self, object message) except -1:
-        """Have a message taken once more: who was to get it has just given up."""
+    cpdef int put_back(self, object message, CallHeader header) except -1:
+        """Have the message that was taken last taken once more, by somebody else."""
         self.ahead.append(message)
-        self.headers_ahead.append(self.call_header)
+        self.headers_ahead.append(header)
         self.size_ahead += self.last_size
         return 0
 
@@ -1168,7 +1162,7 @@ cdef class Channel:
             return 0
         self.waiting = None
         if not set_result_now(future, message):
-            self.put_back(message)
+            self.put_back(message, self.call_header)
             self.hand_out_later()
         return 0
 
