@@ -11,32 +11,32 @@ import time
 from collections import Counter
 
 from distributed import Client, LocalCluster
+from tornado.iostream import IOStream
 
 import fastcore.dask
 from fastcore import Server, rpc
 
 
-def add(stream, x, y):  # a handler as ever; it runs in the worker's event loop
+def add(stream: IOStream, x: int, y: int) -> int:  # a handler as ever; it runs in the worker's event loop
     return x + y
 
 
-async def nap(stream, seconds):
+async def nap(stream: IOStream, seconds: float) -> str:
     await asyncio.sleep(seconds)
     return "slept"
 
 
-def whoami(stream):
+def whoami(stream: IOStream) -> int:
     return os.getpid()
 
 
-def primes(stream, below):  # this one computes for a while, so it belongs into a task
+def primes(stream: IOStream, below: int) -> int:  # this one computes for a while, so it belongs into a task
     return sum(all(n % d for d in range(2, int(n**0.5) + 1)) for n in range(2, below))
 
 
-async def in_the_workers(client):
+async def in_the_workers(client: Client) -> None:
     print("a server in each worker:")
-    handlers = {"add": add, "nap": nap, "whoami": whoami}
-    await client.register_plugin(fastcore.dask.ServerPlugin(handlers))
+    await client.register_plugin(fastcore.dask.ServerPlugin({"add": add, "nap": nap, "whoami": whoami}))
     for worker, address in (await fastcore.dask.addresses(client)).items():
         print(f"    {address} in {worker}")
 
@@ -60,10 +60,10 @@ async def in_the_workers(client):
         print("    and the worker that came in its place has a server too:", [*processes.values()])
 
 
-async def as_tasks(client):
+async def as_tasks(client: Client) -> None:
     print("the handlers of one server, as tasks:")
-    handlers = {"add": add, **fastcore.dask.on_cluster(client, {"primes": primes})}
-    async with Server(handlers) as server:
+    tasks = fastcore.dask.on_cluster(client, {"primes": primes})
+    async with Server({"add": add, **tasks}) as server:
         server.listen(0, "127.0.0.1")
         async with rpc(ip="127.0.0.1", port=server.port) as remote:
             print("    1 + 2 =", await remote.add(x=1, y=2))
@@ -72,7 +72,7 @@ async def as_tasks(client):
             print(f"    8 calls to primes: {found[0]} each, {time.perf_counter() - start:.2f} s together")
 
 
-async def main():
+async def main() -> None:
     async with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", asynchronous=True) as cluster,
         Client(cluster, asynchronous=True) as client,

@@ -153,7 +153,7 @@ cdef class Channel:
     cdef bint has_kept_enough(self)
     cdef int keep(self, object message) except -1
     cdef object take_kept(self)
-    cpdef put_back(self, object message, CallHeader header)
+    cpdef int put_back(self, object message, CallHeader header) except -1
     cdef object take_next(self)
     cdef int decode_ahead(self) except -1
     cdef tuple next_parts(self)

@@ -959,12 +959,6 @@ cdef class Channel:
         self.passed_over = 0
         return False
 
-    cpdef put_back(self, object message, CallHeader header):
-        """Let the message that was taken last be the next one again, for somebody else."""
-        self.ahead.append(message)
-        self.headers_ahead.append(header)
-        self.size_ahead += self.last_size
-
     def set_max_size(self, Py_ssize_t size):
         """Set the most bytes that a message may have, from the next one on."""
         self.buffer.max_frame_size = size
@@ -1036,6 +1030,13 @@ cdef class Channel:
         if PyExceptionInstance_Check(message):
             raise message
         return message
+
+    cpdef int put_back(self, object message, CallHeader header) except -1:
+        """Have the message that was taken last taken once more, by somebody else."""
+        self.ahead.append(message)
+        self.headers_ahead.append(header)
+        self.size_ahead += self.last_size
+        return 0
 
     cdef object take_next(self):
         if not self.ahead:

@@ -424,7 +424,7 @@ class Server(TCPServer):
             self._staying = len(staying)
             await asyncio.wait([self._all_closed], timeout=deadline)
         left = self._connections.keys() - staying
-        if left:
+        if left and deadline > 0:
             logger.warning(
                 "ended with %d handlers running and %d connections open, after %.1f s",
                 len(service.tasks),

@@ -12,16 +12,12 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from fastcore._channel import Channel
 from fastcore.logs import last_warnings
-from fastcore.server.connection import Connection
 from fastcore.server.figures import OpStats
 from fastcore.server.service import Handler, Service
-
-if TYPE_CHECKING:
-    from fastcore.server.admission import Newcomer
 
 __all__ = ["Health", "Snapshot", "describe_ops", "health_of_all", "merge", "take"]
 
@@ -34,11 +30,15 @@ _MOST_CALLS: Final = 50
 _MOST_WARNINGS: Final = 50
 
 
+class RunsHandlers(Protocol):
+    """The server's end of a connection, as far as it is looked at."""
+
+    def running(self) -> Sequence[tuple[Any, int]]:
+        """Tell which ops run, and by ``perf_counter_ns`` since when."""
+
+
 def take(
-    service: Service,
-    stats: dict[str, Any],
-    connections: Mapping[Channel, Connection | Newcomer],
-    health: Health,
+    service: Service, stats: dict[str, Any], connections: Mapping[Channel, RunsHandlers], health: Health
 ) -> Snapshot:
     """Tell all of one server.
 
@@ -48,7 +48,7 @@ def take(
         Of the server.
     stats : dict
         What ``server.stats()`` tells.
-    connections : mapping of Channel to Connection or Newcomer
+    connections : mapping of Channel to RunsHandlers
         Those that are open.
     health : str
         How the server is.

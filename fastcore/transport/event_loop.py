@@ -49,29 +49,37 @@ async def patience(seconds: float) -> AsyncIterator[None]:
 
     What was waited for may have come meanwhile, and lie in the kernel: it gets its turn first.
     """
-    loop = asyncio.get_running_loop()
-    part = seconds / _LOOKS
-    left = seconds
-    looked_at = loop.time()
-    timer: asyncio.TimerHandle
-
-    # It is given itself: one that knew itself, and by the limit this task, only the collector would free.
-    def look(again: Callable[..., None]) -> None:
-        nonlocal left, looked_at, timer
-        now = loop.time()
-        left -= min(now - looked_at, 1.25 * part)
-        looked_at = now
-        if left <= 0:
-            limit.reschedule(now)
-        else:
-            timer = loop.call_later(min(left, part), again, again)
-
     async with asyncio.timeout(None) as limit:
-        timer = loop.call_later(part, look, look)
+        countdown = _Countdown(limit, seconds)
         try:
             yield
         finally:
-            timer.cancel()
+            countdown.stop()
+
+
+class _Countdown:
+    """Ends a limit when so much time was seen to pass. Once stopped, it holds nothing that holds it."""
+
+    def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._part = seconds / _LOOKS
+        self._left = seconds
+        self._looked_at = self._loop.time()
+        self._timer = self._loop.call_later(self._part, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        self._left -= min(now - self._looked_at, 1.25 * self._part)
+        self._looked_at = now
+        if self._left <= 0:
+            self._limit.reschedule(now)
+        else:
+            self._timer = self._loop.call_later(min(self._left, self._part), self._look)
+
+    def stop(self) -> None:
+        """Count no further."""
+        self._timer.cancel()
 
 
 def waiting_loop() -> IOLoop | None:

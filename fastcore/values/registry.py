@@ -183,7 +183,7 @@ def register_type(
     >>> from fastcore import register_type
     >>> @register_type
     ... @dataclass
-    ... class Order:
+    ... class Parcel:
     ...     item: str
     ...     count: int = 1
 

@@ -90,4 +90,7 @@ def test_a_server_subclass_is_made_with_the_token(folder: Path):
 def test_one_that_takes_no_token_is_not_served_without(folder: Path):
     output, errors = fastcore(folder, "serve", "shop:Closed", "--token-file", "token")
     assert output == ""
-    assert errors == "fastcore: 'shop:Closed' takes no token=; have it take one, and give it to Server"
+    assert errors == (
+        "fastcore: 'shop:Closed' got an unexpected keyword argument 'token'; "
+        "let its __init__ take **kwargs, and give them to that of Server"
+    )

@@ -148,7 +148,10 @@ async def test_one_that_is_killed_is_replaced_and_nobody_who_knocks_notices(tmp_
         await running.is_logged("was killed by SIGKILL; another one takes its place")
         after = await running.has_replaced({min(before)}, 2)
         assert max(before) in after
-        assert {await running.ask("pid") for _ in range(4)} == after
+        # The new one has had fewer connections, until the other one tells how many of its own are over.
+        answered: set[int] = set()
+        while answered != after:
+            answered.add(await running.ask("pid"))
 
 
 async def test_one_that_ends_again_and_again_is_started_with_pauses(tmp_path: Path):

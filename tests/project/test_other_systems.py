@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from fastcore import Server, addressing, connect
-from fastcore.command import cli
+from fastcore.command.ending import Ending
 
 
 @pytest.fixture
@@ -40,9 +40,9 @@ def test_serve_ends_at_a_signal_on_a_loop_that_knows_none(monkeypatch: pytest.Mo
 
     async def main() -> None:
         monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", refuse, raising=False)
-        stop = cli._stop_signal()
+        ending = Ending()
         signal.raise_signal(signal.SIGTERM)
-        await asyncio.wait_for(stop.wait(), 10)
+        await asyncio.wait_for(ending.asked.wait(), 10)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
