@@ -9,7 +9,8 @@ import fastcore._iterating
 import fastcore._outbox
 import fastcore._parts
 import fastcore._values
-import fastcore._watchdog  # noqa: F401
+import fastcore._watchdog
+import fastcore.bad_values  # noqa: F401
 from fastcore._framing import SENTINEL, FrameBuffer, MessageBuffer
 from fastcore.background import ServerInThread
 from fastcore.classic import (

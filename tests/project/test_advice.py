@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import fastcore
-from fastcore import ConnectionPool, Limits, Server, rpc
+from fastcore import ConnectionPool, Limits, Server, SyncClient, register_type, rpc
 
 HOUSE = Path(fastcore.__file__).parent
-CALLS = (Server, rpc, ConnectionPool, Limits)
-#: `ip` and `port` are named where they are lacking, `io_loop` where it is ignored.
-PUBLIC = {"ssl_options", "io_loop"}.union(*(inspect.signature(call).parameters for call in CALLS))
+CALLS = (Server, rpc, ConnectionPool, SyncClient, Limits, register_type)
+#: `ip` and `port` are named where they are lacking, `io_loop` where it is ignored; calls have `reply`.
+PUBLIC = {"ssl_options", "io_loop", "reply"}.union(*(inspect.signature(call).parameters for call in CALLS))
 NAMED = re.compile(r"\b([a-z][a-z_]+)=(?![={\w.(])")
 LIMITS = re.compile(r'(?:FrameTooLarge|LimitReached)\([^)]*?"((?:max_|\w+_timeout)\w*)"')
 FILES = [path for path in sorted(HOUSE.rglob("*.py*")) if path.suffix in (".py", ".pyx")]
