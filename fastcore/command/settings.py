@@ -84,4 +84,7 @@ def _value(text: str) -> Any:
     if number is None:
         return text
     whole, fraction, unit = number.groups()
-    return float(whole + fraction) * _UNITS[unit] if fraction else int(whole) * _UNITS[unit]
+    if not fraction:
+        return int(whole) * _UNITS[unit]
+    # There are no parts of bytes.
+    return int(float(whole + fraction) * _UNITS[unit]) if unit else float(whole + fraction)
