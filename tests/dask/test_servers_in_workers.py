@@ -246,7 +246,7 @@ async def test_what_makes_no_server_is_refused():
     async with cluster(1) as client:
         with pytest.raises(TypeError, match=r"was to make a fastcore\.Server, and made \[\]"):
             await client.register_plugin(ServerPlugin(list))
-        with pytest.raises(TypeError, match="unexpected keyword argument 'max_runing'"):
+        with pytest.raises(TypeError, match="no keyword 'max_runing': did you mean 'max_running'"):
             await client.register_plugin(ServerPlugin({}, max_runing=3))
 
 
