@@ -57,7 +57,7 @@ demo-cluster: $(VENV)/built $(VENV)/with-dask ## servers in two workers of a Das
 
 # ---- more checks and tests
 
-lint: $(VENV)/built $(VENV)/with-lint ## ruff, mypy, cython-lint, and the stubs against what was compiled
+lint: $(VENV)/built $(VENV)/with-lint $(VENV)/with-test ## ruff, mypy, cython-lint, and the stubs against what was compiled
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -167,7 +167,8 @@ def _plain(array: numpy.ndarray[Any, Any]) -> Any:
 
 def _pack_scalar(scalar: numpy.generic, inner: Inner) -> bytes:
     if scalar.dtype.itemsize:
-        return _head(scalar.dtype, (), "C") + scalar.tobytes()
+        body: bytes = scalar.tobytes()
+        return _head(scalar.dtype, (), "C") + body
     # An empty text: as an array, it has room for one character.
     return _pack(numpy.asarray(scalar), inner)
 
