@@ -130,17 +130,37 @@ class _Server:
         self.is_asked = False
         #: Whether no more connections are made as long as one of those to share can be used, or will be soon.
         self.is_grown = self.is_growing = False
+        #: Whether those who wait are being served, and are to be looked at once more after that: whatever
+        #: comes in between, such as the collector or a signal handler, may call, and end calls.
+        self.is_serving = self.serves_again = False
+
+    @property
+    def since(self) -> float:
+        """Since when the first one waits."""
+        first = self.first()
+        return float("inf") if first is None else first.since
+
+    def first(self) -> _WaitingCall | _WaitingStream | None:
+        """Give the one who has waited longest."""
+        try:
+            return self.waiting[0]
+        except IndexError:
+            return None
 
     def push(self, waiting: _WaitingCall | _WaitingStream) -> None:
         """Let one wait behind the others."""
         self.waiting.append(waiting)
         self.exclusive += waiting.wants_all
 
-    def pop(self) -> _WaitingCall | _WaitingStream:
-        """Let the first one wait no longer."""
-        first = self.waiting.popleft()
+    def pop(self, first: _WaitingCall | _WaitingStream) -> bool:
+        """Let one wait no longer; False if somebody who came in between has seen to that."""
+        try:
+            # It is the first one, so nothing is searched.
+            self.waiting.remove(first)
+        except ValueError:
+            return False
         self.exclusive -= first.wants_all
-        return first
+        return True
 
 
 class Connections:
@@ -285,18 +305,14 @@ class Connections:
 
     def _serve(self, server: _Server) -> None:
         """Hand out what is there to those who wait, and have made what is lacking."""
-        waiting = server.waiting
-        while waiting:
-            first = waiting[0]
-            if first.is_over:
-                server.pop()
-                continue
-            connection = self._place_for(server, first)
-            if connection is None:
-                break
-            server.pop()
-            self._progress = self.loop.time()
-            first.get(connection)
+        server.serves_again = True
+        while server.serves_again and not server.is_serving:
+            server.is_serving = True
+            server.serves_again = False
+            try:
+                self._hand_out(server)
+            finally:
+                server.is_serving = False
         if not self.waiting:
             # A loop that has a timer needs longer for each of its turns.
             self._watch_no_more()
@@ -306,6 +322,18 @@ class Connections:
             task = self.loop.create_task(self._connect(lacking))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _hand_out(self, server: _Server) -> None:
+        while (first := server.first()) is not None:
+            if first.is_over:
+                server.pop(first)
+                continue
+            connection = self._place_for(server, first)
+            if connection is None:
+                return
+            if server.pop(first):
+                self._progress = self.loop.time()
+                first.get(connection)
 
     def _serve_all(self) -> None:
         for server in [*self._servers.values()]:
@@ -347,7 +375,7 @@ class Connections:
 
     def _first_that_lacks_one(self) -> _Server | None:
         lacking = [server for server in self._servers.values() if server.waiting and self._lacks_one(server)]
-        return min(lacking, key=lambda server: server.waiting[0].since, default=None)
+        return min(lacking, key=lambda server: server.since, default=None)
 
     def _lacks_one(self, server: _Server) -> bool:
         """Whether one more connection should be made for those who wait."""
@@ -375,7 +403,7 @@ class Connections:
     async def _connect(self, server: _Server) -> None:
         started = self.loop.time()
         # Those who have waited a while have less patience left.
-        since = server.waiting[0].since if server.waiting else started
+        since = min(server.since, started)
         timeout = self._rules.timeout
         if started - since > timeout / 10:
             timeout = max(since + timeout - started, timeout / 10)
@@ -410,8 +438,9 @@ class Connections:
             self._grown(server)
             return
         # Those who have come since then are tried for themselves.
-        while server.waiting and server.waiting[0].since <= started:
-            server.pop().fail(error)
+        while (first := server.first()) is not None and first.since <= started:
+            if server.pop(first):
+                first.fail(error)
         self._serve(server)
 
     def add(self, address: Address, stream: IOStream) -> None:
@@ -558,15 +587,14 @@ class Connections:
             return
         next_look = None
         for server in [*self._servers.values()]:
-            while server.waiting:
-                first = server.waiting[0]
+            while (first := server.first()) is not None:
                 until = max(first.since, self._progress) + timeout
                 if not first.is_over and (until > now + 1e-3 or server.connecting):
                     until = max(until, now + timeout / 4)
                     next_look = until if next_look is None else min(next_look, until)
                     break
-                server.pop()
-                first.fail(self._no_turn(server.address, timeout))
+                if server.pop(first):
+                    first.fail(self._no_turn(server.address, timeout))
         if next_look is not None:
             self._watch = self.loop.call_at(next_look, self._look)
 
@@ -597,8 +625,9 @@ class Connections:
         """Close all connections, and turn away who waits."""
         self.close_all()
         for server in [*self._servers.values()]:
-            while server.waiting:
-                server.pop().fail(_closed(server.address))
+            while (first := server.first()) is not None:
+                if server.pop(first):
+                    first.fail(_closed(server.address))
         for task in [*self._tasks]:
             task.cancel()
         self._watch_no_more()
