@@ -7,6 +7,7 @@ from fastcore import (
     ConnectionPool,
     Limits,
     Server,
+    SyncClient,
     TooManyValues,
     connect,
     register_error,
@@ -14,6 +15,8 @@ from fastcore import (
     send_recv,
     write,
 )
+from helpers.kinds import Order
+from helpers.support import in_a_thread
 from helpers.wire import served
 
 
@@ -30,6 +33,22 @@ async def test_an_argument_that_cannot_be_sent_is_named_by_its_keyword():
         with pytest.raises(BadValue, match=r"the call of 'add' .* can't be sent: y is of type range"):
             await send_recv(ip="127.0.0.1", port=server.port, op="add", x=1, y=range(2))
         assert await remote.add(x=1, y=2) == 3
+
+
+async def test_a_client_that_blocks_names_it_by_its_keyword_too():
+    async with served() as server:
+
+        def calls():
+            with SyncClient(ip="127.0.0.1", port=server.port) as remote:
+                with pytest.raises(BadValue) as caught:
+                    remote.add(x=1, y=Order("pen", [range(2)]))
+                return str(caught.value), remote.add(x=1, y=2)
+
+        told, answer = await in_a_thread(calls)
+        assert told.startswith(
+            f"the call of 'add' to 127.0.0.1:{server.port} can't be sent: y.tags[0] is of type range, "
+        )
+        assert answer == 3
 
 
 async def test_a_message_that_cannot_be_sent_by_hand_is_named_by_its_peer():
@@ -86,6 +105,16 @@ async def test_a_message_that_cannot_be_sent_by_hand_is_named_by_its_peer():
         (lambda: rpc("127.0.0.1:1").add(10**5000), ["add() takes its arguments by keyword"]),
         (lambda: rpc("127.0.0.1:1").add(op=1), ["'op'"]),
         (lambda: rpc("127.0.0.1:1").add(x=1, timeout="3"), ["timeout", "'3'"]),
+        (lambda: rpc("127.0.0.1:1", middleware=[len]).add(1), ["add() takes its arguments by keyword"]),
+        (lambda: rpc("127.0.0.1:1", middleware=[len]).add(op=1), ["'op'"]),
+        (lambda: rpc("127.0.0.1:1", tokn="x"), ["rpc has no keyword 'tokn'", "mean 'token'"]),
+        (lambda: Server({}, tokn="x"), ["Server has no keyword 'tokn'", "mean 'token'"]),
+        (lambda: SyncClient("127.0.0.1:1", tiemout=3), ["SyncClient has no keyword", "mean 'timeout'"]),
+        (lambda: SyncClient("127.0.0.1:1", max_depth=1.5), ["max_depth", "whole number"]),
+        (lambda: SyncClient("127.0.0.1:1", ssl_options=True), ["ssl_options", "ssl.SSLContext"]),
+        (lambda: SyncClient("127.0.0.1:1").add(op=1), ["'op'"]),
+        (lambda: SyncClient("127.0.0.1:1").add.each(1), ["add() takes its arguments by keyword"]),
+        (lambda: SyncClient("127.0.0.1:1").add(x=1, timeout="3"), ["timeout", "'3'"]),
     ],
 )
 async def test_what_makes_no_sense_is_told_at_once_with_what_would(make, words):

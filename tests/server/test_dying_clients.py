@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 
 from fastcore import ConnectionLost, Server, read, rpc, write
 from helpers.support import Program, until
@@ -81,6 +82,18 @@ async def test_a_client_that_only_stops_sending_still_gets_the_answers_it_asked_
         stranger.say(*(frame({"op": "add", "x": n, "y": 0}) for n in range(100)))
         stranger.writer.write_eof()
         assert [await stranger.hears() for _ in range(100)] == [*range(100)]
+        assert await stranger.hears_the_end() == b""
+
+
+async def test_it_gets_them_too_where_each_takes_longer_than_its_share_of_a_turn():
+    def slow(stream, n):
+        time.sleep(0.002)
+        return n
+
+    async with served({"slow": slow}) as server, stranger_at(server) as stranger:
+        stranger.say(*(frame({"op": "slow", "n": n}) for n in range(20)))
+        stranger.writer.write_eof()
+        assert [await stranger.hears() for _ in range(20)] == [*range(20)]
         assert await stranger.hears_the_end() == b""
 
 

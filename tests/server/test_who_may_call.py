@@ -519,9 +519,10 @@ async def test_who_guesses_waits_longer_each_time_and_who_knows_does_not():
                 stranger.say(greeting(f"guess {guess}"))
                 await stranger.hears_the_end()
             took.append(loop.time() - begun)
-        assert took[3] >= 0.1
-        assert took[4] >= 0.2
-        assert took[5] >= 0.4
+        # Some loops know milliseconds only.
+        assert took[3] >= 0.099
+        assert took[4] >= 0.199
+        assert took[5] >= 0.399
         async with stranger_at(server) as guesser:
             guesser.say(greeting("guess"))
             async with rpc(ip="127.0.0.1", port=server.port, token=TOKEN) as remote, asyncio.timeout(0.7):

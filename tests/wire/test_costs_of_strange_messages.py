@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcore import BadMessage, TooManyValues
+from fastcore import BadMessage, TooManyValues, register_type
 from fastcore._values import CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, TOO_MANY, are_chosen, survey
 from fastcore._wire import careful_dict, decode
+from fastcore.values.kinds import Code
 
 MANY = 2**40
 
@@ -127,3 +128,19 @@ def test_the_collector_does_not_look_at_a_message_again_and_again_while_it_is_ma
     assert len(message) == 200_000
     assert gc.isenabled()
     assert len(collections) < 10
+
+
+def test_it_may_look_while_making_a_value_runs_a_programs_own_code():
+    """Which may be anything, and take long; or let other threads run."""
+    seen = []
+
+    class Seen:
+        pass
+
+    def unpack(content):
+        seen.append(gc.isenabled())
+
+    register_type(Seen, name="costs.Seen", pack=lambda value: 0, unpack=unpack)
+    value = msgpack.ExtType(Code.REGISTERED, msgpack.packb(["costs.Seen", 0]))
+    decode(b"", msgpack.packb([[0] * 20_000, value, {"inside": [value]}]))
+    assert seen == [True, True]
