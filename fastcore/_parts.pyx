@@ -73,7 +73,11 @@ cdef class Parts(Source):
     def add(self, value, bint more_are_here):
         """Take one that has come; who waits is resumed at once, or when those that are here came too."""
         if self.bytes_before < 0:
-            self.bytes_before = self.call.where.bytes_in
+            where = self.call.where
+            if where is None:
+                # It has been given up by whoever came in between.
+                return
+            self.bytes_before = where.bytes_in
         self.append(value)
         self.left -= 1
         self.since += 1

@@ -77,14 +77,18 @@ cdef class Socket:
             finally:
                 buffer.commit_memory(max(size, 0))
             return size
+        if self.is_inside:
+            return WOULD_BLOCK
         lent = buffer.prepare(RECEIVE)
         size = 0
+        self.is_inside = True
         try:
             received = self.recv_into(lent)
             size = received or 0
         except BlockingIOError:
             received = None
         finally:
+            self.is_inside = False
             buffer.commit(size)
         return WOULD_BLOCK if received is None else size
 
@@ -112,11 +116,16 @@ cdef class Socket:
             sent = socket_send(fd, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
         elif fd >= 0 and type(frame) is list and PyList_GET_SIZE(frame) <= FEW_PIECES:
             sent = send_pieces(fd, frame)
+        elif self.is_inside:
+            return 0
         else:
+            self.is_inside = True
             try:
                 return (self.sendmsg(frame) if type(frame) is list else self.send_bytes(frame)) or 0
             except BlockingIOError:
                 return 0
+            finally:
+                self.is_inside = False
         if sent == -1:
             PyErr_SetFromErrno(OSError)
         return max(sent, 0)
