@@ -34,6 +34,8 @@ from cpython.list cimport PyList_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_Check
 from libc.string cimport memcmp, memcpy, memset
 
+from functools import partial
+
 import msgpack
 
 cdef extern from "Python.h":
@@ -582,7 +584,8 @@ cpdef object encode(object message, object compression=None, bytes fields=None, 
     try:
         return encoded(message, compression, fields, dialect)
     except (TypeError, ValueError, OverflowError, BufferError) as error:
-        raise find_bad_value(message, pack_plainly if dialect == PLAIN else FIRST.pack, error) from None
+        try_it = partial(encode_alone, PLAIN if dialect == PLAIN else VALUES)
+        raise find_bad_value(message, try_it, error) from None
 
 
 cdef object encoded(object message, object compression, bytes fields, int dialect):
@@ -648,9 +651,9 @@ cdef class Packer:
         return payload
 
 
-def pack_plainly(value):
-    """Give the MessagePack that every peer reads, for who looks for a value that can't be packed."""
-    return PLAIN_PACKER.pack(value)
+def encode_alone(int dialect, value):
+    """As `encode`, for who looks for a value that can't be sent: a large one isn't copied."""
+    return encoded(value, None, None, dialect)
 
 
 cdef list compressed(bytes payload, object compression, bytes fields):
