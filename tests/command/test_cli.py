@@ -282,8 +282,8 @@ def test_call_prints_the_answers_before_an_error(folder: Path):
         result = outcome("call", address, "rows", "count=1", "then=fail")
     assert result.output == "{'row': 0}"
     assert result.code == 1
-    assert len(result.errors.splitlines()) == 1, result.errors
-    assert "KeyError" in result.errors
+    # On a slow machine there is a line before it that says that it still tries to connect.
+    assert "KeyError" in result.errors.splitlines()[-1]
 
 
 def test_call_tells_that_a_further_answer_takes_too_long(folder: Path):
