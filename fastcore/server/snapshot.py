@@ -185,8 +185,8 @@ def _signature(handler: Handler) -> str:
     except Exception:
         try:
             signature = inspect.signature(handler)
-        except (TypeError, ValueError):
-            # Some that are written in C don't tell.
+        except Exception:
+            # Some that are written in C don't tell, and Python 3.12 and 3.13 say so by errors of its tokenizer.
             return "(...)"
     parameters = [*signature.parameters.values()]
     if parameters and parameters[0].kind in (
