@@ -186,7 +186,7 @@ def _signature(handler: Handler) -> str:
         try:
             signature = inspect.signature(handler)
         except Exception:
-            # Some that are written in C don't tell, and Python 3.12 and 3.13 say so by errors of its tokenizer.
+            # Some that are written in C don't tell; Python 3.13 says so by an error of its tokenizer.
             return "(...)"
     parameters = [*signature.parameters.values()]
     if parameters and parameters[0].kind in (
