@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
-from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from fastcore._framing import SENTINEL
@@ -25,7 +24,7 @@ from fastcore.addressing import Address, AddressLike, format_address, parse_addr
 from fastcore.client.rpc import rpc, send_recv
 from fastcore.client.synchronous import SyncClient
 from fastcore.remote_errors import error_reply, remote_exception
-from fastcore.transport.event_loop import waiting_loop
+from fastcore.transport.event_loop import current_io_loop, waiting_loop
 
 __all__ = [
     "clean_exception",
@@ -316,7 +315,7 @@ def handle_signal(sig: int, frame: FrameType | None) -> None:
     >>> previous = signal.signal(signal.SIGTERM, handle_signal)
     >>> previous = signal.signal(signal.SIGTERM, previous)
     """
-    loop = IOLoop.current()
+    loop = current_io_loop()
     # A signal doesn't wake a loop that waits for its sockets; this does.
     loop.asyncio_loop.call_soon_threadsafe(loop.stop)  # type: ignore[attr-defined]
 

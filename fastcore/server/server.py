@@ -15,7 +15,6 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 from tornado.gen import convert_yielded
-from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
@@ -32,7 +31,13 @@ from fastcore.server.service import Handler, Service
 from fastcore.server.snapshot import Health, Snapshot, describe_ops, take
 from fastcore.server.strangers import tell_of_refused
 from fastcore.tokens import is_public
-from fastcore.transport.event_loop import ignore_io_loop, is_running, run_in_thread_of
+from fastcore.transport.event_loop import (
+    current_io_loop,
+    current_loop,
+    ignore_io_loop,
+    is_running,
+    run_in_thread_of,
+)
 from fastcore.transport.tls import check_ssl_options, is_refusal
 from fastcore.transport.tornado import accept_stream, add_listener, channel_of, name_of, take_listeners
 
@@ -269,7 +274,7 @@ class Server(TCPServer):
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on sockets that listen already."""
         self._service.context = copy_context()
-        self._loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+        self._loop = current_loop()
         for sock in sockets:
             acceptor = Acceptor(sock, _selector_loop(), self._accepted, self._lacks)
             self._acceptors.append(acceptor)
@@ -299,7 +304,7 @@ class Server(TCPServer):
         try:
             served = self.handle_stream(stream, address)
             if served is not None:
-                IOLoop.current().add_future(convert_yielded(served), lambda served: served.result())
+                current_io_loop().add_future(convert_yielded(served), lambda served: served.result())
         except Exception:
             logger.exception("could not serve %s", name_of(address))
             stream.close()
@@ -570,7 +575,7 @@ class Server(TCPServer):
 
 def _selector_loop() -> Any:
     """Give the current loop as far as it watches sockets: beside Windows' own, Tornado has one for that."""
-    io_loop = IOLoop.current()
+    io_loop = current_io_loop()
     return getattr(io_loop, "selector_loop", None) or io_loop.asyncio_loop  # type: ignore[attr-defined]
 
 

@@ -13,6 +13,7 @@ from tornado.ioloop import IOLoop
 
 __all__ = [
     "check_thread_of",
+    "current_io_loop",
     "current_loop",
     "ignore_io_loop",
     "in_thread_of",
@@ -28,9 +29,15 @@ _PATIENCE = 1.0
 _LOOKS = 4
 
 
-def current_loop() -> asyncio.AbstractEventLoop:
+def current_io_loop() -> IOLoop:
     """Give the loop that runs, or that will: Tornado knows it before it is started."""
-    loop: asyncio.AbstractEventLoop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+    # Tornado by itself has asyncio warn that it makes one where there is none.
+    return waiting_loop() or IOLoop.current()
+
+
+def current_loop() -> asyncio.AbstractEventLoop:
+    """As `current_io_loop`, without Tornado's part."""
+    loop: asyncio.AbstractEventLoop = current_io_loop().asyncio_loop  # type: ignore[attr-defined]
     return loop
 
 
