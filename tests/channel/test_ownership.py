@@ -716,7 +716,10 @@ def can_trace() -> bool:
 
 @pytest.mark.skipif(not can_trace(), reason="strace can't trace here")
 def test_to_know_where_it_is_costs_no_system_call(tmp_path):
-    """Six for a call, at both ends together; who reads by hand looks for the end once more."""
+    """Six for a call, at both ends together; one more, if the peer has had the time to go meanwhile.
+
+    Who reads by hand looks for that each time, who calls only where a call took long, as all do here.
+    """
 
     def counted(calls):
         program = [sys.executable, "-c", CALLS, str(calls)]
@@ -731,7 +734,7 @@ def test_to_know_where_it_is_costs_no_system_call(tmp_path):
     per_call = {name: (count - few.get(name, 0)) / 1000 for name, count in many.items()}
     theirs = {name: round(count, 1) for name, count in per_call.items() if count > 0.1}
     assert {*theirs} <= {"sendto", "recvfrom", "epoll_wait", "epoll_pwait", "epoll_pwait2"}
-    assert sum(theirs.values()) <= (7 + 6) / 2
+    assert sum(theirs.values()) < 7.5
 
 
 @pytest.mark.parametrize("ends", ["closed", "stopped before it ran"])

@@ -31,11 +31,10 @@ class _Gremlin:
 def collecting(act: Callable[[], object], times: int = 2**30) -> Iterator[None]:
     """Have the collector run at each allocation that may start it, and do something each time."""
     threshold = gc.get_threshold()
-    gremlin = _Gremlin(act, times)
     gc.collect()
     gc.set_threshold(1, 0, 0)
     try:
-        del gremlin
+        _Gremlin(act, times)  # young: what is old is looked through only when a quarter of all is new
         yield
     finally:
         gc.set_threshold(*threshold)
