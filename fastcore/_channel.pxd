@@ -169,6 +169,8 @@ cdef class Channel:
     cdef object failed_future(self, object error)
     cdef object done_future(self)
     cdef bint put(self, object message, bytes fields) except -1
+    cdef object unsent_error(self)
+    cdef int watch_no_more(self) except -1
     cdef int not_sent(self, object error) except -1
     cdef bint has_sent_in_turn(self)
     cdef int send_later(self) except -1

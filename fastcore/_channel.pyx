@@ -523,16 +523,18 @@ cdef class Channel:
             self.state = OPEN
         if self.limits.idle_timeout is not None:
             self.watch()
-        elif self.watchdog is not None:
+        else:
             # It had an eye on the handshake.
-            self.watchdog.doze()
+            self.watch_no_more()
         if self.outbox.unsent:
             self.send_waiting()
 
     def receive(self):
         """Receive what one system call gives, and have it read; False if there was nothing."""
         cdef Py_ssize_t size
-        if self.socket is None or self.state >= LEAVING or self.forks != forks_so_far:
+        # Kept until it has come back: whoever comes in between may close, and let go of it.
+        cdef Socket socket = self.socket
+        if socket is None or self.state >= LEAVING or self.forks != forks_so_far:
             return False
         # What waits for the end of its turn goes first: uvloop receives before that.
         self.sent_in_turn = self.turn_ends is not None
@@ -540,7 +542,7 @@ cdef class Channel:
         # The memory for it is lent meanwhile, and a socket in Python may run anything.
         self.is_taking = True
         try:
-            size = self.socket.receive(self.buffer)
+            size = socket.receive(self.buffer)
         except Exception as error:
             if self.state != LOST and not isinstance(error, (OSError, MemoryError)):
                 raise
@@ -572,7 +574,7 @@ cdef class Channel:
                 self.is_paused = True
                 self.pause()
         elif self.waiting is not None:
-            if self.socket.is_at_end():
+            if socket.is_at_end():
                 # The end came with the last bytes, and who reads by hand looks for it then.
                 self.close()
             if is_busy(self.loop):
@@ -593,13 +595,14 @@ cdef class Channel:
         call, unless something was sent just now, to a peer that isn't of those that close at any time.
         """
         cdef Py_ssize_t size = 1
+        cdef Socket socket = self.socket
         if self.has_numbers and monotonic() - self.sent_at < A_TURN:
             return self.state <= OPEN
-        if self.socket is None or self.is_paused or self.is_taking or not self.socket.has_something():
+        if socket is None or self.is_paused or self.is_taking or not socket.has_something():
             return self.state <= OPEN
         try:
             for _ in range(RECEIVES_TO_CATCH_UP):
-                size = self.socket.receive(self.buffer)
+                size = socket.receive(self.buffer)
                 if size <= 0:
                     break
                 self.hand_out_later()
@@ -703,9 +706,9 @@ cdef class Channel:
         self.transport = None
         self.end_reason = f"the connection to {self.peer} was closed{': ' if reason else ''}{reason}"
         self.end_error = error
-        if self.watchdog is not None:
-            self.watchdog.stop()
-            self.watchdog = None
+        watchdog, self.watchdog = self.watchdog, None
+        if watchdog is not None:
+            watchdog.stop()
         self.outbox.clear()
         self.is_full = False
         writers, self.writers = self.writers, []
@@ -771,11 +774,25 @@ cdef class Channel:
 
     cpdef int watch(self) except -1:
         """Have an eye on the time: the peer has begun what it must not leave unfinished."""
+        # Kept until it has come back, as the socket is.
+        cdef Watchdog watchdog
         if self.state == LOST:
             return 0
         if self.watchdog is None:
-            self.watchdog = Watchdog(self.loop, self.limits, self.figures, self.over_limit)
-        return self.watchdog.wake()
+            watchdog = Watchdog(self.loop, self.limits, self.figures, self.over_limit)
+            if self.watchdog is None and self.state != LOST:
+                self.watchdog = watchdog
+        watchdog = self.watchdog
+        if watchdog is not None:
+            watchdog.wake()
+            if self.state == LOST:
+                watchdog.stop()
+        return 0
+
+    cdef int watch_no_more(self) except -1:
+        """Have no eye on the time, where there is nothing to wait for."""
+        cdef Watchdog watchdog = self.watchdog
+        return 0 if watchdog is None else watchdog.doze()
 
     def figures(self):
         """Give what should move while it isn't finished; see Watchdog."""
@@ -873,7 +890,9 @@ cdef class Channel:
                     ):
                         self.keep(error)
                         continue
-                    self.is_listening = self.listens_again = False
+                    # As for a message: by what has a number, nothing is lent.
+                    self.is_listening = self.call_header is not None
+                    self.listens_again = False
                     goes_on = owner.on_error(error, self.call_header)
                     if isinstance(error, ConnectionLost):
                         # Nothing follows, whatever the owner thinks; who reads beside it hears that too.
@@ -1102,7 +1121,7 @@ cdef class Channel:
         parts = self.next_in_buffer()
         if parts is not None:
             if not len(self.buffer) and self.is_watched():
-                self.watchdog.doze()
+                self.watch_no_more()
             return parts
         if self.is_at_end and not (self.keeps and self.is_delivering and not self.is_waited_for()):
             self.close()
@@ -1358,13 +1377,11 @@ cdef class Channel:
         """Send a message, or have it wait; whether it has pieces, which may be its sender's own memory."""
         cdef bint is_large
         if self.state >= LEAVING:
-            raise self.lost_error() if self.state == LOST else ConnectionLost(
-                f"the connection to {self.peer} is being closed, after its last message"
-            )
+            raise self.unsent_error()
         frame = encode(message, self.compression, fields, self.dialect.speaks)
         # Encoding may run anything, and that close the connection.
         if self.state >= LEAVING:
-            return False
+            raise self.unsent_error()
         self.messages_out += 1
         is_large = type(frame) is list
         if self.is_full or self.outbox.unsent or self.outbox.is_sending or self.socket is None or (
@@ -1390,6 +1407,12 @@ cdef class Channel:
         if self.outbox.sent > self.room_ends:
             self.look_for_room()
         return is_large
+
+    cdef object unsent_error(self):
+        """The error for somebody whose message comes too late."""
+        if self.state == LOST:
+            return self.lost_error()
+        return ConnectionLost(f"the connection to {self.peer} is being closed, after its last message")
 
     cdef int not_sent(self, object error) except -1:
         """Close: nobody knows how much of a message has left."""
@@ -1481,7 +1504,7 @@ cdef class Channel:
             if full:
                 self.watch()
             elif self.is_watched():
-                self.watchdog.doze()
+                self.watch_no_more()
         if full or self.state == LOST:
             return 0
         if self.state == CLOSING:
