@@ -107,7 +107,7 @@ def _is_simple(value: object) -> bool:
     """Whether a value can be packed, as nearly all can; False where that isn't certain."""
     kind = type(value)
     if kind is str:
-        return value.isascii() or _is_utf8(value)  # type: ignore[attr-defined]
+        return value.isascii() or _is_utf8(value)  # type: ignore[attr-defined, arg-type]
     if kind is int:
         return -(2**63) <= value < 2**64  # type: ignore[operator]
     if kind is bytes or kind is bytearray:
