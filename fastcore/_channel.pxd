@@ -165,6 +165,7 @@ cdef class Channel:
     cdef int resolve(self) except -1
     cdef object new_future(self)
     cdef int fail(self, object future, object error) except -1
+    cdef void waits_no_more(self, object future) noexcept
     cdef bint is_waited_for(self) except -1
     cdef object failed_future(self, object error)
     cdef object done_future(self)

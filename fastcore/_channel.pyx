@@ -1242,16 +1242,21 @@ cdef class Channel:
         try:
             message = self.take()
         except Exception as error:
-            self.waiting = None
+            self.waits_no_more(future)
             self.fail(future, error)
             return 0
         if message is NOTHING:
             return 0
-        self.waiting = None
+        self.waits_no_more(future)
         if not set_result_now(future, message):
             self.put_back(message, self.call_header)
             self.hand_out_later()
         return 0
+
+    cdef void waits_no_more(self, object future) noexcept:
+        """Forget a read, unless it was given up meanwhile, and another one waits in its place."""
+        if self.waiting is future:
+            self.waiting = None
 
     cdef bint is_waited_for(self) except -1:
         """Whether a read waits that hasn't been given up.
@@ -1259,13 +1264,23 @@ cdef class Channel:
         One that was given up without being cancelled may be waited for again, by whoever
         still has its Future. That wakes nobody here, so it is looked after now and then.
         """
-        if self.waiting is None or not given_up(self.waiting):
-            return self.waiting is not None
-        if self.waiting.done() or Py_REFCNT(<PyObject *> self.waiting) == 1:
-            self.waiting = None
-        elif not self.waits_again and not self.loop.is_closed():
-            self.waits_again = True
-            self.loop.call_later(WAIT_AGAIN, self.wait_again)
+        cdef object waiting
+        cdef bint is_given_up
+        while self.waiting is not None:
+            waiting = self.waiting
+            is_given_up = given_up(waiting)
+            if self.waiting is not waiting:
+                # Whoever came in between reads now.
+                continue
+            if not is_given_up:
+                return True
+            if waiting.done() or Py_REFCNT(<PyObject *> waiting) == 2:
+                self.waiting = None
+            elif not self.waits_again and not self.loop.is_closed():
+                self.waits_again = True
+                self.loop.call_later(WAIT_AGAIN, self.wait_again)
+                continue
+            break
         return False
 
     def wait_again(self):
