@@ -69,7 +69,8 @@ class HoldBackFloods(logging.Filter):
         self.interval = interval
         # By text, level, and what the line is about where that is said. The oldest go.
         self._lines: dict[tuple[str, int, object], _Line] = {}
-        self._lock = threading.Lock()
+        # Whoever has it may be interrupted by a signal handler, or by the collector, that logs too.
+        self._lock = threading.RLock()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether the record is logged."""
@@ -80,7 +81,7 @@ class HoldBackFloods(logging.Filter):
             line = self._lines.get(key)
             if line is None:
                 if len(self._lines) >= _MOST_LINES:
-                    del self._lines[next(iter(self._lines))]
+                    self._lines.pop(next(iter(self._lines)), None)
                 line = self._lines[key] = _Line(record.created)
             held = 0
             if record.created - line.since >= self.interval:

@@ -1,8 +1,11 @@
 """The same line over and over is held back, and the log says how often."""
 
 import logging
+import threading
 
 from fastcore.logs import HoldBackFloods, get_logger, shown
+from helpers.support import DEADLINE
+from helpers.torture import collecting
 
 
 def record(text: str, *args: object, at: float = 0.0, level: int = logging.INFO) -> logging.LogRecord:
@@ -113,3 +116,20 @@ def test_what_is_shown_of_a_value_is_short_whatever_it_is():
         assert shown(value).isprintable()
     for value in ({"op": ["add", b"x"], 1: (2,), "f": 1.5}, [], (), {}, None, (1, 2)):
         assert shown(value) == repr(value)
+
+
+def test_whoever_comes_in_while_a_line_is_logged_may_log_too():
+    logger = logging.getLogger("fastcore.tests.of_logs")
+    logger.addFilter(HoldBackFloods())
+    logger.addFilter(lambda record: False)
+
+    def log():
+        with collecting(lambda: logger.warning("found by the collector"), times=100):
+            for number in range(50):
+                logger.warning("line %s" % number)  # noqa: UP031  (each is another line)
+
+    # In a thread of its own, as what failed here was never over.
+    thread = threading.Thread(target=log, daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
