@@ -689,6 +689,44 @@ async def test_after_a_fork_it_is_the_parents_and_the_child_connects_anew():
             assert program.wait() == 0
 
 
+FORKED_WHILE_OPENING = """if True:
+    import asyncio, os, sys
+    from fastcore import connect, read, rpc, write
+
+    async def child(port):
+        async with rpc(ip='127.0.0.1', port=port) as remote:
+            return await remote.add(x=1, y=2)
+
+    async def main(port, turns):
+        async with rpc(ip='127.0.0.1', port=port) as remote:
+            call = asyncio.ensure_future(remote.add(x=1, y=2))
+            opening = asyncio.ensure_future(connect('127.0.0.1', port))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            pid = os.fork()
+            if not pid:
+                asyncio._set_running_loop(None)
+                os._exit(asyncio.run(child(port)))
+            # Whatever the child closes, and forgets, comes first.
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            stream = await opening
+            await write(stream, {'op': 'add', 'x': 4, 'y': 5})
+            print(code, await call, await read(stream), await remote.add(x=7, y=8))
+            stream.close()
+
+    for turns in range(6):
+        asyncio.run(main(int(sys.argv[1]), turns))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+async def test_a_fork_while_a_connection_is_opened_harms_neither_side():
+    async with served() as server:
+        with Program("-W", "ignore", "-c", FORKED_WHILE_OPENING, str(server.port)) as program:
+            await until(lambda: program.process.poll() is not None)
+            assert program.rest().split() == ["3", "3", "9", "15"] * 6, program.errors
+
+
 # ---- what the check costs
 
 CALLS = """if True:

@@ -7,7 +7,7 @@ import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -15,7 +15,7 @@ from fastcore import ConnectionLost, ConnectionPool, Server, connect, messages, 
 from fastcore.transport import tornado
 from fastcore.transport.tornado import accept_stream
 from helpers.certificates import OURS, THEIRS, client_context, server_context
-from helpers.support import in_a_thread, until
+from helpers.support import DEADLINE, in_a_thread, until
 from helpers.wire import SENTINEL, frame, served, stranger_at
 
 
@@ -300,6 +300,46 @@ async def test_an_end_that_the_peer_has_announced_is_the_end_of_its_messages():
     async with peer(say_six_and_goodbye) as port:
         stream = await connect("127.0.0.1", port, ssl_options=client_context())
         assert [message async for message in messages(stream)] == [*range(6)]
+
+
+def asked_and_said_goodbye(port: int) -> bytes:
+    """What comes for a client that says that it will send no more, as TLS 1.3 allows, and reads on."""
+    came, going = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_context().wrap_bio(came, going, server_hostname="127.0.0.1")
+    plain = b""
+
+    def step(act: Callable[[], object]) -> bool:
+        try:
+            act()
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            sock.sendall(going.read())
+        return True
+
+    with socket.create_connection(("127.0.0.1", port), DEADLINE) as sock:
+        while not step(tls.do_handshake):
+            came.write(sock.recv(65_536))
+        tls.write(frame({"op": "later"}))
+        step(tls.unwrap)
+        while part := sock.recv(65_536):
+            came.write(part)
+            with suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+                while True:
+                    plain += tls.read(65_536)
+    return plain
+
+
+async def test_who_says_goodbye_over_tls_still_gets_a_late_answer():
+    async def later(stream):
+        await asyncio.sleep(0.05)
+        return bytes(100_000)
+
+    server = Server({"later": later}, ssl_options=server_context())
+    server.listen(0, "127.0.0.1")
+    answer = await in_a_thread(lambda: asked_and_said_goodbye(server.port))
+    assert answer.endswith(bytes(100_000) + SENTINEL)
+    await server.shutdown()
 
 
 async def test_an_end_that_nobody_has_announced_is_a_cut_after_what_had_arrived():
