@@ -166,10 +166,12 @@ cdef class Channel:
     cdef int resolve(self) except -1
     cdef object new_future(self)
     cdef int fail(self, object future, object error) except -1
+    cdef void waits_no_more(self, object future) noexcept
     cdef bint is_waited_for(self) except -1
     cdef object failed_future(self, object error)
     cdef object done_future(self)
     cdef bint put(self, object message, bytes fields) except -1
+    cdef object unsent_error(self)
     cdef int not_sent(self, object error) except -1
     cdef bint has_sent_in_turn(self)
     cdef int send_later(self) except -1

@@ -784,7 +784,10 @@ cdef class Channel:
                 self.watchdog = watchdog
             else:
                 watchdog = self.watchdog
-        return watchdog.wake()
+        watchdog.wake()
+        if self.state == LOST:
+            watchdog.stop()
+        return 0
 
     cdef int watch_less(self) except -1:
         """Have an eye on the time no longer if nothing is unfinished."""
@@ -889,7 +892,9 @@ cdef class Channel:
                     ):
                         self.keep(error)
                         continue
-                    self.is_listening = self.listens_again = False
+                    # As for a message: by what has a number, nothing is lent.
+                    self.is_listening = self.call_header is not None
+                    self.listens_again = False
                     goes_on = owner.on_error(error, self.call_header)
                     if isinstance(error, ConnectionLost):
                         # Nothing follows, whatever the owner thinks; who reads beside it hears that too.
@@ -1239,16 +1244,21 @@ cdef class Channel:
         try:
             message = self.take()
         except Exception as error:
-            self.waiting = None
+            self.waits_no_more(future)
             self.fail(future, error)
             return 0
         if message is NOTHING:
             return 0
-        self.waiting = None
+        self.waits_no_more(future)
         if not set_result_now(future, message):
             self.put_back(message, self.call_header)
             self.hand_out_later()
         return 0
+
+    cdef void waits_no_more(self, object future) noexcept:
+        """Forget a read, unless it was given up meanwhile, and another one waits in its place."""
+        if self.waiting is future:
+            self.waiting = None
 
     cdef bint is_waited_for(self) except -1:
         """Whether a read waits that hasn't been given up.
@@ -1256,13 +1266,23 @@ cdef class Channel:
         One that was given up without being cancelled may be waited for again, by whoever
         still has its Future. That wakes nobody here, so it is looked after now and then.
         """
-        if self.waiting is None or not given_up(self.waiting):
-            return self.waiting is not None
-        if self.waiting.done() or Py_REFCNT(<PyObject *> self.waiting) == 1:
-            self.waiting = None
-        elif not self.waits_again and not self.loop.is_closed():
-            self.waits_again = True
-            self.loop.call_later(WAIT_AGAIN, self.wait_again)
+        cdef object waiting
+        cdef bint is_given_up
+        while self.waiting is not None:
+            waiting = self.waiting
+            is_given_up = given_up(waiting)
+            if self.waiting is not waiting:
+                # Whoever came in between reads now.
+                continue
+            if not is_given_up:
+                return True
+            if waiting.done() or Py_REFCNT(<PyObject *> waiting) == 2:
+                self.waiting = None
+            elif not self.waits_again and not self.loop.is_closed():
+                self.waits_again = True
+                self.loop.call_later(WAIT_AGAIN, self.wait_again)
+                continue
+            break
         return False
 
     def wait_again(self):
@@ -1374,13 +1394,11 @@ cdef class Channel:
         """Send a message, or have it wait; whether it has pieces, which may be its sender's own memory."""
         cdef bint is_large
         if self.state >= LEAVING:
-            raise self.lost_error() if self.state == LOST else ConnectionLost(
-                f"the connection to {self.peer} is being closed, after its last message"
-            )
+            raise self.unsent_error()
         frame = encode(message, self.compression, fields, self.dialect.speaks)
         # Encoding may run anything, and that close the connection.
         if self.state >= LEAVING:
-            return False
+            raise self.unsent_error()
         self.messages_out += 1
         is_large = type(frame) is list
         if self.is_full or self.outbox.unsent or self.outbox.is_sending or self.socket is None or (
@@ -1406,6 +1424,12 @@ cdef class Channel:
         if self.outbox.sent > self.room_ends:
             self.look_for_room()
         return is_large
+
+    cdef object unsent_error(self):
+        """The error for somebody whose message comes too late."""
+        if self.state == LOST:
+            return self.lost_error()
+        return ConnectionLost(f"the connection to {self.peer} is being closed, after its last message")
 
     cdef int not_sent(self, object error) except -1:
         """Close: nobody knows how much of a message has left."""

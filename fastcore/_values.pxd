@@ -2,3 +2,5 @@
 
 cdef int look_over(object payload, Py_ssize_t max_depth, Py_ssize_t max_values,
                    bint *has_extensions) except -1
+
+cdef bint is_one_value(bytes payload)

@@ -478,6 +478,19 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
     return found
 
 
+cdef bint is_one_value(bytes payload):
+    """Whether a payload is one value and nothing more, as far as its tokens tell."""
+    cdef const unsigned char *token = <const unsigned char *> PyBytes_AS_STRING(payload)
+    cdef const unsigned char *end = token + PyBytes_GET_SIZE(payload)
+    cdef unsigned long long lacking = 1
+    while lacking and token < end and distance(token, end) >= head_size(token[0]):
+        lacking -= 1
+        if is_container(token[0]):
+            lacking += items(token)
+        token += head_size(token[0]) + body_size(token)
+    return not lacking and token == end
+
+
 def are_chosen(hashes, /) -> bool:
     """Whether keys of these hashes would take a dict far more steps than others do.
 

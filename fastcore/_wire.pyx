@@ -44,7 +44,7 @@ cdef extern from "Python.h":
 
 from fastcore._buffer cimport LARGEST_SIZE
 from fastcore._framing cimport LENGTH_SIZE, frame
-from fastcore._values cimport look_over
+from fastcore._values cimport is_one_value, look_over
 
 from fastcore._framing import SENTINEL
 from fastcore._values import (
@@ -583,7 +583,9 @@ cpdef object encode(object message, object compression=None, bytes fields=None, 
     """
     try:
         return encoded(message, compression, fields, dialect)
-    except (TypeError, ValueError, OverflowError, BufferError) as error:
+    except (DialectUnknown, MemoryError):
+        raise
+    except Exception as error:
         try_it = partial(encode_alone, PLAIN if dialect == PLAIN else VALUES)
         raise find_bad_value(message, try_it, error) from None
 
@@ -592,7 +594,10 @@ cdef object encoded(object message, object compression, bytes fields, int dialec
     cdef bytes payload
     cdef Py_ssize_t size
     cdef bint strictly = False
-    cdef Search found = find_in_place(message, DEEPEST, &strictly, None)
+    cdef Search found = find_in_place(message, DEEPEST, &strictly, None, NULL)
+    if found == TOO_DEEP:
+        # MessagePack would come as far, with all that there is on each level.
+        raise ValueError(NESTED)
     if compression is not None:
         return compressed(pack(message, dialect, strictly or found == FOUND), compression, fields)
     if found == FOUND:
@@ -616,6 +621,11 @@ cdef bytes pack(object message, int dialect, bint strictly):
     return FIRST.packer(strictly, False).pack(message)
 
 
+# How often it was asked what to pack in the place of a value. That may run anything, and change a list
+# in the middle of its items; msgpack would go on.
+cdef unsigned long long asked = 0
+
+
 @cython.final
 cdef class Packer:
     """A msgpack.Packer that is kept: making one costs more than packing a small message.
@@ -636,19 +646,33 @@ cdef class Packer:
 
     cdef bytes pack(self, object message):
         cdef bytes payload
+        cdef unsigned long long asked_before = asked
         if self.is_packing:
             # What is being packed has methods of its own, and those led here or to another thread.
-            return msgpack.packb(message, **self.options)
-        if self.pack_value is None:
-            self.pack_value = msgpack.Packer(**self.options).pack
-        self.is_packing = True
-        try:
-            payload = self.pack_value(message)
-        finally:
-            self.is_packing = False
-        if PyBytes_GET_SIZE(payload) > FORGET:
-            self.pack_value = None
+            payload = msgpack.packb(message, **self.options)
+        else:
+            if self.pack_value is None:
+                self.pack_value = msgpack.Packer(**self.options).pack
+            self.is_packing = True
+            try:
+                payload = self.pack_value(message)
+            finally:
+                self.is_packing = False
+            if PyBytes_GET_SIZE(payload) > FORGET:
+                self.pack_value = None
+        if asked != asked_before and not is_one_value(payload):
+            raise changed_error()
         return payload
+
+
+cdef void count_question() noexcept:
+    global asked
+    asked += 1
+
+
+cdef object changed_error():
+    """The error for a list of which more, or fewer, items were packed than it had."""
+    return RuntimeError("a list or dict has changed its size while it was packed")
 
 
 def encode_alone(int dialect, value):
@@ -675,8 +699,19 @@ cdef enum Search:
     # The message can't be packed; where it holds itself, the search would have no end.
     TOO_DEEP
 
+cdef str NESTED = "a message is nested too deep, or holds itself"
+# Stands for a value among those on the way to one that isn't copied, while it is packed.
+cdef object BEING_PACKED = object()
 
-cdef Search find_in_place(object value, int depth, bint *strictly, dict holders) except? MISSING:
+
+# A value that is being looked through, and the one that holds it.
+cdef struct Around:
+    void *value
+    Around *outer
+
+
+cdef Search find_in_place(object value, int depth, bint *strictly, dict holders,
+                          Around *outer) except? MISSING:
     """Whether a value is, or holds, one that isn't copied.
 
     On the way it sees whether there is one of a type that travels by itself though MessagePack
@@ -695,7 +730,8 @@ cdef Search find_in_place(object value, int depth, bint *strictly, dict holders)
         return FOUND if PyByteArray_GET_SIZE(value) >= IN_PLACE_SIZE else MISSING
     if PyMemoryView_Check(value):
         return FOUND if value.nbytes >= IN_PLACE_SIZE else MISSING
-    if depth == 0:
+    cdef Around around = Around(<void *> value, outer)
+    if depth <= 0 or is_inside_itself(&around, DEEPEST - depth):
         return TOO_DEEP
     if kind is not dict and kind is not list and kind is not tuple and kind is not ExtType:
         how = kind_of(kind)
@@ -705,7 +741,7 @@ cdef Search find_in_place(object value, int depth, bint *strictly, dict holders)
                 return FOUND if value.nbytes >= IN_PLACE_SIZE else MISSING
             if how.held is None:
                 return MISSING
-            found = find_in_place(how.held(value), depth - 1, strictly, holders)
+            found = find_in_place(how.held(value), depth - 1, strictly, holders, &around)
             if found == FOUND and holders is not None:
                 holders[<Py_ssize_t> <void *> value] = value
             return found
@@ -715,23 +751,38 @@ cdef Search find_in_place(object value, int depth, bint *strictly, dict holders)
         for key, item in (<dict> value).items():
             if type(key) is not str and type(key) is not int and is_hidden(key):
                 strictly[0] |= kind_of(type(key)) is not None
-            found = find_in_place(item, depth - 1, strictly, holders)
+            found = find_in_place(item, depth - 1, strictly, holders, &around)
             if found != MISSING:
                 break
     elif isinstance(value, list):
         for item in <list> value:
-            found = find_in_place(item, depth - 1, strictly, holders)
+            found = find_in_place(item, depth - 1, strictly, holders, &around)
             if found != MISSING:
                 break
     elif isinstance(value, tuple) and not isinstance(value, ExtType):
         for item in <tuple> value:
-            found = find_in_place(item, depth - 1, strictly, holders)
+            found = find_in_place(item, depth - 1, strictly, holders, &around)
             if found != MISSING:
                 break
     if found == FOUND and holders is not None:
         # With the value itself: the id of one that is gone would be somebody else's.
         holders[<Py_ssize_t> <void *> value] = value
     return found
+
+
+cdef bint is_inside_itself(Around *around, int level) noexcept:
+    """Whether what is looked through holds itself; looked for now and then, when it is that deep.
+
+    Otherwise one that does would be gone through as often as there may be levels.
+    """
+    cdef void *value = around.value
+    if level < 16 or level & (level - 1):
+        return False
+    while around.outer != NULL:
+        around = around.outer
+        if around.value == value:
+            return True
+    return False
 
 
 cdef bint is_hidden(object value):
@@ -765,15 +816,15 @@ cdef int pack_around(object value, list parts, list pieces, int depth, int diale
     What an earlier search has gone through on its way isn't searched again.
     """
     cdef object key, item
+    cdef Py_ssize_t lacking = 0
     cdef bint strictly = False
     cdef Search found = FOUND
     if <Py_ssize_t> <void *> value not in holders:
-        found = find_in_place(value, depth, &strictly, holders)
-    elif depth == 0:
-        # What holds itself is one of its own holders.
+        found = find_in_place(value, depth, &strictly, holders, NULL)
+    elif depth <= 0 or holders[<Py_ssize_t> <void *> value] is BEING_PACKED:
         found = TOO_DEEP
     if found == TOO_DEEP:
-        raise ValueError("a message is nested too deep, or holds itself")
+        raise ValueError(NESTED)
     if PyList_GET_SIZE(parts) >= MANY:
         end_piece(parts, pieces)
     if found == MISSING:
@@ -785,6 +836,7 @@ cdef int pack_around(object value, list parts, list pieces, int depth, int diale
         end_piece(parts, pieces)
         pieces.append(piece)
         return 0
+    holders[<Py_ssize_t> <void *> value] = BEING_PACKED
     how = None if type(value) in (dict, list, tuple) else kind_of(type(value))
     if how is not None and dialect != VALUES:
         parts.append(pack_at(value, dialect, True, inside))
@@ -797,17 +849,24 @@ cdef int pack_around(object value, list parts, list pieces, int depth, int diale
     elif how is not None:
         pack_body_around(how.code, how.content(value), parts, pieces, depth - 1, inside.deeper(), holders)
     elif isinstance(value, dict):
-        parts.append(pack_map_header(len(value)))
+        lacking = len(value)
+        parts.append(pack_map_header(lacking))
         # A kind of dict may have items of its own; msgpack asks for them too.
         for key, item in value.items():
+            lacking -= 1
             parts.append(pack_at(key, dialect, type(key) is not str, inside))
             pack_around(item, parts, pieces, depth - 1, dialect, inside, holders)
     elif isinstance(value, tuple) and inside.depth:
         pack_body_around(TUPLE_CODE, [*value], parts, pieces, depth - 1, inside.deeper(), holders)
     else:
-        parts.append(pack_array_header(len(value)))
+        lacking = len(value)
+        parts.append(pack_array_header(lacking))
         for item in value:
+            lacking -= 1
             pack_around(item, parts, pieces, depth - 1, dialect, inside, holders)
+    if lacking:
+        raise changed_error()
+    holders[<Py_ssize_t> <void *> value] = value
     return 0
 
 
@@ -1082,7 +1141,8 @@ cdef class Inside:
         """Give the MessagePack of what is inside; with `tuples`, one remains a tuple."""
         cdef bint strictly = False
         if not tuples:
-            find_in_place(content, DEEPEST, &strictly, None)
+            if find_in_place(content, DEEPEST, &strictly, None, NULL) == TOO_DEEP:
+                raise ValueError(NESTED)
         return self.packer(strictly, tuples).pack(content)
 
     def unpack(self, body, bint tuples=False):
@@ -1091,11 +1151,13 @@ cdef class Inside:
 
     def stand_in(self, value):
         """Give what MessagePack is to pack in the place of a value."""
+        count_question()
         kind = type(value)
         return to_ext(value, self.deeper()) if kind_of(kind) is not None else less(value, kind)
 
     def stand_in_for_tuples(self, value):
         """As `stand_in`, where a tuple remains one."""
+        count_question()
         kind = type(value)
         if isinstance(value, tuple) and kind_of(kind) is None:
             return ExtType(TUPLE_CODE, self.deeper().pack([*value], True))
@@ -1142,6 +1204,7 @@ cdef object less(object value, object kind):
 
 def ask(value):
     """Refuse what only some peers read, where nobody knows whether this one does."""
+    count_question()
     kind = type(value)
     if kind_of(kind) is not None:
         raise DialectUnknown
@@ -1150,6 +1213,7 @@ def ask(value):
 
 def plainly(value):
     """Give what every peer reads in the place of a value."""
+    count_question()
     if type(value) is int:
         return less(value, int)
     value = to_plain(value)

@@ -79,7 +79,11 @@ def _walk(message: object, pack: Callable[[Any], object]) -> BadValue | None:
         for step, value in way[-1][2]:
             if _is_simple(value):
                 continue
-            inside = _items_of(value)
+            try:
+                inside = _items_of(value)
+            except Exception:
+                # Its type's own word for what it holds; it is asked once more, and told of, below.
+                inside = None
             if inside is None:
                 problem = _problem(value, pack)
             elif id(value) in around:
@@ -103,10 +107,22 @@ def _is_simple(value: object) -> bool:
     """Whether a value can be packed, as nearly all can; False where that isn't certain."""
     kind = type(value)
     if kind is str:
-        return value.isascii()  # type: ignore[attr-defined, no-any-return]
+        return value.isascii() or _is_utf8(value)  # type: ignore[attr-defined, arg-type]
     if kind is int:
         return -(2**63) <= value < 2**64  # type: ignore[operator]
+    if kind is bytes or kind is bytearray:
+        return len(value) <= _LARGEST_SIZE  # type: ignore[arg-type]
+    if kind is list or kind is dict:
+        return not value
     return kind is float or kind is bool or value is None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _items_of(value: object) -> Iterator[tuple[object, object]] | None:
@@ -171,10 +187,11 @@ def _problem(value: Any, pack: Callable[[Any], object]) -> str | None:
             return f"is an int of {value.bit_length():,} bits: messages hold -2**63 to 2**64 - 1"
         of = type(value)
         name = of.__qualname__ if of.__module__ == "builtins" else f"{of.__module__}.{of.__qualname__}"
-        if kind is None:
+        if kind is None and not isinstance(value, dict | list | tuple):
             remedy = f"send what it consists of, or have both sides call register_type({of.__name__}, ...)"
             return f"is of type {name}, which messages don't hold: {remedy}"
-        return f"is of type {name}, and can't be sent: {shown(error, 200, str)}"
+        why = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
+        return f"is of type {name}, and can't be sent: {why}{shown(error, 200, str)}"
     return None
 
 

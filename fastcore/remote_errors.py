@@ -39,6 +39,8 @@ STATUS: Final = "uncaught-error"
 
 #: Longest traceback and message that a reply carries, in characters.
 _MAX_TEXT = 20_000
+#: Most arguments of an exception that are taken as such.
+_MOST_ARGS = 100
 #: Most places in the program that it names, of each exception in a chain.
 _MAX_PLACES = 30
 #: Of a type's name, which a peer may have made up.
@@ -134,7 +136,8 @@ def error_reply(error: BaseException, detail: Detail = "traceback") -> dict[str,
     described |= {"message": _KEPT, "args": [_KEPT]}
     if detail != "type":
         described["message"] = _text(error, str)
-        described["args"] = _args(error)
+        args = _args(error)
+        described["args"] = args if _are_short(args) else [described["message"]]
     text = _traceback(error) if detail == "traceback" else ""
     return {"status": STATUS, "exception": described, "traceback": _sendable(text[-_MAX_TEXT:])}
 
@@ -207,7 +210,7 @@ def _rebuild(described: dict[Any, Any]) -> Exception:
     module = described.get("module")
     message = _words(described.get("message"))
     given = described.get("args")
-    args = tuple(given) if isinstance(given, list) and all(map(_is_plain, given)) else (message,)
+    args = tuple(given) if isinstance(given, list) and _are_short(given) else (message,)
     known = _types.get((module, name)) if isinstance(module, str) else _registered_by_name(name)
     if known is not None:
         try:
@@ -281,6 +284,13 @@ def _text(value: object, convert: Callable[[object], str]) -> str:
 def _sendable(text: str) -> str:
     r"""Write what UTF-8 can't express, lone surrogates, as ``\udc80``."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def _are_short(args: list[Any]) -> bool:
+    """Whether arguments are plain values, and all of them together no longer than a message."""
+    if len(args) > _MOST_ARGS or not all(map(_is_plain, args)):
+        return False
+    return sum(len(arg) for arg in args if isinstance(arg, str | bytes)) <= _MAX_TEXT
 
 
 def _is_plain(value: object) -> bool:

@@ -143,15 +143,19 @@ class ClientConnection(Owner):
         if "reply" in message and not message["reply"]:
             self._send_only(call, message)
             return
+        # First, as sending may run anything: a connection that ends meanwhile is to end its calls.
+        self.calls[number] = call
         try:
             fields = call_fields(number, 0, FIRST_WINDOW)
             if call.header is not None:
                 fields = with_extra(fields, call.header)
             self.channel.send(message, fields)
-        except Exception as error:
+        except BaseException as error:
+            self.calls.pop(number, None)
+            if not isinstance(error, Exception):
+                raise
             self._not_sent(call, message, error)
             return
-        self.calls[number] = call
         if not self.channel.is_listening:
             self.channel.listen_soon()
 
@@ -373,8 +377,9 @@ class ClientConnection(Owner):
         if self.calls:
             return
         if self._held is not None:
-            # What was to show it couldn't be read.
-            self._fail_all(ConnectionLost(f"{self.channel.peer} doesn't tell what it is"))
+            # What was to show it couldn't be sent, or read.
+            unknown = ConnectionLost(f"{self.channel.peer} doesn't tell what it is")
+            self._fail_all(self.channel.lost_error() if self.channel.is_lost else unknown)
         elif self.is_last:
             self.leave()
         elif self.keeper is not None:

@@ -33,6 +33,9 @@ __all__ = [
 #: The exit code where nobody can know what is asked.
 WRONG_USAGE: Final = 2
 
+#: Characters of an error that are told.
+_LONGEST: Final = 2_000
+
 
 class CommandError(Exception):
     """A command can't do what was asked; its text is what the user gets to read."""
@@ -51,8 +54,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def in_one_line(error: BaseException) -> str:
-    """Tell an error so that what strangers said in it gives no orders to the terminal."""
-    text = escaped(" ".join(str(error).split()))
+    """Tell an error so that what strangers said in it neither gives orders to the terminal nor fills it."""
+    said = str(error)
+    text = escaped(" ".join(said[:_LONGEST].split())) + ("..." if len(said) > _LONGEST else "")
     return text if isinstance(error, CommandError | FastcoreError) else f"{type(error).__name__}: {text}"
 
 

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import pytest
 
 from fastcore.command import cli, demo
+from fastcore.command.usage import in_one_line
+from fastcore.remote_errors import remote_exception
 from helpers.support import DEADLINE, Program
 
 pty = pytest.importorskip("pty", reason="there are signals, terminals and unix sockets in it")
@@ -489,3 +491,11 @@ def test_serve_listens_on_a_unix_socket_where_it_is_told_to(tmp_path: Path):
         program.send(signal.SIGTERM)
         assert program.wait() == 0
     assert not (tmp_path / "shop.sock").exists()
+
+
+def test_an_error_of_any_length_is_told_by_its_beginning():
+    described = {"type": "E", "message": "\x1b[31m\n" + "x" * 10_000}
+    told = in_one_line(remote_exception({"exception": described}, "a:1", "op"))
+    assert told.startswith("E: \\x1b[31m xxx")
+    assert told.endswith("x...")
+    assert len(told) < 2_100

@@ -8,9 +8,38 @@
 """
 
 import gc
+import random
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+#: How many times somebody comes in between, at most.
+TIMES = 3_000
+
+
+class Somebody:
+    """Comes in between, so many times; in his own thread, and not in the middle of his own doing."""
+
+    def __init__(self, does: Callable[[random.Random], object], seed: int, times: int = TIMES) -> None:
+        self.does = does
+        self.times = times
+        self.random = random.Random(seed)
+        self.thread = threading.get_ident()
+        self.is_at_it = False
+        self.errors: list[Exception] = []
+
+    def __call__(self) -> None:
+        if self.is_at_it or self.times == 0 or self.thread != threading.get_ident():
+            return
+        self.times -= 1
+        self.is_at_it = True
+        try:
+            self.does(self.random)
+        except Exception as error:
+            self.errors.append(error)
+        finally:
+            self.is_at_it = False
 
 
 class _Gremlin:

@@ -129,7 +129,7 @@ def test_a_value_that_fails_while_it_is_asked_is_told_all_the_same():
         def __iter__(self):
             raise KeyError
 
-    with pytest.raises(BadValue, match=r"can't be packed: .*"):
+    with pytest.raises(BadValue, match=r"message\['a'\] is of type .*Shy, and can't be sent: ask\\nme not"):
         encode({"a": Shy(b=1)})
 
 
@@ -153,3 +153,23 @@ def test_a_tuple_as_a_key_is_named_where_it_arrives():
     payload = msgpack.packb({(1, 2): 3, math.pi: 4})
     with pytest.raises(BadMessage, match="a tuple arrives as a list"):
         decode(b"", payload)
+
+
+@pytest.mark.parametrize("first", [None, bytes(70_000)])
+@pytest.mark.parametrize("around", [lambda value: [value], lambda value: {"x": value}, Wrapped])
+def test_what_holds_itself_is_not_looked_through_again_and_again(around, first):
+    looked = 0
+
+    class Shown:
+        @property
+        def __class__(self):
+            nonlocal looked
+            looked += 1
+            return Shown
+
+    message = [first, Shown()]
+    message.append(around(message))
+    with pytest.raises(BadValue):
+        encode(message)
+    # Each look asks a few times; there are 1,024 levels.
+    assert looked < 1_000

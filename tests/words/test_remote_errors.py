@@ -194,3 +194,13 @@ def test_what_a_peer_says_reaches_no_terminal_unescaped():
     (note,) = remote_exception(reply, "a:1", "op").__notes__
     assert "\x1b" not in note
     assert "red \\x1b[31m" in note
+
+
+@pytest.mark.parametrize("args", [["x" * 10_000] * 3, [1] * 101, [b"x" * 15_000, "y" * 15_000]])
+def test_arguments_are_taken_only_if_all_together_are_no_longer_than_a_message(args):
+    described = {"type": "ValueError", "module": "builtins", "message": "too much", "args": args}
+    error = remote_exception({"exception": described}, "peer", "op")
+    assert (type(error), error.args) == (ValueError, ("too much",))
+    sent = error_reply(ValueError(*args))["exception"]
+    assert sent["args"] == [sent["message"]]
+    assert len(sent["message"]) <= 20_000
