@@ -61,10 +61,10 @@ class SyncClient:
 
     Attributes
     ----------
-    ip, port, address : str, int, str
-        As given.
-    timeout, call_timeout : float
-        As given.
+    ip : str
+        As given, or taken out of an address; likewise ``port`` and ``address``.
+    timeout : float
+        As given; likewise ``call_timeout``.
     status : str
         ``'running'`` or ``'closed'``.
 
