@@ -196,7 +196,7 @@ class BlockingConnection:
             while not question.is_over:
                 self.read_for(question, deadline)
             frame = self._frame(call, message, fields)
-        if type(frame) is bytes:
+        if isinstance(frame, bytes):
             self._send([frame], call, deadline)
         elif self._owed:
             raise StillAnswers

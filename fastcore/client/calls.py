@@ -42,6 +42,7 @@ class WhereCallsAre(Protocol):
     @property
     def bytes_in(self) -> int:
         """Bytes that have come there, ever."""
+        ...
 
     def give_up(self, call: RemoteCall, /) -> None:
         """Forget the call: nobody waits for it any more."""

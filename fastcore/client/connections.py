@@ -67,6 +67,8 @@ class Connections:
     def __init__(self, rules: Rules, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._rules = rules
+        # What is gone through is copied first: a collector or a signal handler that comes in between may
+        # call, and close.
         self._servers: dict[Address, KnownServer] = {}
         self._of: dict[ClientConnection, KnownServer] = {}
         #: When somebody was given a connection last, while others wait.
@@ -84,12 +86,12 @@ class Connections:
     @property
     def open(self) -> int:
         """Connections that are open or being made."""
-        return len(self._of) + sum(server.connecting for server in self._servers.values())
+        return len(self._of) + sum(server.connecting for server in [*self._servers.values()])
 
     @property
     def waiting(self) -> int:
         """How many wait for a connection."""
-        return sum(len(server.waiting) for server in self._servers.values())
+        return sum(len(server.waiting) for server in [*self._servers.values()])
 
     # ---- calls
 
@@ -129,7 +131,7 @@ class Connections:
     @staticmethod
     def _to_share(server: KnownServer) -> int:
         """How many connections calls share, or will when they have given their first answer."""
-        return sum(not (each.is_taken or each.is_last) for each in server.connections)
+        return sum(not (each.is_taken or each.is_last) for each in [*server.connections])
 
     def call(self, call: RemoteCall, address: Address, message: dict[str, Any]) -> None:
         """Start a call over a connection that is free, or have it wait for one."""
@@ -252,13 +254,13 @@ class Connections:
                 connection.channel.close()
         if shares and best is None and (self._is_full(server) or not self._may_grow(server)):
             # Large messages are in the way of all of them: it waits behind the least.
-            usable = [each for each in server.shared if each.channel.is_open and not each.is_last]
+            usable = [each for each in [*server.shared] if each.channel.is_open and not each.is_last]
             best = min(usable, key=lambda each: len(each.calls), default=None)
         return best
 
     def _listen_to_all(self) -> None:
         """Hear of each connection that comes free, as somebody waits who can't share one."""
-        for connection in self._of:
+        for connection in [*self._of]:
             connection.tells = True
 
     def _is_full(self, server: KnownServer) -> bool:
@@ -266,7 +268,8 @@ class Connections:
         return limit is not None and self.open >= limit
 
     def _first_that_lacks_one(self) -> KnownServer | None:
-        lacking = [server for server in self._servers.values() if server.waiting and self._lacks_one(server)]
+        servers = [*self._servers.values()]
+        lacking = [server for server in servers if server.waiting and self._lacks_one(server)]
         return min(lacking, key=lambda server: server.since, default=None)
 
     def _lacks_one(self, server: KnownServer) -> bool:
@@ -285,7 +288,7 @@ class Connections:
         """Whether a connection may be made, if need be after closing a free one to another server."""
         if not self._is_full(server):
             return True
-        for connection, other in self._of.items():
+        for connection, other in [*self._of.items()]:
             if other is not server and not connection.calls and not connection.is_taken:
                 connection.channel.close()
                 return True

@@ -568,7 +568,7 @@ class Connection(Owner):
         channel = self.channel
         if self._in_order is not None or channel.is_full or (channel.unread and not self._has_numbers):
             return True
-        return self._held is not None and any(header is None for _, header, _ in self._held.requests)
+        return self._held is not None and any(header is None for _, header, _ in [*self._held.requests])
 
     def is_idle(self) -> bool:
         """Tell whether no handler runs, or one that waits for the peer."""
