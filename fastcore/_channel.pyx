@@ -45,7 +45,9 @@ from fastcore._wire cimport (
     unpack_with_care, whose
 )
 
-from fastcore._futures import given_up, is_busy, set_error, set_result_now, set_value, unobserved
+from fastcore._futures import (
+    callbacks_of, given_up, is_busy, set_error, set_result_now, set_value, unobserved
+)
 from fastcore._values import PayloadSink
 from fastcore._wire import bad_payload, read_header, read_header_to_write
 from fastcore.engine_errors import BadFrame, BadMessage, BadValue, FrameTooLarge, TooDeep, TooManyValues
@@ -1513,7 +1515,7 @@ cdef class Messages(Source):
             raise StopAsyncIteration
         if self.waiting is not None:
             if not self.waiting.done():
-                if self.waiting._callbacks:
+                if callbacks_of(self.waiting):
                     raise channel.busy_error()
                 # Who waited for it was ended in the middle of that.
                 is_here[0] = False
