@@ -140,6 +140,7 @@ cdef class Channel:
     cdef int check_loop(self) except -1
     cpdef bint is_watched(self)
     cpdef int watch(self) except -1
+    cdef int watch_less(self) except -1
     cpdef bint catch_up(self) except -1
     cdef int look_for_room(self) except -1
     cdef object acknowledged(self)

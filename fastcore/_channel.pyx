@@ -524,16 +524,18 @@ cdef class Channel:
             self.state = OPEN
         if self.limits.idle_timeout is not None:
             self.watch()
-        elif self.watchdog is not None:
+        else:
             # It had an eye on the handshake.
-            self.watchdog.doze()
+            self.watch_less()
         if self.outbox.unsent:
             self.send_waiting()
 
     def receive(self):
         """Receive what one system call gives, and have it read; False if there was nothing."""
         cdef Py_ssize_t size
-        if self.socket is None or self.state >= LEAVING or self.forks != forks_so_far:
+        # Held: who comes in between may end the connection, and let it go.
+        cdef Socket socket = self.socket
+        if socket is None or self.state >= LEAVING or self.forks != forks_so_far:
             return False
         # What waits for the end of its turn goes first: uvloop receives before that.
         self.sent_in_turn = self.turn_ends is not None
@@ -541,7 +543,7 @@ cdef class Channel:
         # The memory for it is lent meanwhile, and a socket in Python may run anything.
         self.is_taking = True
         try:
-            size = self.socket.receive(self.buffer)
+            size = socket.receive(self.buffer)
         except Exception as error:
             if self.state != LOST and not isinstance(error, (OSError, MemoryError)):
                 raise
@@ -573,7 +575,7 @@ cdef class Channel:
                 self.is_paused = True
                 self.pause()
         elif self.waiting is not None:
-            if self.socket.is_at_end():
+            if socket.is_at_end():
                 # The end came with the last bytes, and who reads by hand looks for it then.
                 self.close()
             if is_busy(self.loop):
@@ -594,13 +596,14 @@ cdef class Channel:
         call, unless something was sent just now, to a peer that isn't of those that close at any time.
         """
         cdef Py_ssize_t size = 1
+        cdef Socket socket = self.socket
         if self.has_numbers and monotonic() - self.sent_at < A_TURN:
             return self.state <= OPEN
-        if self.socket is None or self.is_paused or self.is_taking or not self.socket.has_something():
+        if socket is None or self.is_paused or self.is_taking or not socket.has_something():
             return self.state <= OPEN
         try:
             for _ in range(RECEIVES_TO_CATCH_UP):
-                size = self.socket.receive(self.buffer)
+                size = socket.receive(self.buffer)
                 if size <= 0:
                     break
                 self.hand_out_later()
@@ -708,9 +711,9 @@ cdef class Channel:
         self.transport = None
         self.end_reason = f"the connection to {self.peer} was closed{': ' if reason else ''}{reason}"
         self.end_error = error
-        if self.watchdog is not None:
-            self.watchdog.stop()
-            self.watchdog = None
+        watchdog, self.watchdog = self.watchdog, None
+        if watchdog is not None:
+            watchdog.stop()
         self.outbox.clear()
         self.is_full = False
         writers, self.writers = self.writers, []
@@ -776,11 +779,24 @@ cdef class Channel:
 
     cpdef int watch(self) except -1:
         """Have an eye on the time: the peer has begun what it must not leave unfinished."""
-        if self.state == LOST:
-            return 0
-        if self.watchdog is None:
-            self.watchdog = Watchdog(self.loop, self.limits, self.figures, self.over_limit)
-        return self.watchdog.wake()
+        # Held: who comes in between may end the connection, and let it go.
+        cdef Watchdog watchdog = self.watchdog
+        if watchdog is None:
+            watchdog = Watchdog(self.loop, self.limits, self.figures, self.over_limit)
+            if self.state == LOST:
+                return 0
+            if self.watchdog is None:
+                self.watchdog = watchdog
+            else:
+                watchdog = self.watchdog
+        return watchdog.wake()
+
+    cdef int watch_less(self) except -1:
+        """Have an eye on the time no longer if nothing is unfinished."""
+        cdef Watchdog watchdog = self.watchdog
+        if watchdog is not None and watchdog.is_awake:
+            watchdog.doze()
+        return 0
 
     def figures(self):
         """Give what should move while it isn't finished; see Watchdog."""
@@ -1113,8 +1129,8 @@ cdef class Channel:
             self.call_header = self.whose_was_wrong()
             raise
         if parts is not None:
-            if not len(self.buffer) and self.is_watched():
-                self.watchdog.doze()
+            if not len(self.buffer):
+                self.watch_less()
             return parts
         if self.is_at_end and not (self.keeps and self.is_delivering and not self.is_waited_for()):
             self.close()
@@ -1487,8 +1503,8 @@ cdef class Channel:
             self.transport.want_write()
             if full:
                 self.watch()
-            elif self.is_watched():
-                self.watchdog.doze()
+            else:
+                self.watch_less()
         if full or self.state == LOST:
             return 0
         if self.state == CLOSING:
