@@ -60,6 +60,8 @@ cdef class Channel:
     cdef readonly bint is_listening
     # Whether it said so while it was given one.
     cdef bint listens_again
+    # Whether strangers beside it have a claim to their turn, however long its messages take.
+    cdef public bint is_rationed
     # Called once when the connection has ended.
     cdef list end_callbacks
 
@@ -131,6 +133,7 @@ cdef class Channel:
     cdef double debt
     cdef int passed_over
 
+    cpdef bint is_clear(self) except -1
     cpdef bint is_here(self)
     cpdef int check_here(self) except -1
     cdef bint is_in_turn(self)
@@ -158,7 +161,7 @@ cdef class Channel:
     cdef object take_next(self)
     cdef int decode_ahead(self) except -1
     cdef tuple next_parts(self)
-    cdef object next_in_buffer(self)
+    cdef CallHeader whose_was_wrong(self)
     cdef object message_of(self, tuple parts)
     cdef int check_reader(self) except -1
     cdef object read_at_once(self)

@@ -110,7 +110,7 @@ class Connections:
         """
         best: ClientConnection | None = None
         for connection in [*server.shared]:
-            if connection.is_last or not connection.channel.is_clear:
+            if connection.is_last or not connection.channel.is_clear():
                 continue
             if not connection.calls:
                 if connection.channel.catch_up():
@@ -365,8 +365,7 @@ class Connections:
             return
         server.allowed += 1
         question = RemoteCall(loop=self.loop)
-        question.where = self
-        question.parts = None
+        question.begin("identity", self)
         server.waiting.appendleft(WaitingCall(question, {"op": "identity"}, self.loop.time()))
         self._serve(server)
         self.loop.call_later(_A_WHILE, self._allow_more, server)

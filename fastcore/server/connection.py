@@ -83,7 +83,6 @@ class Connection(Owner):
     )
 
     lends = True
-    rations = True
 
     def __init__(
         self, service: Service, stream: IOStream, channel: Channel, ended: asyncio.Future[None]
@@ -108,6 +107,7 @@ class Connection(Owner):
         # A program of 2016, for all that anybody knows yet.
         channel.dialect.speaks = SPEAKS_PLAINLY
         channel.own(self)
+        channel.is_rationed = True
 
     def __repr__(self) -> str:
         return f"<connection of a server with {self.channel.peer}>"
