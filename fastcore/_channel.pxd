@@ -60,6 +60,8 @@ cdef class Channel:
     cdef readonly bint is_listening
     # Whether it said so while it was given one.
     cdef bint listens_again
+    # Whether strangers beside it have a claim to their turn, however long its messages take.
+    cdef public bint is_rationed
     # Called once when the connection has ended.
     cdef list end_callbacks
 
@@ -131,12 +133,14 @@ cdef class Channel:
     cdef double debt
     cdef int passed_over
 
+    cpdef bint is_clear(self) except -1
     cpdef bint is_here(self)
     cpdef int check_here(self) except -1
     cdef bint is_in_turn(self)
     cdef int check_loop(self) except -1
     cpdef bint is_watched(self)
     cpdef int watch(self) except -1
+    cdef int watch_less(self) except -1
     cpdef bint catch_up(self) except -1
     cdef int look_for_room(self) except -1
     cdef object acknowledged(self)
@@ -157,7 +161,7 @@ cdef class Channel:
     cdef object take_next(self)
     cdef int decode_ahead(self) except -1
     cdef tuple next_parts(self)
-    cdef object next_in_buffer(self)
+    cdef CallHeader whose_was_wrong(self)
     cdef object message_of(self, tuple parts)
     cdef int check_reader(self) except -1
     cdef object read_at_once(self)
@@ -171,7 +175,6 @@ cdef class Channel:
     cdef object done_future(self)
     cdef bint put(self, object message, bytes fields) except -1
     cdef object unsent_error(self)
-    cdef int watch_no_more(self) except -1
     cdef int not_sent(self, object error) except -1
     cdef bint has_sent_in_turn(self)
     cdef int send_later(self) except -1

@@ -34,7 +34,6 @@ class Transport(ABC):
 
 class Owner(ABC):
     lends: bool
-    rations: bool
 
     @abstractmethod
     def on_message(self, message: Any, header: CallHeader | None) -> bool: ...
@@ -56,6 +55,7 @@ class Channel:
     peer: str
     is_lent: bool
     keeps: bool
+    is_rationed: bool
 
     def __init__(
         self,
@@ -136,8 +136,8 @@ class Channel:
     def is_read_by_hand(self) -> bool: ...
     @property
     def is_open(self) -> bool: ...
-    @property
     def is_clear(self) -> bool: ...
+    def is_ready(self) -> bool: ...
     @property
     def in_step(self) -> bool: ...
     @property

@@ -45,7 +45,9 @@ from fastcore._wire cimport (
     unpack_with_care, whose
 )
 
-from fastcore._futures import given_up, is_busy, set_error, set_result_now, set_value, unobserved
+from fastcore._futures import (
+    callbacks_of, given_up, is_busy, set_error, set_result_now, set_value, unobserved
+)
 from fastcore._values import PayloadSink
 from fastcore._wire import bad_payload, read_header, read_header_to_write
 from fastcore.engine_errors import BadFrame, BadMessage, BadValue, FrameTooLarge, TooDeep, TooManyValues
@@ -164,8 +166,6 @@ class Owner:
 
     #: Whether somebody else may own the channel while a message without a number is handled.
     lends = False
-    #: Whether strangers beside it have a claim to their turn, however long its messages take.
-    rations = False
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
@@ -339,8 +339,7 @@ cdef class Channel:
         """Whether it is neither lost nor about to be closed."""
         return self.state <= OPEN
 
-    @property
-    def is_clear(self):
+    cpdef bint is_clear(self) except -1:
         """Whether a message can be sent from here at once, and no large one is in its way."""
         return (
             self.state == OPEN and not self.is_full and len(self.buffer) < HOLDS_UP
@@ -476,6 +475,8 @@ cdef class Channel:
 
     def listen_soon(self):
         """As `listen`, for those that come, and in the next turn those that are here."""
+        if self.is_listening:
+            return
         self.is_listening = True
         if self.ahead or len(self.buffer) or self.state == LOST:
             self.hand_out_later()
@@ -525,14 +526,14 @@ cdef class Channel:
             self.watch()
         else:
             # It had an eye on the handshake.
-            self.watch_no_more()
+            self.watch_less()
         if self.outbox.unsent:
             self.send_waiting()
 
     def receive(self):
         """Receive what one system call gives, and have it read; False if there was nothing."""
         cdef Py_ssize_t size
-        # Kept until it has come back: whoever comes in between may close, and let go of it.
+        # Held: who comes in between may end the connection, and let it go.
         cdef Socket socket = self.socket
         if socket is None or self.state >= LEAVING or self.forks != forks_so_far:
             return False
@@ -611,6 +612,10 @@ cdef class Channel:
         if size == 0:
             self.close()
         return self.state <= OPEN
+
+    def is_ready(self):
+        """Whether it `is_clear`, and wasn't ended meanwhile: see `catch_up`."""
+        return self.is_clear() and self.catch_up()
 
     cdef int pause(self) except -1:
         """Receive no more; unless somebody who comes in between has read what there was."""
@@ -774,25 +779,27 @@ cdef class Channel:
 
     cpdef int watch(self) except -1:
         """Have an eye on the time: the peer has begun what it must not leave unfinished."""
-        # Kept until it has come back, as the socket is.
-        cdef Watchdog watchdog
-        if self.state == LOST:
-            return 0
-        if self.watchdog is None:
+        # Held: who comes in between may end the connection, and let it go.
+        cdef Watchdog watchdog = self.watchdog
+        if watchdog is None:
             watchdog = Watchdog(self.loop, self.limits, self.figures, self.over_limit)
-            if self.watchdog is None and self.state != LOST:
-                self.watchdog = watchdog
-        watchdog = self.watchdog
-        if watchdog is not None:
-            watchdog.wake()
             if self.state == LOST:
-                watchdog.stop()
+                return 0
+            if self.watchdog is None:
+                self.watchdog = watchdog
+            else:
+                watchdog = self.watchdog
+        watchdog.wake()
+        if self.state == LOST:
+            watchdog.stop()
         return 0
 
-    cdef int watch_no_more(self) except -1:
-        """Have no eye on the time, where there is nothing to wait for."""
+    cdef int watch_less(self) except -1:
+        """Have an eye on the time no longer if nothing is unfinished."""
         cdef Watchdog watchdog = self.watchdog
-        return 0 if watchdog is None else watchdog.doze()
+        if watchdog is not None and watchdog.is_awake:
+            watchdog.doze()
+        return 0
 
     def figures(self):
         """Give what should move while it isn't finished; see Watchdog."""
@@ -865,7 +872,7 @@ cdef class Channel:
         if self.is_delivering:
             return 0
         self.is_delivering = True
-        is_rationed = self.owner is not None and self.owner.rations
+        is_rationed = self.is_rationed and self.lender is None
         begun = monotonic()
         busy_at = thread_time() if self.debt > 0 else -1
         try:
@@ -1096,13 +1103,16 @@ cdef class Channel:
         self.is_ahead = True
         while len(self.buffer) > max(held - AHEAD, 0) and self.buffer.is_simple():
             self.call_header = None
+            message = None
             try:
-                message = self.next_in_buffer()
+                message = self.buffer.next_message()
                 if message is None:
                     break
                 if type((<tuple> message)[1]) is bytes:
                     message = self.message_of(message)
             except Exception as error:
+                if message is None:
+                    self.call_header = self.whose_was_wrong()
                 message = error
             ahead.append(message)
             headers.append(self.call_header)
@@ -1118,10 +1128,14 @@ cdef class Channel:
 
     cdef tuple next_parts(self):
         """Header and payload of the next message, or None while it isn't complete."""
-        parts = self.next_in_buffer()
+        try:
+            parts = self.buffer.next_message()
+        except Exception:
+            self.call_header = self.whose_was_wrong()
+            raise
         if parts is not None:
-            if not len(self.buffer) and self.is_watched():
-                self.watch_no_more()
+            if not len(self.buffer):
+                self.watch_less()
             return parts
         if self.is_at_end and not (self.keeps and self.is_delivering and not self.is_waited_for()):
             self.close()
@@ -1134,14 +1148,9 @@ cdef class Channel:
             self.watch()
         return None
 
-    cdef object next_in_buffer(self):
-        """As the buffer's `next_message`; of a wrong one, keep what its header says of calls."""
-        try:
-            return self.buffer.next_message()
-        except Exception:
-            if self.buffer.bad_header:
-                self.call_header = whose(self.buffer.bad_header)
-            raise
+    cdef CallHeader whose_was_wrong(self):
+        """Whose the message was that the buffer has refused just now; None if nobody can tell."""
+        return whose(self.buffer.bad_header) if self.buffer.bad_header else None
 
     cdef object message_of(self, tuple parts):
         cdef bint is_compressed = False
@@ -1518,8 +1527,8 @@ cdef class Channel:
             self.transport.want_write()
             if full:
                 self.watch()
-            elif self.is_watched():
-                self.watch_no_more()
+            else:
+                self.watch_less()
         if full or self.state == LOST:
             return 0
         if self.state == CLOSING:
@@ -1551,7 +1560,7 @@ cdef class Messages(Source):
             raise StopAsyncIteration
         if self.waiting is not None:
             if not self.waiting.done():
-                if self.waiting._callbacks:
+                if callbacks_of(self.waiting):
                     raise channel.busy_error()
                 # Who waited for it was ended in the middle of that.
                 is_here[0] = False

@@ -1,5 +1,24 @@
 """What asyncio's Futures are made to do here."""
 
+cdef extern from "Python.h":
+    bint PyGC_Disable()
+    bint PyGC_Enable()
+
+
+cpdef list callbacks_of(future):
+    """Give the callbacks of a Future, each with its context, in a list of one's own.
+
+    The collector waits meanwhile: whoever it finds may end the Future, and CPython up to 3.11 would go
+    on with a callback that is gone, which crashes.
+    """
+    cdef bint collects = PyGC_Disable()
+    try:
+        # The Future in Python gives the list that it works with.
+        return [*(future._callbacks or ())]
+    finally:
+        if collects:
+            PyGC_Enable()
+
 
 def set_result_now(future, result):
     """Set a Future's result and resume those who wait for it at once.
@@ -10,17 +29,21 @@ def set_result_now(future, result):
 
     False if it was given up meanwhile: who is found by the collector in here may cancel it.
     """
+    cdef list callbacks = callbacks_of(future)
     cdef list waiting = []
     cdef bint is_set = False
-    # A copy: the Future in Python gives the list that it takes them from.
-    for callback, context in list(future._callbacks or ()):
+    cdef tuple waiter
+    cdef Py_ssize_t times
+    for waiter in callbacks:
         # Those that a cancel has taken will be resumed by the loop.
-        for _ in range(future.remove_done_callback(callback)):
-            waiting.append((callback, context))
+        times = future.remove_done_callback(waiter[0])
+        for _ in range(times):
+            waiting.append(waiter)
     if not future.done():
         future.set_result(result)
         is_set = True
-    for callback, context in waiting:
+    for waiter in waiting:
+        callback, context = waiter
         try:
             context.run(callback, future)
         except Exception as error:
@@ -61,9 +84,10 @@ def given_up(future):
     ``gen.with_timeout`` doesn't cancel what it waited for. The one trace that it leaves
     is the callback that will log the error, should there be one.
     """
+    cdef list callbacks
     if future.done():
         return True
-    callbacks = future._callbacks
+    callbacks = callbacks_of(future)
     if not callbacks:
         return False
     # Whoever waits for it again has come after that.

@@ -29,6 +29,7 @@ cdef class Watchdog:
     cdef readonly bint is_awake
 
     cpdef int wake(self) except -1
+    cdef int look_by(self, object timer) except -1
     cpdef int doze(self) except -1
     cpdef int stop(self) except -1
     cdef bint is_needed(self, tuple figures) except -1

@@ -87,10 +87,18 @@ cdef class Watchdog:
         """Look until there is nothing to wait for."""
         if self.timer is None and self.period:
             self.looked_at = self.loop.time()
+            self.is_awake = True
             # In the next turn: whoever comes in the middle of something, such as a signal handler, may
             # come in the middle of what the loop does to its timers.
-            self.is_awake = True
-            self.timer = self.loop.call_soon(self.check)
+            self.look_by(self.loop.call_soon(self.check))
+        return 0
+
+    cdef int look_by(self, object timer) except -1:
+        """Keep what will call `check`, unless who came in between has ended that, or looks by himself."""
+        if self.is_awake and self.timer is None:
+            self.timer = timer
+        else:
+            timer.cancel()
         return 0
 
     cpdef int doze(self) except -1:
@@ -121,11 +129,17 @@ cdef class Watchdog:
         """See what hasn't moved since the last time."""
         cdef double now = self.loop.time()
         cdef double passed = min(now - self.looked_at, self.period * LATE)
-        cdef tuple figures = self.figures()
+        cdef tuple figures
         cdef Stillness kind
+        self.timer = None
+        figures = self.figures()
+        if not self.is_awake or self.timer is not None:
+            # Who came in between has ended that, or looks by himself.
+            return
         self.looked_at = now
         self.is_awake = self.is_never_done or self.is_needed(figures)
-        self.timer = self.loop.call_later(self.period, self.check) if self.is_awake else None
+        if self.is_awake:
+            self.look_by(self.loop.call_later(self.period, self.check))
         for figure, kind in zip(figures, self.kinds):
             if kind.limit is not None and kind.is_too_long(figure, passed):
                 self.stop()

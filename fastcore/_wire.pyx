@@ -721,9 +721,9 @@ cdef Search find_in_place(object value, int depth, bint *strictly, dict holders,
     """
     cdef object item, key
     cdef Search found = MISSING
-    kind = type(value)
-    if kind is str or kind is int or kind is float or kind is bool or value is None:
+    if is_scalar(value):
         return MISSING
+    kind = type(value)
     if kind is bytes:
         return FOUND if PyBytes_GET_SIZE(value) >= IN_PLACE_SIZE else MISSING
     if isinstance(value, bytearray):
@@ -751,6 +751,9 @@ cdef Search find_in_place(object value, int depth, bint *strictly, dict holders,
         for key, item in (<dict> value).items():
             if type(key) is not str and type(key) is not int and is_hidden(key):
                 strictly[0] |= kind_of(type(key)) is not None
+            if is_scalar(item):
+                # Most are, and a call for each would cost as much as all else here.
+                continue
             found = find_in_place(item, depth - 1, strictly, holders, &around)
             if found != MISSING:
                 break
@@ -783,6 +786,12 @@ cdef bint is_inside_itself(Around *around, int level) noexcept:
         if around.value == value:
             return True
     return False
+
+
+cdef inline bint is_scalar(object value) noexcept:
+    """Whether a value holds no other one and is small, as nearly all are."""
+    kind = type(value)
+    return kind is str or kind is int or kind is float or kind is bool or value is None
 
 
 cdef bint is_hidden(object value):

@@ -37,8 +37,8 @@ class ServerInThread:
     loop : asyncio.AbstractEventLoop
         The thread's, for ``loop.call_soon_threadsafe`` and
         ``asyncio.run_coroutine_threadsafe``.
-    ip, port, address : str, int, str
-        Where it listens.
+    address : str
+        Where it listens; its parts are ``ip`` and ``port``.
 
     Raises
     ------

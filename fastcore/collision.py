@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import sys
 from typing import NoReturn
 
 __all__ = ["THEIRS", "explain", "watch"]
@@ -40,14 +42,23 @@ def watch() -> None:
         theirs = importlib.import_module("fastcore")
     except ImportError:
         return  # it is ours that won, and that has said so
+    folder = os.path.dirname(__file__)
 
     def __getattr__(name: str) -> NoReturn:
-        # Python and its tools look for such names anywhere.
-        if name.startswith("_"):
-            raise AttributeError(f"module 'fastcore' has no attribute {name!r}")
-        raise ImportError(f"no {name!r} here: {explain(os.path.dirname(__file__))}", name="fastcore")
+        if name in _ours(folder):
+            raise ImportError(f"no {name!r} here: {explain(folder)}", name="fastcore")
+        # Of others, Python asks here before it looks for a module of that name: their package has many.
+        raise AttributeError(f"module 'fastcore' has no attribute {name!r}")
 
     theirs.__dict__.setdefault("__getattr__", __getattr__)
+    # The old name of ours, for `from fastcore.core import rpc`.
+    sys.modules.setdefault("fastcore.core", theirs)
+
+
+def _ours(folder: str) -> set[str]:
+    """Our public names, read where they stand: to import them would run a package that isn't whole."""
+    with open(os.path.join(folder, "surface.py"), encoding="utf-8") as surface:
+        return {"core", *re.findall(r'^    "(\w+)",$', surface.read(), re.MULTILINE)}
 
 
 if __name__ == "fastcore-rpc.pth":

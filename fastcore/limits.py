@@ -216,7 +216,8 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             # Annotations are texts in this file.
-            whole, optional = "int" in field.type, "None" in field.type
+            annotation = str(field.type)
+            whole, optional = "int" in annotation, "None" in annotation
             check_limit(field.name, getattr(self, field.name), whole=whole, optional=optional)
 
     @classmethod

@@ -26,7 +26,6 @@ else:
     T = TypeVar("T")
 
 __all__ = [
-    "CallWithHeader",
     "RemoteCall",
     "WhereCallsAre",
     "check_arguments",
@@ -42,6 +41,7 @@ class WhereCallsAre(Protocol):
     @property
     def bytes_in(self) -> int:
         """Bytes that have come there, ever."""
+        ...
 
     def give_up(self, call: RemoteCall, /) -> None:
         """Forget the call: nobody waits for it any more."""
@@ -83,7 +83,7 @@ class RemoteCall(asyncio.Future[T]):
     Whoever makes one begins it.
     """
 
-    __slots__ = ("number", "op", "parts", "where")
+    __slots__ = ("header", "number", "op", "parts", "where")
     #: Its number on its connection.
     number: int
     #: Where it is under way; None when that is over.
@@ -92,13 +92,14 @@ class RemoteCall(asyncio.Future[T]):
     # None for as long as there is no sign of more than one answer.
     parts: Parts | None
     #: What the header of its request says beside what every call's does.
-    header: dict[str, Any] | None = None
+    header: dict[str, Any] | None
 
-    def begin(self, op: object, where: WhereCallsAre | None) -> None:
+    def begin(self, op: object, where: WhereCallsAre | None, header: dict[str, Any] | None = None) -> None:
         """Do what a constructor would."""
         self.op = op
         self.where = where
         self.parts = None
+        self.header = header
 
     # ---- its answers
 
@@ -110,7 +111,7 @@ class RemoteCall(asyncio.Future[T]):
         self.where = None
         if self.parts is not None:
             self._end_parts(value)
-        elif not self.done():
+        else:
             set_result_now(self, value)
 
     def sent(self) -> None:
@@ -215,12 +216,6 @@ class RemoteCall(asyncio.Future[T]):
         self.where = None
         where.give_up(self)
         self._wake()
-
-
-class CallWithHeader(RemoteCall):
-    """A call whose request says more in its header."""
-
-    __slots__ = ("header",)
 
 
 def no_stream(op: object) -> TypeError:

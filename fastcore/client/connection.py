@@ -82,12 +82,15 @@ class ClientConnection(Owner):
         "is_last",
         "is_taken",
         "keeper",
+        "loop",
         "numbers",
         "tells",
     )
 
     def __init__(self, channel: Channel, keeper: Keeper | None = None) -> None:
         self.channel = channel
+        # Asked for with each call: from here it costs less than by way of compiled code.
+        self.loop = channel.loop
         self.keeper = keeper
         self.calls: dict[int, RemoteCall] = {}
         # Above those of tables before this one: of calls that were given up, answers may still come.
@@ -156,8 +159,7 @@ class ClientConnection(Owner):
                 raise
             self._not_sent(call, message, error)
             return
-        if not self.channel.is_listening:
-            self.channel.listen_soon()
+        self.channel.listen_soon()
 
     def start_last(self, call: RemoteCall, op: object, message: dict[str, Any]) -> None:
         """As `start`, for a request after whose answer the server closes the connection."""

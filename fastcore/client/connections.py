@@ -1,10 +1,10 @@
 """The connections of a pool in one event loop, and who waits for one.
 
 Calls to a server that numbers its answers share a few connections, each of them the one with the
-fewest others. To another server, each
-call that is under way has one of its own. Whether a server numbers its answers shows with the
-first one, so until then it is treated as one that doesn't; where that takes more than a moment
-while others wait, it is asked for its identity, which every server tells at once.
+fewest others. To another server, each call that is under way has one of its own. Whether a server
+numbers its answers shows with the first one, so until then it is treated as one that doesn't;
+where that takes more than a moment while others wait, it is asked for its identity, which every
+server tells at once.
 
 Who waits is served in the order of coming, and by being handed a connection: nobody who comes
 later can take it in between.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
@@ -22,7 +21,8 @@ from tornado.iostream import IOStream
 
 from fastcore.addressing import Address, format_address
 from fastcore.client.calls import RemoteCall
-from fastcore.client.connection import ClientConnection, closes
+from fastcore.client.connection import ClientConnection
+from fastcore.client.waiting import KnownServer, Waiting, WaitingCall, WaitingStream
 from fastcore.errors import RPCClosed
 from fastcore.transport.connecting import open_stream
 from fastcore.transport.event_loop import patience
@@ -53,116 +53,6 @@ class Rules(Protocol):
     current: dict[Address, ClientConnection]
 
 
-class _WaitingCall:
-    """A call that waits for a connection."""
-
-    __slots__ = ("call", "message", "since", "wants_all")
-
-    #: Nothing has come for a call that isn't under way.
-    bytes_in = 0
-
-    def __init__(self, call: RemoteCall, message: dict[str, Any], since: float) -> None:
-        self.call = call
-        self.message = message
-        self.since = since
-        #: Whether it can't share a connection: the server closes it afterwards.
-        self.wants_all = closes(message)
-
-    @property
-    def is_over(self) -> bool:
-        return self.call.done()
-
-    def get(self, connection: ClientConnection) -> None:
-        start = connection.start_last if self.wants_all else connection.start
-        start(self.call, self.message.get("op"), self.message)
-
-    def fail(self, error: Exception) -> None:
-        self.call.fail(error)
-
-
-class _WaitingStream:
-    """Somebody who waits for a connection of his own."""
-
-    __slots__ = ("future", "since")
-
-    wants_all = True
-
-    def __init__(self, future: asyncio.Future[ClientConnection], since: float) -> None:
-        self.future = future
-        self.since = since
-
-    @property
-    def is_over(self) -> bool:
-        return self.future.done()
-
-    def get(self, connection: ClientConnection) -> None:
-        connection.is_taken = True
-        connection.channel.stop_listening()
-        self.future.set_result(connection)
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-class _Server:
-    """One server: its connections, and who waits for one."""
-
-    def __init__(self, address: Address, share: int) -> None:
-        self.address = address
-        #: All that are open.
-        self.connections: dict[ClientConnection, None] = {}
-        #: Those that nobody uses; the one used last is the last.
-        self.free: list[ClientConnection] = []
-        #: The fewest that there were since that was looked at.
-        self.least_free = 0
-        self.trims: asyncio.TimerHandle | None = None
-        #: Those that calls may share.
-        self.shared: list[ClientConnection] = []
-        self.waiting: deque[_WaitingCall | _WaitingStream] = deque()
-        #: How many of those can't share one; counted here, as all of them are asked for with each that comes.
-        self.exclusive = 0
-        self.connecting = 0
-        #: Whether it numbers its answers; None until the first one.
-        self.numbers: bool | None = None
-        #: How many connections it may have before that; one of a few is for asking.
-        self.allowed = max(share - 1, 1)
-        self.is_asked = False
-        #: Whether no more connections are made as long as one of those to share can be used, or will be soon.
-        self.is_grown = self.is_growing = False
-        #: Whether those who wait are being served, and are to be looked at once more after that: whatever
-        #: comes in between, such as the collector or a signal handler, may call, and end calls.
-        self.is_serving = self.serves_again = False
-
-    @property
-    def since(self) -> float:
-        """Since when the first one waits."""
-        first = self.first()
-        return float("inf") if first is None else first.since
-
-    def first(self) -> _WaitingCall | _WaitingStream | None:
-        """Give the one who has waited longest."""
-        try:
-            return self.waiting[0]
-        except IndexError:
-            return None
-
-    def push(self, waiting: _WaitingCall | _WaitingStream) -> None:
-        """Let one wait behind the others."""
-        self.waiting.append(waiting)
-        self.exclusive += waiting.wants_all
-
-    def pop(self, first: _WaitingCall | _WaitingStream) -> bool:
-        """Let one wait no longer; False if somebody who came in between has seen to that."""
-        try:
-            # It is the first one, so nothing is searched.
-            self.waiting.remove(first)
-        except ValueError:
-            return False
-        self.exclusive -= first.wants_all
-        return True
-
-
 class Connections:
     """The connections of a pool in one event loop.
 
@@ -177,8 +67,10 @@ class Connections:
     def __init__(self, rules: Rules, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._rules = rules
-        self._servers: dict[Address, _Server] = {}
-        self._of: dict[ClientConnection, _Server] = {}
+        # What is gone through is copied first: a collector or a signal handler that comes in between may
+        # call, and close.
+        self._servers: dict[Address, KnownServer] = {}
+        self._of: dict[ClientConnection, KnownServer] = {}
         #: When somebody was given a connection last, while others wait.
         self._progress = 0.0
         self._watch: asyncio.TimerHandle | None = None
@@ -194,12 +86,12 @@ class Connections:
     @property
     def open(self) -> int:
         """Connections that are open or being made."""
-        return len(self._of) + sum(server.connecting for server in self._servers.values())
+        return len(self._of) + sum(server.connecting for server in [*self._servers.values()])
 
     @property
     def waiting(self) -> int:
         """How many wait for a connection."""
-        return sum(len(server.waiting) for server in self._servers.values())
+        return sum(len(server.waiting) for server in [*self._servers.values()])
 
     # ---- calls
 
@@ -210,7 +102,7 @@ class Connections:
             return None
         return self._least_used(server)
 
-    def _least_used(self, server: _Server) -> ClientConnection | None:
+    def _least_used(self, server: KnownServer) -> ClientConnection | None:
         """Give the connection with the fewest calls, if there are as many as there should be.
 
         Nobody knows how large an answer will be before it comes, so a call goes behind another
@@ -218,7 +110,7 @@ class Connections:
         """
         best: ClientConnection | None = None
         for connection in [*server.shared]:
-            if connection.is_last or not connection.channel.is_clear:
+            if connection.is_last or not connection.channel.is_clear():
                 continue
             if not connection.calls:
                 if connection.channel.catch_up():
@@ -233,23 +125,23 @@ class Connections:
                 return None
         return best
 
-    def _may_grow(self, server: _Server) -> bool:
+    def _may_grow(self, server: KnownServer) -> bool:
         return self._to_share(server) < self._rules.share
 
     @staticmethod
-    def _to_share(server: _Server) -> int:
+    def _to_share(server: KnownServer) -> int:
         """How many connections calls share, or will when they have given their first answer."""
-        return sum(not (each.is_taken or each.is_last) for each in server.connections)
+        return sum(not (each.is_taken or each.is_last) for each in [*server.connections])
 
     def call(self, call: RemoteCall, address: Address, message: dict[str, Any]) -> None:
         """Start a call over a connection that is free, or have it wait for one."""
-        waiting = _WaitingCall(call, message, self.loop.time())
+        waiting = WaitingCall(call, message, self.loop.time())
         call.where = self
         self._enter(address, waiting)
 
     async def stream(self, address: Address, timeout: float) -> ClientConnection:
         """Give a connection that nobody else uses."""
-        waiting = _WaitingStream(self.loop.create_future(), self.loop.time())
+        waiting = WaitingStream(self.loop.create_future(), self.loop.time())
         try:
             async with patience(timeout):
                 self._enter(address, waiting)
@@ -277,10 +169,10 @@ class Connections:
 
     # ---- the rules
 
-    def _enter(self, address: Address, waiting: _WaitingCall | _WaitingStream) -> None:
+    def _enter(self, address: Address, waiting: Waiting) -> None:
         server = self._servers.get(address)
         if server is None:
-            server = self._servers[address] = _Server(address, self._rules.share)
+            server = self._servers[address] = KnownServer(address, self._rules.share)
         if self._rules.closed:
             waiting.fail(_closed(address))
             return
@@ -294,16 +186,16 @@ class Connections:
                 server.is_growing = True
                 self.loop.call_later(_A_MOMENT, self._grown, server)
 
-    def _grown(self, server: _Server) -> None:
+    def _grown(self, server: KnownServer) -> None:
         """Make do with the connections that are there."""
         server.is_growing = False
         server.is_grown = True
         self._serve(server)
 
-    def _waits_elsewhere(self, server: _Server) -> bool:
+    def _waits_elsewhere(self, server: KnownServer) -> bool:
         return bool(server.waiting) or self._watch is not None
 
-    def _serve(self, server: _Server) -> None:
+    def _serve(self, server: KnownServer) -> None:
         """Hand out what is there to those who wait, and have made what is lacking."""
         server.serves_again = True
         while server.serves_again and not server.is_serving:
@@ -323,7 +215,7 @@ class Connections:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _hand_out(self, server: _Server) -> None:
+    def _hand_out(self, server: KnownServer) -> None:
         while (first := server.first()) is not None:
             if first.is_over:
                 server.pop(first)
@@ -340,7 +232,9 @@ class Connections:
             if server.waiting:
                 self._serve(server)
 
-    def _place_for(self, server: _Server, waiting: _WaitingCall | _WaitingStream) -> ClientConnection | None:
+    def _place_for(
+        self, server: KnownServer, waiting: WaitingCall | WaitingStream
+    ) -> ClientConnection | None:
         shares = bool(self._rules.share) and not waiting.wants_all
         best = self._least_used(server) if shares else None
         if best is not None and not best.calls:
@@ -360,24 +254,25 @@ class Connections:
                 connection.channel.close()
         if shares and best is None and (self._is_full(server) or not self._may_grow(server)):
             # Large messages are in the way of all of them: it waits behind the least.
-            usable = [each for each in server.shared if each.channel.is_open and not each.is_last]
+            usable = [each for each in [*server.shared] if each.channel.is_open and not each.is_last]
             best = min(usable, key=lambda each: len(each.calls), default=None)
         return best
 
     def _listen_to_all(self) -> None:
         """Hear of each connection that comes free, as somebody waits who can't share one."""
-        for connection in self._of:
+        for connection in [*self._of]:
             connection.tells = True
 
-    def _is_full(self, server: _Server) -> bool:
+    def _is_full(self, server: KnownServer) -> bool:
         limit = self._rules.limit
         return limit is not None and self.open >= limit
 
-    def _first_that_lacks_one(self) -> _Server | None:
-        lacking = [server for server in self._servers.values() if server.waiting and self._lacks_one(server)]
+    def _first_that_lacks_one(self) -> KnownServer | None:
+        servers = [*self._servers.values()]
+        lacking = [server for server in servers if server.waiting and self._lacks_one(server)]
         return min(lacking, key=lambda server: server.since, default=None)
 
-    def _lacks_one(self, server: _Server) -> bool:
+    def _lacks_one(self, server: KnownServer) -> bool:
         """Whether one more connection should be made for those who wait."""
         if self._scarce and server.connections:
             return False
@@ -389,18 +284,18 @@ class Connections:
             wanted = min(wanted, server.allowed - len(server.connections) - server.connecting)
         return wanted > 0
 
-    def _make_room(self, server: _Server) -> bool:
+    def _make_room(self, server: KnownServer) -> bool:
         """Whether a connection may be made, if need be after closing a free one to another server."""
         if not self._is_full(server):
             return True
-        for connection, other in self._of.items():
+        for connection, other in [*self._of.items()]:
             if other is not server and not connection.calls and not connection.is_taken:
                 connection.channel.close()
                 return True
         self._listen_to_all()
         return False
 
-    async def _connect(self, server: _Server) -> None:
+    async def _connect(self, server: KnownServer) -> None:
         started = self.loop.time()
         # Those who have waited a while have less patience left.
         since = min(server.since, started)
@@ -428,7 +323,7 @@ class Connections:
             return
         self.add(server.address, stream)
 
-    def _not_connected(self, server: _Server, error: Exception, started: float) -> None:
+    def _not_connected(self, server: KnownServer, error: Exception, started: float) -> None:
         reason = getattr(error, "real_error", None)
         if isinstance(reason, OSError) and reason.errno in _SCARCE and self._of:
             # Those that are open will have to do.
@@ -447,7 +342,7 @@ class Connections:
         """Take in an open stream, and give it to who waits first."""
         server = self._servers.get(address)
         if server is None:
-            server = self._servers[address] = _Server(address, self._rules.share)
+            server = self._servers[address] = KnownServer(address, self._rules.share)
         connection = ClientConnection(channel_of(stream), self)
         server.connections[connection] = None
         self._of[connection] = server
@@ -459,24 +354,23 @@ class Connections:
         if server.numbers is None and server.waiting:
             self._ask_after_a_moment(server)
 
-    def _ask_after_a_moment(self, server: _Server) -> None:
+    def _ask_after_a_moment(self, server: KnownServer) -> None:
         if self._rules.share and not server.is_asked:
             server.is_asked = True
             self.loop.call_later(_A_MOMENT, self._ask, server)
 
-    def _ask(self, server: _Server) -> None:
+    def _ask(self, server: KnownServer) -> None:
         """Ask a server what every server answers at once, as its first answer keeps others waiting."""
         if server.numbers is not None or not server.waiting:
             return
         server.allowed += 1
         question = RemoteCall(loop=self.loop)
-        question.where = self
-        question.parts = None
-        server.waiting.appendleft(_WaitingCall(question, {"op": "identity"}, self.loop.time()))
+        question.begin("identity", self)
+        server.waiting.appendleft(WaitingCall(question, {"op": "identity"}, self.loop.time()))
         self._serve(server)
         self.loop.call_later(_A_WHILE, self._allow_more, server)
 
-    def _allow_more(self, server: _Server) -> None:
+    def _allow_more(self, server: KnownServer) -> None:
         """Do without sharing, as there is no answer even to that."""
         if server.numbers is None and server.waiting:
             server.allowed *= 2
@@ -496,7 +390,7 @@ class Connections:
         if server.waiting:
             self.loop.call_soon(self._serve, server)
 
-    def _share(self, server: _Server, connection: ClientConnection) -> None:
+    def _share(self, server: KnownServer, connection: ClientConnection) -> None:
         if connection.is_last or connection in server.shared:
             return
         if len(server.shared) < self._rules.share:
@@ -520,11 +414,11 @@ class Connections:
         if self._watch is not None:
             self._serve_all()
 
-    def _trim_later(self, server: _Server) -> None:
+    def _trim_later(self, server: KnownServer) -> None:
         server.least_free = len(server.free)
         server.trims = self.loop.call_later(_NOT_NEEDED, self._trim, server)
 
-    def _trim(self, server: _Server) -> None:
+    def _trim(self, server: KnownServer) -> None:
         """Close those that nobody needed for a while, as after a burst, but for a few."""
         server.trims = None
         # The one used last is taken first, so these are the first ones.

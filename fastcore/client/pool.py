@@ -14,7 +14,7 @@ from tornado.iostream import IOStream
 from fastcore._channel import Channel
 from fastcore._wire import call_fields, with_extra
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
-from fastcore.client.calls import CallWithHeader, RemoteCall, check_arguments, too_late
+from fastcore.client.calls import RemoteCall, check_arguments, too_late
 from fastcore.client.connection import ClientConnection, closes
 from fastcore.client.connections import Connections
 from fastcore.client.middleware import start_within
@@ -233,9 +233,7 @@ class ConnectionPool:
             timeout = self.call_timeout
         message["op"] = op
         connection = self.current.get(address)
-        if connection is not None and (
-            connection.calls or not connection.channel.is_clear or not connection.channel.catch_up()
-        ):
+        if connection is not None and (connection.calls or not connection.channel.is_ready()):
             # Another one may be better, if there is one at once.
             assert connection.keeper is not None
             connection = connection.keeper.shared(address)
@@ -248,8 +246,9 @@ class ConnectionPool:
             and "close" not in message
             and op != "close"
         ):
-            call = RemoteCall(loop=connection.channel.loop)
-            call.parts = None
+            call = RemoteCall(loop=connection.loop)
+            # Its `start` does the rest of what `begin` does.
+            call.parts = call.header = None
             connection.start(call, op, message)
         else:
             call = self.start(address, message)
@@ -279,13 +278,10 @@ class ConnectionPool:
         """Do what :meth:`call` does, with the whole request and the rules of waiting."""
         loop = self._here().loop
         if header:
-            call: RemoteCall = CallWithHeader(loop=loop)
-            call.header = header
             # What can't be sent is told at once, and not when there is a connection.
             with_extra(call_fields(0), header)
-        else:
-            call = RemoteCall(loop=loop)
-        call.begin(message.get("op"), None)
+        call = RemoteCall(loop=loop)
+        call.begin(message.get("op"), None, header or None)
         self.begin(call, address, message)
         return call
 

@@ -50,8 +50,8 @@ class rpc(RemoteServer):
 
     Attributes
     ----------
-    ip, port, address, timeout : str, int, str, float
-        As given.
+    ip : str
+        As given, or taken out of an address; likewise ``port``, ``address`` and ``timeout``.
     status : str
         ``'running'`` or ``'closed'``.
 

@@ -12,9 +12,10 @@ from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
-from fastcore.client.blocking import BlockingCall, BlockingConnection, StillAnswers, dial
+from fastcore.client.blocking import BlockingCall, BlockingConnection, StillAnswers
 from fastcore.client.calls import check_arguments, no_stream, too_late
 from fastcore.client.connection import closes
+from fastcore.client.dialing import dial
 from fastcore.errors import ConnectionLost, RPCClosed
 from fastcore.limits import Limits, check_limit
 from fastcore.transport.connecting import limits_of
@@ -60,10 +61,10 @@ class SyncClient:
 
     Attributes
     ----------
-    ip, port, address : str, int, str
-        As given.
-    timeout, call_timeout : float
-        As given.
+    ip : str
+        As given, or taken out of an address; likewise ``port`` and ``address``.
+    timeout : float
+        As given; likewise ``call_timeout``.
     status : str
         ``'running'`` or ``'closed'``.
 

@@ -28,12 +28,15 @@ class RemoteStream(Protocol[Item]):
 
     def __aiter__(self) -> AsyncIterator[Item]:
         """Give each answer as it comes."""
+        ...
 
     def __await__(self) -> Generator[Any, Any, list[Item]]:
         """Give all of them."""
+        ...
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Give the call up."""
+        ...
 
 
 def typed(remote: RemoteServer | SyncClient, interface: Callable[..., T]) -> T:

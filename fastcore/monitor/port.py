@@ -88,14 +88,15 @@ class Monitor:
         sock = socket.create_server((address, port), family=family, backlog=128)
         sock.setblocking(False)
         self._port = sock.getsockname()[1]
-        self._http = HTTPServer(
+        http = HTTPServer(
             application(self._watched, address),
             # Nobody has much to say here, nor long.
             max_header_size=16 * 1024,
             max_body_size=1024,
             idle_connection_timeout=60,
         )
-        self._http.add_sockets([sock])
+        http.add_sockets([sock])
+        self._http = http
 
     async def close(self) -> None:
         """Stop answering, and close what is open."""

@@ -17,12 +17,15 @@ class Watched(Protocol):
     @property
     def health(self) -> Health:
         """How they are together."""
+        ...
 
     async def snapshots(self) -> Mapping[str, Snapshot]:
         """Tell all of each process, by its name; of the only one under ``''``."""
+        ...
 
     async def ops(self) -> list[dict[str, str]]:
         """Tell which ops there are."""
+        ...
 
 
 class OneServer:

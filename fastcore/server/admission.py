@@ -25,6 +25,7 @@ from fastcore.server.figures import ServerStats
 from fastcore.server.penalties import Penalties, origin
 from fastcore.server.strangers import tell_of_bad_message, tell_of_refused
 from fastcore.tokens import check_token
+from fastcore.transport.tornado import socket_of
 
 __all__ = ["Admission", "Authenticate", "Newcomer", "Token", "Tokens"]
 
@@ -246,7 +247,7 @@ class Newcomer(Owner):
 
     def _peer_name(self) -> object:
         try:
-            return self.stream.socket.getpeername()
+            return socket_of(self.stream).getpeername()
         except (OSError, AttributeError):
             return None
 

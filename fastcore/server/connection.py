@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections import deque
 from collections.abc import Coroutine
 from contextvars import Context
 from time import perf_counter_ns
@@ -25,12 +24,14 @@ from tornado.iostream import IOStream
 
 from fastcore._channel import Channel, Owner
 from fastcore._futures import set_value
-from fastcore._wire import ERROR_FLAG, PART_FLAG, SPEAKS_PLAINLY, SPEAKS_VALUES, CallHeader, call_fields
+from fastcore._wire import ERROR_FLAG, SPEAKS_PLAINLY, SPEAKS_VALUES, CallHeader, call_fields
 from fastcore.errors import BadValue, ConnectionLost, LimitReached
 from fastcore.logs import get_logger, shown
 from fastcore.remote_errors import Detail, error_reply
-from fastcore.server.figures import OpStats
-from fastcore.server.results import end_of, gives_parts, is_async, is_to_wait_for
+from fastcore.server.held import PATIENCE, HeldRequest, HeldRequests
+from fastcore.server.parts import send_parts
+from fastcore.server.request import Request
+from fastcore.server.results import gives_parts, is_to_wait_for
 from fastcore.server.service import Handler, Service
 from fastcore.server.slow_steps import Timed
 from fastcore.server.strangers import tell_of_bad_message, tell_of_refused
@@ -40,59 +41,8 @@ __all__ = ["Connection"]
 
 logger = get_logger("fastcore.server")
 
-#: For connections that hold nothing, all of which have the same.
-_NOTHING_HELD: Final[deque[tuple[Any, CallHeader | None, int]]] = deque()
 #: A request counts once more for each so many bytes among those that run.
 _BYTES_OF_ONE: Final = 256 * 1024
-#: Bytes of requests that are held back before no more is received, in `max_waiting`: at first, and
-#: when for so many seconds no request of the connection has ended. What would end one, that it is given
-#: up or may send more, can stand behind them. In the end further requests are refused.
-_HELD: Final = (1, 64)
-_PATIENCE: Final = (0.2, 10.0)
-#: Nanoseconds in which a generator gives parts before others have their turn.
-_A_TURN: Final = 500_000
-
-
-class _Request:
-    """One request, from its arrival to its last answer."""
-
-    __slots__ = (
-        "begun",
-        "call",
-        "closes",
-        "figures",
-        "given_up",
-        "is_over",
-        "left",
-        "op",
-        "reply",
-        "task",
-        "waiting",
-        "weight",
-    )
-
-    def __init__(self, op: Any, call: int | None, reply: Any, closes: Any) -> None:
-        self.op = op
-        self.call = call
-        self.reply = reply
-        self.closes = closes
-        self.weight = 1
-        self.given_up = self.is_over = False
-        self.task: asyncio.Task[None] | None = None
-        #: How many parts may still be sent; None where nobody counts.
-        self.left: int | None = None
-        self.waiting: asyncio.Future[None] | None = None
-        self.begun = 0
-        self.figures: OpStats | None = None
-
-    def fields(self, flags: int = 0) -> bytes | None:
-        """Say whose the answer is, in its header."""
-        return None if self.call is None else call_fields(self.call, flags)
-
-    def go_on(self) -> None:
-        """Let it look again whether parts may be sent."""
-        if self.waiting is not None:
-            set_value(self.waiting, None)
 
 
 class _Refused(Exception):
@@ -119,16 +69,12 @@ class Connection(Owner):
     """
 
     __slots__ = (
-        "_begins_held",
+        "_begins",
         "_closes",
         "_has_numbers",
         "_held",
-        "_held_bytes",
         "_in_order",
         "_numbered",
-        "_size_of_held",
-        "_stalled",
-        "_timer",
         "_weight",
         "channel",
         "ended",
@@ -137,7 +83,6 @@ class Connection(Owner):
     )
 
     lends = True
-    rations = True
 
     def __init__(
         self, service: Service, stream: IOStream, channel: Channel, ended: asyncio.Future[None]
@@ -147,19 +92,14 @@ class Connection(Owner):
         self.channel = channel
         self.ended = ended
         #: The numbered requests that are being handled.
-        self._numbered: dict[int, _Request] = {}
+        self._numbered: dict[int, Request] = {}
         #: The one without a number.
-        self._in_order: _Request | None = None
-        #: Requests that have come, and are too many for now.
-        self._held = _NOTHING_HELD
-        self._held_bytes = 0
-        #: Whether one of them is being begun, and its bytes.
-        self._begins_held = False
-        self._size_of_held = 0
+        self._in_order: Request | None = None
+        #: Requests that have come, and are too many for now; None where there never were.
+        self._held: HeldRequests | None = None
+        #: The one of them that is being begun.
+        self._begins: HeldRequest | None = None
         self._weight = 0
-        #: How often nothing had ended when patience was over, and what tells when it is.
-        self._stalled = 0
-        self._timer: asyncio.TimerHandle | None = None
         #: Whether the client numbers its requests.
         self._has_numbers = False
         #: Whether it ends when nothing runs any more.
@@ -167,6 +107,7 @@ class Connection(Owner):
         # A program of 2016, for all that anybody knows yet.
         channel.dialect.speaks = SPEAKS_PLAINLY
         channel.own(self)
+        channel.is_rationed = True
 
     def __repr__(self) -> str:
         return f"<connection of a server with {self.channel.peer}>"
@@ -181,7 +122,11 @@ class Connection(Owner):
 
     @property
     def _is_busy(self) -> bool:
-        return bool(self._numbered) or self._in_order is not None or bool(self._held)
+        return bool(self._numbered) or self._in_order is not None or self._holds_some
+
+    @property
+    def _holds_some(self) -> bool:
+        return self._held is not None and bool(self._held.requests)
 
     def _may_read(self) -> bool:
         """Whether to be given the next message now.
@@ -190,10 +135,12 @@ class Connection(Owner):
         says of those that run, that they are given up or may send more, must be heard, so that
         they end.
         """
-        if not self._may_begin() or self._begins_held:
+        if not self._may_begin() or self._begins is not None:
             return False
-        if self._held:
-            return self._held[-1][1] is not None and self._may_hold_more()
+        held = self._held
+        if held is not None and held.requests:
+            _, header, _ = held.requests[-1]
+            return header is not None and held.may_grow(bool(self._numbered))
         return self._has_numbers or not (self.service.is_ending or self._is_held_back())
 
     # ---- requests
@@ -210,7 +157,10 @@ class Connection(Owner):
             elif not self._has_numbers:
                 self._knows_numbers()
         service = self.service
-        if (self._held and not self._begins_held) or (service.running and self._is_held_back()):
+        held = self._held
+        if (held is not None and held.requests and self._begins is None) or (
+            service.running and self._is_held_back()
+        ):
             return self._hold(message, header)
         # From here on this is the way of a plain function's answer, in as few steps as there can be.
         op = None
@@ -242,7 +192,7 @@ class Connection(Owner):
             if took > service.slow_ns:
                 self._blocked(op, took)
             if not isinstance(result, _PLAIN) and is_to_wait_for(result):
-                request = _Request(op, call, reply, closes)
+                request = Request(op, call, reply, closes)
                 request.figures, request.begun = figures, begun
                 request.left = None if header is None else header.window
                 return self._begin(request, result, context)
@@ -255,7 +205,7 @@ class Connection(Owner):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            request = _Request(op, call, reply, closes)
+            request = Request(op, call, reply, closes)
             # By its type: an error may have a `__class__` of its own.
             if type(error) is _Refused:
                 return self._refuse(error.reason, request)
@@ -287,7 +237,7 @@ class Connection(Owner):
                 return op, _welcome
             raise _Refused(ValueError(self._no_handler(op))) from None
 
-    def _begin(self, request: _Request, result: Any, context: Context) -> bool:
+    def _begin(self, request: Request, result: Any, context: Context) -> bool:
         """Have a task wait for the handler; False if no further request is to be begun until then."""
         channel = self.channel
         if request.call is not None:
@@ -295,7 +245,7 @@ class Connection(Owner):
         else:
             self._in_order = request
             channel.keeps = True
-        size = self._size_of_held if self._begins_held else channel.last_size
+        size = channel.last_size if self._begins is None else self._begins[-1]
         request.weight = 1 + size // _BYTES_OF_ONE
         self._weight += request.weight
         self.service.running += request.weight
@@ -311,7 +261,7 @@ class Connection(Owner):
                 self._left_by_client(request)
         return self._may_read()
 
-    def _task_done(self, request: _Request, result: Any, task: asyncio.Task[None]) -> None:
+    def _task_done(self, request: Request, result: Any, task: asyncio.Task[None]) -> None:
         self.service.tasks.discard(task)
         # One that was cancelled knows its frames by its error, and those know the request.
         request.task = None
@@ -324,7 +274,7 @@ class Connection(Owner):
                 self._done(request, None)
             self._make_room(request)
 
-    async def _run(self, request: _Request, result: Any) -> None:
+    async def _run(self, request: Request, result: Any) -> None:
         """Wait for the handler, reply, and let others begin."""
         try:
             await self._answer(request, result)
@@ -335,20 +285,20 @@ class Connection(Owner):
         # Not before its answer: those without a number are answered in order.
         self._make_room(request)
 
-    async def _answer(self, request: _Request, result: Any) -> None:
+    async def _answer(self, request: Request, result: Any) -> None:
         try:
             try:
+                blocked = functools.partial(self._blocked, request.op)
                 if gives_parts(result):
-                    result = await self._send_parts(request, result)
+                    result = await send_parts(result, request, self.channel, blocked)
                 else:
                     if isinstance(result, Coroutine):
-                        slow_ns = self.service.slow_ns
-                        result = Timed(result, slow_ns, functools.partial(self._blocked, request.op))
+                        result = Timed(result, self.service.slow_ns, blocked)
                     elif not inspect.isawaitable(result):
                         result = convert_yielded(result)
                     result = await result
                     if gives_parts(result):
-                        result = await self._send_parts(request, result)
+                        result = await send_parts(result, request, self.channel, blocked)
             finally:
                 assert request.figures is not None
                 request.figures.record(perf_counter_ns() - request.begun)
@@ -380,7 +330,7 @@ class Connection(Owner):
         else:
             self._done(request, result)
 
-    def _over(self, request: _Request) -> None:
+    def _over(self, request: Request) -> None:
         """Count a request as handled; what is left of it is its answer."""
         request.is_over = True
         if request.call is not None:
@@ -391,15 +341,15 @@ class Connection(Owner):
         if not self._numbered and self._in_order is None:
             self.channel.take_back()
 
-    def _make_room(self, request: _Request) -> None:
+    def _make_room(self, request: Request) -> None:
         """Let further requests begin, after one that is answered."""
         self._uncount(request)
-        self._stalled = 0
-        self._wait_no_more()
+        if self._held is not None:
+            self._held.something_ended()
         self.service.let_go_on()
         self._go_on()
 
-    def _uncount(self, request: _Request) -> None:
+    def _uncount(self, request: Request) -> None:
         self._weight -= request.weight
         self.service.running -= request.weight
 
@@ -420,45 +370,20 @@ class Connection(Owner):
 
     def _hold(self, message: Any, header: CallHeader | None) -> bool:
         """Keep a request for later, so that what is said of others can still be read."""
-        if header is not None and self._stalled == len(_HELD) and self._holds(_HELD[-1]):
-            reply = message.get("reply", True) if isinstance(message, dict) else True
-            self._refuse(self._too_many(), _Request(None, header.call, reply, False), "message")
+        if self._held is None:
+            self._held = HeldRequests(self.channel, self.serve)
+        if header is not None and self._held.is_full:
+            request = Request(None, header.call, _wants_answer(message), False)
+            self._refuse(self._too_many(self._held), request, "message")
         elif not self.service.is_ending:
-            size = self.channel.last_size
-            if not self._held:
-                # An empty one takes as much memory as all else of an idle connection together.
-                self._held = deque()
-            self._held.append((message, header, size))
-            self._held_bytes += size
+            self._held.keep(message, header)
         return self._may_read()
 
-    def _holds(self, most: int) -> bool:
-        return self._held_bytes >= most * self.channel.limits.max_waiting
-
-    def _may_hold_more(self) -> bool:
-        """Whether to be given what comes behind the requests that are held back."""
-        if self._stalled == len(_HELD) or not self._holds(_HELD[self._stalled]):
-            return True
-        if self._numbered and self._timer is None:
-            self._timer = self.channel.loop.call_later(_PATIENCE[self._stalled], self._stall)
-        return False
-
-    def _stall(self) -> None:
-        """Hear more, as nothing has ended."""
-        self._timer = None
-        self._stalled += 1
-        self.serve()
-
-    def _wait_no_more(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _too_many(self) -> LimitReached:
+    def _too_many(self, held: HeldRequests) -> LimitReached:
         return LimitReached(
             "max_running_per_connection" if self._weight else "max_running",
-            f"no request has ended for {_PATIENCE[-1]:g} s, and {self._held_bytes:,} bytes of further ones "
-            "wait; send fewer at a time",
+            f"no request has ended for {PATIENCE[-1]:g} s, and {held.size:,} bytes of further ones wait; "
+            "send fewer at a time",
         )
 
     def _may_begin(self) -> bool:
@@ -466,109 +391,29 @@ class Connection(Owner):
         may = self._in_order is None or self._has_numbers
         return may and not self._closes and not self.channel.is_full
 
-    def _begin_held(self) -> None:
-        if self._begins_held:
+    def _begin_held(self, held: HeldRequests) -> None:
+        if self._begins is not None:
             # One was over at once; who began it goes on.
             return
-        while self._held and self._may_begin() and not self._is_held_back():
-            message, header, size = self._held.popleft()
-            self._held_bytes -= size
-            self._begins_held, self._size_of_held = True, size
+        while held.requests and self._may_begin() and not self._is_held_back():
+            self._begins = message, header, _ = held.first()
             try:
                 self.on_message(message, header)
             finally:
-                self._begins_held = False
+                self._begins = None
 
     def _drop_held(self) -> None:
-        self._held.clear()
-        self._held_bytes = 0
+        if self._held is not None:
+            self._held.clear()
 
     def _go_on(self) -> None:
-        self._begin_held()
+        if self._held is not None:
+            self._begin_held(self._held)
         self.serve()
 
     # ---- answers
 
-    async def _send_parts(self, request: _Request, result: Any) -> Any:
-        """Send what a generator gives, as it comes; a list of it to those who know no parts."""
-        if request.call is None or not request.reply:
-            return await self._list_of(request, result)
-        fields = request.fields(PART_FLAG)
-        channel = self.channel
-        sent = 0
-        begun = perf_counter_ns()
-        try:
-            # In one frame: a step more for each part would cost a fifth of all that is done for it.
-            if is_async(result):
-                async for value in result:
-                    if request.left == 0 or channel.is_full:
-                        await self._room_for(request)
-                        begun = perf_counter_ns()
-                    if request.left is not None:
-                        request.left -= 1
-                    channel.send(value, fields)
-                    sent += 1
-                    if perf_counter_ns() - begun > _A_TURN:
-                        # It may never wait for anything itself.
-                        await asyncio.sleep(0)
-                        begun = perf_counter_ns()
-            else:
-                for value in result:
-                    if request.left == 0 or channel.is_full:
-                        await self._room_for(request)
-                        begun = perf_counter_ns()
-                    if request.left is not None:
-                        request.left -= 1
-                    channel.send(value, fields)
-                    sent += 1
-                    if (took := perf_counter_ns() - begun) > _A_TURN:
-                        if took > self.service.slow_ns:
-                            self._blocked(request.op, took)
-                        await asyncio.sleep(0)
-                        begun = perf_counter_ns()
-        finally:
-            await end_of(result)
-        return None if sent else []
-
-    async def _list_of(self, request: _Request, result: Any) -> list[Any]:
-        """Give all that a generator gives, if anybody wants it."""
-        values: list[Any] = []
-        begun = perf_counter_ns()
-        try:
-            if is_async(result):
-                async for value in result:
-                    if request.reply:
-                        values.append(value)
-                    if perf_counter_ns() - begun > _A_TURN:
-                        await asyncio.sleep(0)
-                        begun = perf_counter_ns()
-            else:
-                for value in result:
-                    if request.reply:
-                        values.append(value)
-                    if (took := perf_counter_ns() - begun) > _A_TURN:
-                        if took > self.service.slow_ns:
-                            self._blocked(request.op, took)
-                        await asyncio.sleep(0)
-                        begun = perf_counter_ns()
-            return values
-        finally:
-            await end_of(result)
-
-    async def _room_for(self, request: _Request) -> None:
-        """Wait until a part may be sent."""
-        channel = self.channel
-        while request.left == 0 or channel.is_full:
-            if channel.is_lost:
-                raise channel.lost_error()
-            request.waiting = channel.loop.create_future()
-            try:
-                await request.waiting
-            finally:
-                # One that was cancelled knows this frame by its error.
-                request.waiting = None
-
-    def _done(self, request: _Request, result: Any, flags: int = 0) -> bool:
+    def _done(self, request: Request, result: Any, flags: int = 0) -> bool:
         """Reply to a request; False if no further one is to be begun now."""
         goes_on = True
         if request.reply:
@@ -593,7 +438,7 @@ class Connection(Owner):
             return False
         return goes_on and (self._in_order is None or self._has_numbers)
 
-    def _not_packed(self, request: _Request, error: BadValue) -> bool:
+    def _not_packed(self, request: Request, error: BadValue) -> bool:
         """Reply that an answer can't be sent; False if no further request is to be begun now."""
         peer = self.channel.peer
         error = error.of(f"the answer of {shown(request.op)}", "answer")
@@ -604,7 +449,7 @@ class Connection(Owner):
         detail: Detail = "type" if self.service.error_detail == "type" else "message"
         return self._done(request, error_reply(TypeError(str(error)), detail), ERROR_FLAG)
 
-    def _failed(self, request: _Request, error: BaseException) -> bool:
+    def _failed(self, request: Request, error: BaseException) -> bool:
         """Reply that a handler raised; False if no further request is to be begun now."""
         if self.channel.is_lost and issubclass(type(error), ConnectionLost):
             # How every stream of answers ends: the client has left.
@@ -619,14 +464,14 @@ class Connection(Owner):
             answer = error_reply(RuntimeError("the handler raised an error that can't be told"), "message")
         return self._done(request, answer, ERROR_FLAG)
 
-    def _described(self, request: _Request, error: BaseException) -> dict[str, Any]:
+    def _described(self, request: Request, error: BaseException) -> dict[str, Any]:
         peer = self.channel.peer
         # One peer's faults hold back nobody else's, nor those of another kind.
         about = (request.op, type(error).__name__, peer.rpartition(":")[0])
         logger.warning("%r, called from %s, raised", request.op, peer, exc_info=error, extra={"about": about})
         return error_reply(error, self.service.error_detail)
 
-    def _refuse(self, error: Exception, request: _Request, detail: Detail = "message") -> bool:
+    def _refuse(self, error: Exception, request: Request, detail: Detail = "message") -> bool:
         """Reply that no handler is called; False if there can be no further message."""
         tell_of_bad_message(self.service.figures, self.channel, error)
         answer = error_reply(error, detail)
@@ -654,26 +499,22 @@ class Connection(Owner):
             request.left += header.grant
             request.go_on()
 
-    def _give_up(self, request: _Request) -> None:
+    def _give_up(self, request: Request) -> None:
         """Cancel a handler, once: a second time would disturb it while it cleans up."""
         if not request.given_up:
             request.given_up = True
             if request.task is not None:
                 request.task.cancel()
 
-    def _left_by_client(self, request: _Request) -> None:
+    def _left_by_client(self, request: Request) -> None:
         """End a handler whose answer nobody will hear, where one was wanted."""
         if self.service.cancels and request.call is not None and request.reply:
             self._give_up(request)
 
     def _cancel_held(self, call: int) -> None:
-        for place, (message, header, size) in enumerate(self._held):
-            if header is not None and header.call == call:
-                del self._held[place]
-                self._held_bytes -= size
-                reply = message.get("reply", True) if isinstance(message, dict) else True
-                self._done(_Request(None, call, reply, False), None)
-                return
+        held = None if self._held is None else self._held.of_call(call)
+        if held is not None:
+            self._done(Request(None, call, _wants_answer(held[0]), False), None)
 
     # ---- what the channel tells
 
@@ -685,7 +526,7 @@ class Connection(Owner):
         call = None if header is None else header.call
         if call is not None and not self._has_numbers:
             self._knows_numbers()
-        return self._refuse(error, _Request(None, call, True, False))
+        return self._refuse(error, Request(None, call, True, False))
 
     def writable(self) -> None:
         """Go on, after the peer has read its answers."""
@@ -695,7 +536,8 @@ class Connection(Owner):
 
     def connection_lost(self) -> None:
         """End the handlers of numbered requests: nobody will hear their answers."""
-        self._wait_no_more()
+        if self._held is not None:
+            self._held.wait_no_more()
         if self.ended.done():
             self._ended()
         for request in [*self._numbered.values()]:
@@ -726,7 +568,7 @@ class Connection(Owner):
         channel = self.channel
         if self._in_order is not None or channel.is_full or (channel.unread and not self._has_numbers):
             return True
-        return any(header is None for _, header, _ in self._held)
+        return self._held is not None and any(header is None for _, header, _ in [*self._held.requests])
 
     def is_idle(self) -> bool:
         """Tell whether no handler runs, or one that waits for the peer."""
@@ -740,7 +582,7 @@ class Connection(Owner):
         """Tell which ops run, and by ``perf_counter_ns`` since when."""
         return [(request.op, request.begun) for request in self._requests()]
 
-    def _requests(self) -> list[_Request]:
+    def _requests(self) -> list[Request]:
         in_order = [] if self._in_order is None else [self._in_order]
         return [*self._numbered.values(), *in_order]
 
@@ -753,6 +595,9 @@ class Connection(Owner):
     # ---- words
 
     def _blocked(self, op: object, nanoseconds: int) -> None:
+        """Tell of a handler that let nobody else have a turn, if that was for too long."""
+        if nanoseconds <= self.service.slow_ns:
+            return
         self.service.figures.errors["slow_handler"] += 1
         logger.warning(
             "%r, called from %s, blocked the loop for %.3f s: nobody was served in the meantime",
@@ -777,6 +622,11 @@ class Connection(Owner):
         if self.channel.is_lost:
             # What holds each other would be freed by the collector alone.
             self.channel.disown(self)
+
+
+def _wants_answer(message: Any) -> object:
+    """Tell whether a request wants one, that nobody has looked at yet."""
+    return message.get("reply", True) if isinstance(message, dict) else True
 
 
 def _close(stream: IOStream, **message: Any) -> str:

@@ -421,7 +421,7 @@ class Server(TCPServer):
         # A handler that calls this answers when it is through; nobody waits for that here.
         staying = {
             channel
-            for channel, connection in self._connections.items()
+            for channel, connection in [*self._connections.items()]
             if caller is not None and connection.is_handled_by(caller)
         }
         if self._connections.keys() - staying:
@@ -436,7 +436,7 @@ class Server(TCPServer):
                 len(left),
                 asyncio.get_running_loop().time() - begun,
             )
-        cancelled = [task for task in service.tasks if task is not caller]
+        cancelled = [task for task in [*service.tasks] if task is not caller]
         for task in cancelled:
             task.cancel()
         if cancelled:

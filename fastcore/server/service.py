@@ -55,6 +55,7 @@ class HasHandlers(Protocol):
     @property
     def handlers(self) -> Mapping[str, Handler]:
         """The handlers by op."""
+        ...
 
 
 @dataclass(slots=True, eq=False)

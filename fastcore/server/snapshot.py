@@ -35,6 +35,7 @@ class RunsHandlers(Protocol):
 
     def running(self) -> Sequence[tuple[Any, int]]:
         """Tell which ops run, and by ``perf_counter_ns`` since when."""
+        ...
 
 
 def take(

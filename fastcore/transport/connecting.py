@@ -23,7 +23,7 @@ from fastcore.logs import get_logger, in_one_line
 from fastcore.tokens import check_token, greeting, is_public, refusal
 from fastcore.transport.event_loop import current_loop, ignore_io_loop, patience
 from fastcore.transport.tls import check_ssl_options, explain
-from fastcore.transport.tornado import channel_of
+from fastcore.transport.tornado import channel_of, socket_of
 
 __all__ = [
     "LONGEST_RETRY",
@@ -220,7 +220,7 @@ async def _greet(channel: Channel, stream: IOStream, token: str) -> BaseExceptio
     refused: BaseException | None = None
     try:
         if not isinstance(stream, SSLIOStream):
-            tell_if_in_clear(stream.socket.getpeername())
+            tell_if_in_clear(socket_of(stream).getpeername())
         channel.send(greeting(token))
         refused = refusal(await channel.read(), channel.peer)
     except ConnectionLost as error:

@@ -41,6 +41,7 @@ __all__ = [
     "add_listener",
     "channel_of",
     "name_of",
+    "socket_of",
     "take_listeners",
 ]
 
@@ -149,7 +150,7 @@ class StreamTransport(Transport):
         self._is_lingering = True
         # Of the bare socket: an SSLSocket would end both ways.
         with suppress(OSError):
-            socket.socket.shutdown(self.stream.socket, socket.SHUT_WR)
+            socket.socket.shutdown(socket_of(self.stream), socket.SHUT_WR)
         self._on_readable = self._drop
         self._selector.add_reader(self._fd, self._drop)
         self._timer = self.channel.loop.call_later(_LAST_WORDS, self.channel.close)
@@ -174,7 +175,7 @@ class StreamTransport(Transport):
         channel = self.channel
         acknowledgements = None
         if channel.limits.peer_timeout is not None:
-            acknowledgements = set_peer_timeout(stream.socket, channel.limits.peer_timeout)
+            acknowledgements = set_peer_timeout(socket_of(stream), channel.limits.peer_timeout)
         if stream._read_buffer_size:
             channel.buffer.feed(bytes(stream._read_buffer))
             stream._read_buffer.clear()
@@ -182,7 +183,7 @@ class StreamTransport(Transport):
         stream.io_loop.remove_handler(stream.fileno())
         # From here on the socket is registered by this transport, and not by the stream.
         stream._add_io_state = self._stream_wants  # type: ignore[method-assign]
-        self._fd = stream.socket.fileno()
+        self._fd = socket_of(stream).fileno()
         self._watch(self._selector.add_reader, self._on_readable)
         if stream.writing():
             # Bytes that somebody has written to it before.
@@ -208,7 +209,7 @@ class StreamTransport(Transport):
         if self.channel.is_lost:
             return
         try:
-            ended = not socket.socket.recv(self.stream.socket, _DROPPED_AT_ONCE)
+            ended = not socket.socket.recv(socket_of(self.stream), _DROPPED_AT_ONCE)
         except BlockingIOError:
             return
         except OSError:
@@ -263,7 +264,7 @@ class StreamTransport(Transport):
 
     def _socket(self) -> Socket:
         """Give what receives and sends: the socket's own functions, unless the stream has others."""
-        stream, sock = self.stream, self.stream.socket
+        stream, sock = self.stream, socket_of(self.stream)
         for name in ("read_from_fd", "write_to_fd"):
             if getattr(getattr(stream, name), "__func__", None) is not getattr(IOStream, name):
                 # A subclass that does something to the bytes, as Tornado documents it.
@@ -510,11 +511,15 @@ def take_listeners(server: TCPServer) -> list[tuple[socket.socket, Callable[[], 
     return listeners + [(sock, sock.close) for sock in waiting]
 
 
+def socket_of(stream: IOStream) -> socket.socket:
+    """Give the socket of a stream; None for one that is closed, which Tornado's types don't say."""
+    return stream.socket  # pyright: ignore[reportReturnType]
+
+
 def _peer_name(stream: IOStream) -> str:
     """Name the other end; empty where the socket doesn't know it any more."""
     try:
-        sock: Any = stream.socket  # None, where it was closed
-        return name_of(sock.getpeername())
+        return name_of(socket_of(stream).getpeername())
     except (OSError, AttributeError):
         return ""
 

@@ -104,10 +104,10 @@ def _in_pieces(array: numpy.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
 def _head(dtype: numpy.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
     if not dtype.itemsize:
         raise ValueError("its elements have no bytes")
-    head: bytes = msgpack.packb([_describe(dtype), list(shape), order])
+    head: Any = msgpack.packb([_describe(dtype), list(shape), order])
     if len(head) > 0xFFFF:
         raise ValueError("its dtype has too many fields")
-    before = len(head).to_bytes(2, "big") + head
+    before: bytes = len(head).to_bytes(2, "big") + head
     return before + bytes(-len(before) % _ALIGNED)
 
 

@@ -38,6 +38,7 @@ class Inner(Protocol):
 
     def pack(self, content: Any, tuples: bool = False) -> bytes:
         """Give the MessagePack of what is inside; with ``tuples`` one remains a tuple."""
+        ...
 
     def unpack(self, body: Memory, tuples: bool = False) -> Any:
         """Read it; with ``tuples`` all that is a list there was a tuple."""

@@ -37,14 +37,14 @@ def _learn() -> bool:
     """
     global _knows_standard, _knows_numpy
     if not _knows_standard:
-        from fastcore.values.standard import KINDS
+        from fastcore.values import standard
 
-        _add(KINDS)
+        _add(standard.KINDS)
         _knows_standard = True
     elif not _knows_numpy and "numpy" in sys.modules:
-        from fastcore.values.arrays import KINDS
+        from fastcore.values import arrays
 
-        _add(KINDS)
+        _add(arrays.KINDS)
         _knows_numpy = True
     else:
         return False

@@ -3,12 +3,13 @@
 import asyncio
 import contextvars
 import datetime
+import gc
 import platform
 
 import pytest
 from tornado import gen
 
-from fastcore._futures import given_up, is_busy, set_result_now, unobserved
+from fastcore._futures import callbacks_of, given_up, is_busy, set_result_now, unobserved
 
 
 def test_this_python_has_the_private_names_that_futures_and_loops_are_asked_for():
@@ -106,6 +107,31 @@ async def test_a_callback_that_fails_is_told_of_as_any_other():
     await over
     loop.set_exception_handler(handler)
     assert [type(error) for error in told] == [ZeroDivisionError]
+
+
+@pytest.mark.parametrize("look", [callbacks_of, given_up, lambda future: set_result_now(future, 7)])
+async def test_a_future_may_be_given_up_by_whoever_the_collector_finds_meanwhile(look):
+    def give_up(phase, info):
+        future.cancel()
+
+    # What Python keeps for the next small list or tuple: memory for these is asked for, and that is
+    # when the collector runs.
+    held = [[[] for _ in range(200)], [(number, number) for number in range(4_000)]]
+    threshold = gc.get_threshold()
+    gc.callbacks.append(give_up)
+    try:
+        for allocations in range(1, 30):
+            gc.disable()
+            future = asyncio.get_running_loop().create_future()
+            future.add_done_callback(id)
+            gc.set_threshold(allocations, 0, 0)
+            gc.enable()
+            look(future)
+    finally:
+        gc.callbacks.remove(give_up)
+        gc.set_threshold(*threshold)
+        gc.enable()
+        held.clear()
 
 
 @pytest.mark.parametrize(

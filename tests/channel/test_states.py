@@ -1,12 +1,14 @@
 """The states of a channel, over a transport that is no socket."""
 
 import asyncio
+import os
 import re
 
 import pytest
 
 from fastcore import BadMessage, ConnectionLost, FrameTooLarge, LimitReached
 from fastcore._channel import Owner
+from fastcore._socket import Socket
 from fastcore.limits import Limits
 from helpers.support import until
 from helpers.toy_transport import toy_pair
@@ -307,6 +309,50 @@ async def test_what_cant_leave_any_more_is_never_flushed():
     assert not waiting.done()
     unopened.open()
     await waiting
+
+
+# ---- closed from inside of its own doing
+
+
+async def test_it_may_be_closed_while_it_looks_whether_it_still_has_to_watch_the_time():
+    one, another = toy_pair(size=2, pieces=1000)
+
+    class Closes(Told):
+        def is_idle(self):
+            if not channel.is_full:
+                channel.close()
+            return True
+
+    channel = one.channel
+    told = Closes(channel)
+    another.is_paused = True
+    writing = channel.write(bytes(10_000))
+    await turns()
+    assert channel.is_watched()
+    another.resume()
+    assert await another.channel.read() == bytes(10_000)
+    await until(lambda: told.times_lost)
+    assert state(one) == "lost"
+    assert writing.done()
+
+
+@pytest.mark.parametrize("use", ["receive", "catch_up"])
+async def test_it_may_be_closed_while_its_socket_receives(use):
+    _, another = toy_pair()
+    channel = another.channel
+
+    def recv_into(memory):
+        channel.close()
+        memory[:4] = bytes(4)
+        return 4
+
+    with open(os.devnull) as some_file:
+        channel.opened(Socket(recv_into, another.send, bare_fileno=some_file.fileno))
+        reading = channel.read()
+        assert not getattr(channel, use)()
+        with pytest.raises(ConnectionLost):
+            await reading
+    await lost(another)
 
 
 # ---- paused

@@ -10,12 +10,17 @@ from pathlib import Path
 import pytest
 
 import fastcore
+from fastcore import collision
 
 ROOT = Path(__file__).parents[2]
 #: A checkout may have its compiled modules elsewhere.
 OURS = [Path(folder) for folder in fastcore.__path__]
 #: What they have in the files that we have too, and one that only they have.
-THEIRS = {"__init__.py": '__version__ = "2.2.41"\n', "basics.py": "answer = 42\n"}
+THEIRS = {
+    "__init__.py": '__version__ = "2.2.41"\n',
+    "basics.py": "answer = 42\n",
+    "all.py": "from fastcore import basics\nfrom fastcore.basics import *\n",
+}
 
 
 class Environment:
@@ -83,22 +88,35 @@ def test_where_ours_came_last_the_import_fails_and_says_why(environment: Environ
     )
 
 
-@pytest.mark.parametrize("program", ["import fastcore as core; core.read", "from fastcore import rpc"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import fastcore as core; core.read",
+        "import fastcore.core; fastcore.core",
+        "from fastcore import rpc",
+        "from fastcore.core import connect",
+    ],
+)
 def test_where_theirs_came_last_the_first_of_our_names_says_why(
     environment: Environment, program: str
 ) -> None:
     environment.install_ours()
     environment.install_theirs()
     line = told(environment.run(program), environment.site / "fastcore")
-    assert line.startswith(f"ImportError: no {program.split()[-1].removeprefix('core.')!r} here: ")
+    assert line.startswith(f"ImportError: no {program.split()[-1].rpartition('.')[2]!r} here: ")
 
 
 def test_where_theirs_came_last_it_works_as_ever(environment: Environment) -> None:
     environment.install_ours()
     environment.install_theirs()
-    program = "import fastcore, fastcore.basics; print(fastcore.__version__, fastcore.basics.answer)"
-    done = environment.run(program + "; print(hasattr(fastcore, '__wrapped__'))")
-    assert (done.stdout, done.stderr) == ("2.2.41 42\nFalse\n", "")
+    program = "import fastcore; from fastcore.all import *; print(fastcore.__version__, answer)"
+    done = environment.run(program + "; print(hasattr(fastcore, '__wrapped__'), hasattr(fastcore, 'L'))")
+    assert (done.stdout, done.stderr) == ("2.2.41 42\nFalse False\n", "")
+
+
+def test_each_of_our_names_is_known_there() -> None:
+    found = collision._ours(str(OURS[0]))
+    assert found == set(fastcore.__all__)
 
 
 def test_we_have_no_module_by_which_they_are_told() -> None:

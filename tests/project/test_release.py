@@ -83,6 +83,11 @@ def test_wheels_are_built_and_tested_for_each_python_that_is_supported() -> None
     assert tested.replace('"', "").split(", ") == supported()
 
 
+def test_types_are_checked_for_the_oldest_python_and_for_the_newest() -> None:
+    checked = re.findall(r"--python-version ([\d.]+)", (ROOT / "Makefile").read_text())
+    assert checked == [supported()[0], supported()[-1]]
+
+
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_makes_what_can_be_made(workflow: Path) -> None:
     text = workflow.read_text()

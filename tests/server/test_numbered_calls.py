@@ -443,7 +443,7 @@ async def test_a_stream_of_answers_is_let_go_on_from_behind_what_is_held_back():
 
 
 async def test_what_is_far_too_much_is_refused_when_nothing_ends_and_the_rest_is_answered(monkeypatch):
-    monkeypatch.setattr("fastcore.server.connection._PATIENCE", (0.01, 0.05))
+    monkeypatch.setattr("fastcore.server.held.PATIENCE", (0.01, 0.05))
     gates = Gates()
     async with (
         served(gates.handlers, max_running_per_connection=1, max_waiting=1_000) as server,

@@ -1,0 +1,157 @@
+"""Making a connection that blocks: to whichever of a host's addresses answers first, in the time there is."""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import ssl
+from time import monotonic, sleep
+from typing import Any
+
+from tornado.netutil import ssl_wrap_socket
+
+from fastcore.addressing import UNIX_SCHEME, Address, format_address, unix_family
+from fastcore.client.blocking import BlockingConnection
+from fastcore.limits import Limits
+from fastcore.transport.connecting import (
+    LONGEST_RETRY,
+    NEXT_ADDRESS,
+    RETRY,
+    not_connected,
+)
+from fastcore.transport.keepalive import set_peer_timeout
+
+__all__ = ["dial"]
+
+
+def dial(
+    address: Address,
+    timeout: float,
+    limits: Limits,
+    ssl_options: dict[str, Any] | ssl.SSLContext | None = None,
+    compression: str | None = None,
+    writable_values: bool = False,
+    token: str | None = None,
+) -> BlockingConnection:
+    """Connect to a server, as :func:`fastcore.connect` does, and wait for that.
+
+    Raises
+    ------
+    ConnectionLost
+        If there was no connection until the timeout.
+    PermissionError
+        If the server doesn't take the token.
+    """
+    deadline = monotonic() + timeout
+    reason: BaseException | None = None
+    pause = RETRY
+    while True:
+        try:
+            sock = _open(address, deadline, ssl_options)
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            # The server may be about to listen.
+            reason = error
+        except TimeoutError as error:
+            raise not_connected(address, f"not within {timeout:g} s", reason) from error
+        except OSError as error:
+            raise not_connected(address, f"timeout {timeout:g} s", error) from error
+        else:
+            if limits.peer_timeout is not None:
+                set_peer_timeout(sock, limits.peer_timeout)
+            peer = format_address(address)
+            connection = BlockingConnection(sock, peer, limits, compression, writable_values)
+            if token is not None:
+                _show(connection, token, address, timeout, deadline)
+            return connection
+        if monotonic() + pause > deadline:
+            raise not_connected(address, f"not within {timeout:g} s", reason) from reason
+        sleep(pause)
+        pause = min(2 * pause, LONGEST_RETRY)
+
+
+def _show(
+    connection: BlockingConnection, token: str, address: Address, timeout: float, deadline: float
+) -> None:
+    """Show a token; where the server doesn't take it, nothing is left of the connection."""
+    try:
+        connection.show(token, deadline)
+    except BaseException as error:
+        connection.close()
+        if type(error) is TimeoutError:
+            raise not_connected(address, f"not within {timeout:g} s", None) from error
+        raise
+
+
+def _open(
+    address: Address, deadline: float, ssl_options: dict[str, Any] | ssl.SSLContext | None
+) -> socket.socket:
+    host, port = address
+    if port is None:
+        targets: list[tuple[int, Any]] = [(unix_family(host), host.removeprefix(UNIX_SCHEME))]
+    else:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        targets = [(family, target) for family, _, _, _, target in found]
+    sock = _first_of(targets, deadline)
+    try:
+        sock.settimeout(_left(deadline))
+        if port is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if ssl_options is not None:
+            return ssl_wrap_socket(sock, ssl_options, server_hostname=host, server_side=False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _first_of(targets: list[tuple[int, Any]], deadline: float) -> socket.socket:
+    """Try the host's addresses, each a moment after the one before, and take the first that answers."""
+    reason = OSError(errno.EADDRNOTAVAIL, "the host has no address")
+    attempts: dict[socket.socket, int] = {}
+    winner = None
+    with selectors.DefaultSelector() as selector:
+        try:
+            while targets or attempts:
+                if targets:
+                    family, target = targets.pop(0)
+                    sock = socket.socket(family, socket.SOCK_STREAM)
+                    attempts[sock] = family
+                    sock.setblocking(False)
+                    number = sock.connect_ex(target)
+                    if number not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+                        reason = OSError(number, os.strerror(number))
+                        attempts.pop(sock)
+                        sock.close()
+                        continue
+                    selector.register(sock, selectors.EVENT_WRITE)
+                wait = min(_left(deadline), NEXT_ADDRESS) if targets else _left(deadline)
+                for key, _ in selector.select(wait):
+                    assert isinstance(key.fileobj, socket.socket)
+                    sock = key.fileobj
+                    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if not number and not _is_itself(sock, attempts[sock]):
+                        winner = sock
+                        return sock
+                    reason = OSError(number or errno.ECONNREFUSED, os.strerror(number or errno.ECONNREFUSED))
+                    selector.unregister(sock)
+                    attempts.pop(sock)
+                    sock.close()
+            raise reason
+        finally:
+            for sock in attempts:
+                if sock is not winner:
+                    sock.close()
+
+
+def _is_itself(sock: socket.socket, family: int) -> bool:
+    """Whether TCP has connected a port where nobody listens to itself."""
+    return family != getattr(socket, "AF_UNIX", None) and sock.getsockname() == sock.getpeername()
+
+
+def _left(deadline: float) -> float:
+    left = deadline - monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left

@@ -1,0 +1,104 @@
+"""Requests that came, and are too many for now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from fastcore._channel import Channel
+from fastcore._wire import CallHeader
+
+__all__ = ["PATIENCE", "HeldRequest", "HeldRequests"]
+
+#: Bytes that are held before no more is received, in `max_waiting`: at first, and when for so many
+#: seconds no request of the connection has ended. What would end one, that it is given up or may send
+#: more, can stand behind them. In the end further requests are refused.
+_MOST: Final = (1, 64)
+PATIENCE: Final = (0.2, 10.0)
+
+#: What came, and the bytes of it.
+HeldRequest = tuple[Any, CallHeader | None, int]
+
+
+class HeldRequests:
+    """The requests of one connection that are to be begun later, in the order in which they came.
+
+    Parameters
+    ----------
+    channel : Channel
+        Where they come from.
+    hear_more : callable
+        Called when more of them may be held, as nothing has ended meanwhile.
+    """
+
+    __slots__ = ("_channel", "_hear_more", "_stalled", "_timer", "requests", "size")
+
+    def __init__(self, channel: Channel, hear_more: Callable[[], None]) -> None:
+        self._channel = channel
+        self._hear_more = hear_more
+        self.requests: deque[HeldRequest] = deque()
+        self.size = 0
+        #: How often nothing had ended when patience was over, and what tells when it is.
+        self._stalled = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def keep(self, message: Any, header: CallHeader | None) -> None:
+        """Hold a request, which the channel has given last."""
+        size = self._channel.last_size
+        self.requests.append((message, header, size))
+        self.size += size
+
+    def first(self) -> HeldRequest:
+        """Give the one that came first, which is held no longer."""
+        held = self.requests.popleft()
+        self.size -= held[2]
+        return held
+
+    def of_call(self, call: int) -> HeldRequest | None:
+        """Give the one of that number, which is held no longer."""
+        for place, held in enumerate(self.requests):
+            _, header, size = held
+            if header is not None and header.call == call:
+                del self.requests[place]
+                self.size -= size
+                return held
+        return None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further one may be held, however long that lasts."""
+        return self._stalled == len(_MOST) and self._holds(_MOST[-1])
+
+    def _holds(self, most: int) -> bool:
+        return self.size >= most * self._channel.limits.max_waiting
+
+    def may_grow(self, something_runs: bool) -> bool:
+        """Whether to be given what comes behind them; if not, look again when patience is over."""
+        if self._stalled == len(_MOST) or not self._holds(_MOST[self._stalled]):
+            return True
+        if something_runs and self._timer is None:
+            self._timer = self._channel.loop.call_later(PATIENCE[self._stalled], self._stall)
+        return False
+
+    def _stall(self) -> None:
+        self._timer = None
+        self._stalled += 1
+        self._hear_more()
+
+    def something_ended(self) -> None:
+        """Be patient anew."""
+        self._stalled = 0
+        self.wait_no_more()
+
+    def wait_no_more(self) -> None:
+        """Call nobody."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def clear(self) -> None:
+        """Hold nothing."""
+        self.requests.clear()
+        self.size = 0
