@@ -601,6 +601,7 @@ cdef class Channel:
             return self.state <= OPEN
         if socket is None or self.is_paused or self.is_taking or not socket.has_something():
             return self.state <= OPEN
+        self.is_taking = True
         try:
             for _ in range(RECEIVES_TO_CATCH_UP):
                 size = socket.receive(self.buffer)
@@ -609,6 +610,8 @@ cdef class Channel:
                 self.hand_out_later()
         except (OSError, MemoryError) as error:
             self.close(error)
+        finally:
+            self.is_taking = False
         if size == 0:
             self.close()
         return self.state <= OPEN

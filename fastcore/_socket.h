@@ -12,6 +12,25 @@
 
 #define WOULD_BLOCK (-2)
 
+#if defined(_MSC_VER)
+#define PER_THREAD __declspec(thread)
+#else
+#define PER_THREAD __thread
+#endif
+
+/* How many sockets of this thread are in the middle of what they do by functions in Python. */
+static PER_THREAD int is_inside = 0;
+
+static inline void enter(void)
+{
+    is_inside++;
+}
+
+static inline void leave(void)
+{
+    is_inside--;
+}
+
 #if defined(_WIN32)
 
 #define SOCKETS_ARE_FILES 0

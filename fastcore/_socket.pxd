@@ -18,10 +18,6 @@ cdef class Socket:
     cdef readonly object send_bytes
     cdef readonly object sendmsg
 
-    # Whether one of them is at work. Python's TLS tells the errors of one as the other's, where a signal
-    # handler comes in between; so whoever comes hears that the socket does nothing for now.
-    cdef bint is_inside
-
     cdef int descriptor(self) except? -1
     cdef Py_ssize_t receive(self, MessageBuffer buffer) except? -1
     cdef bint is_at_end(self) except -1

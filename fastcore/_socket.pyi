@@ -1,9 +1,13 @@
 """Types of the compiled socket; see ``_socket.pyx``."""
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from fastcore._wire import Piece
+
+T = TypeVar("T")
+
+def undisturbed(function: Callable[[], T]) -> T: ...
 
 @final
 class Socket:

@@ -23,6 +23,12 @@ cdef extern from "_socket.h":
         size_t iov_len
     Py_ssize_t socket_send_pieces(int fd, iovec *pieces, int count) nogil
     Py_ssize_t socket_peek(int fd)
+    # Whether this thread is in the middle of what some socket does by functions in Python. OpenSSL has one
+    # queue of errors for each thread: who comes in between, such as the collector, would be told those of
+    # another connection. So he hears that nothing can be received or sent for now.
+    const int is_inside
+    void enter()
+    void leave()
 
 cdef enum:
     # Bytes asked for in one receive. What is lent may be more, where a frame's length is known.
@@ -77,19 +83,21 @@ cdef class Socket:
             finally:
                 buffer.commit_memory(max(size, 0))
             return size
-        if self.is_inside:
+        if is_inside:
             return WOULD_BLOCK
-        lent = buffer.prepare(RECEIVE)
-        size = 0
-        self.is_inside = True
+        enter()
         try:
-            received = self.recv_into(lent)
-            size = received or 0
-        except BlockingIOError:
-            received = None
+            lent = buffer.prepare(RECEIVE)
+            size = 0
+            try:
+                received = self.recv_into(lent)
+                size = received or 0
+            except BlockingIOError:
+                received = None
+            finally:
+                buffer.commit(size)
         finally:
-            self.is_inside = False
-            buffer.commit(size)
+            leave()
         return WOULD_BLOCK if received is None else size
 
     cdef bint is_at_end(self) except -1:
@@ -116,19 +124,28 @@ cdef class Socket:
             sent = socket_send(fd, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
         elif fd >= 0 and type(frame) is list and PyList_GET_SIZE(frame) <= FEW_PIECES:
             sent = send_pieces(fd, frame)
-        elif self.is_inside:
+        elif is_inside:
             return 0
         else:
-            self.is_inside = True
+            enter()
             try:
                 return (self.sendmsg(frame) if type(frame) is list else self.send_bytes(frame)) or 0
             except BlockingIOError:
                 return 0
             finally:
-                self.is_inside = False
+                leave()
         if sent == -1:
             PyErr_SetFromErrno(OSError)
         return max(sent, 0)
+
+
+def undisturbed(function):
+    """Call what a socket does by itself, such as a handshake, while this thread receives and sends nothing."""
+    enter()
+    try:
+        return function()
+    finally:
+        leave()
 
 
 cdef Py_ssize_t send_pieces(int fd, list frame) except? -1:

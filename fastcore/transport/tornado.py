@@ -25,7 +25,7 @@ from tornado.netutil import ssl_wrap_socket
 from tornado.tcpserver import TCPServer
 
 from fastcore._channel import Channel, Transport
-from fastcore._socket import Socket
+from fastcore._socket import Socket, undisturbed
 from fastcore.addressing import format_address
 from fastcore.limits import DEFAULT_LIMITS, Limits
 from fastcore.logs import get_logger
@@ -335,7 +335,7 @@ class SecureTransport(StreamTransport):
         try:
             if self._is_server and not self.channel.first_bytes:
                 self.channel.first_bytes = socket.socket.recv(sock, _FIRST, socket.MSG_PEEK)
-            sock.do_handshake()
+            undisturbed(sock.do_handshake)
         except (BlockingIOError, ssl.SSLWantReadError):
             self._selector.remove_writer(self._fd)
         except ssl.SSLWantWriteError:
@@ -405,7 +405,7 @@ class SecureTransport(StreamTransport):
     def _say_goodbye(self) -> bool:
         if not self._has_said_goodbye and not self._shakes_hands:
             try:
-                self.stream.socket.unwrap()
+                undisturbed(self.stream.socket.unwrap)
             except ssl.SSLWantWriteError:
                 return False
             except (OSError, ValueError):

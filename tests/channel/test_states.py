@@ -355,6 +355,26 @@ async def test_it_may_be_closed_while_its_socket_receives(use):
     await lost(another)
 
 
+async def test_nobody_uses_another_connection_from_inside_of_what_a_socket_does_in_python():
+    """OpenSSL has one queue of errors for each thread: who comes in between would be told another's."""
+    one, another = toy_pair()
+    beside, beyond = toy_pair()
+    taken_inside = []
+
+    def recv_into(memory):
+        beside.channel.send("later")
+        taken_inside.append(beside.sends[:])
+        return None
+
+    another.channel.opened(Socket(recv_into, another.send))
+    reading = beyond.channel.read()
+    assert not another.channel.receive()
+    assert taken_inside == [[]]
+    beside.channel.writable()
+    assert await reading == "later"
+    one.channel.close()
+
+
 # ---- paused
 
 
