@@ -39,6 +39,7 @@ from fastcore.tokens import AUTHENTICATE, greeting, refusal
 from fastcore.transport.connecting import (
     tell_if_in_clear,
 )
+from fastcore.transport.tls import forget_errors
 
 __all__ = ["BlockingCall", "BlockingConnection", "StillAnswers"]
 
@@ -475,6 +476,7 @@ class BlockingConnection:
     def close(self) -> None:
         """Close it."""
         self.in_step = False
+        forget_errors(self._sock)
         self._sock.close()
 
     def __del__(self) -> None:

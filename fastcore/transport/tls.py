@@ -1,17 +1,28 @@
-"""What went wrong with TLS, in words that say what to do."""
+"""What went wrong with TLS: with which connection, and in words that say what to do."""
 
 from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from fastcore._wire import encode
 from fastcore.logs import shown
 from fastcore.remote_errors import error_reply
 
-__all__ = ["CUT_OFF", "answer_plainly", "check_ssl_options", "explain", "is_refusal"]
+__all__ = [
+    "CUT_OFF",
+    "answer_plainly",
+    "check_ssl_options",
+    "explain",
+    "forget_errors",
+    "is_refusal",
+    "with_own_errors",
+]
+
+T = TypeVar("T")
 
 #: Why a connection has ended whose peer didn't say that it would.
 CUT_OFF: Final = (
@@ -73,6 +84,52 @@ def check_ssl_options(options: object) -> None:
     elif options is not None and not isinstance(options, ssl.SSLContext):
         kinds = "an ssl.SSLContext, or a dict of what makes one"
         raise TypeError(f"ssl_options is {kinds}, not {shown(options)}")
+
+
+def with_own_errors(sock: ssl.SSLSocket, function: Callable[..., T], *args: Any) -> T:
+    """Call what uses OpenSSL for a connection, and raise no error of another one.
+
+    OpenSSL keeps errors for each thread. Python leaves there what the system said of one connection (a
+    reset, a broken pipe), and takes it for the answer to the next one that has just nothing to receive.
+
+    Parameters
+    ----------
+    sock : ssl.SSLSocket
+        The connection.
+    function : callable
+        What does something with it that doesn't block. It is called once more if it was told such an error.
+    *args
+        What it is called with.
+
+    Raises
+    ------
+    OSError
+        What it raises, if that is this connection's own.
+    """
+    try:
+        return function(*args)
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        raise
+    except OSError as error:
+        forget_errors(sock)
+        if isinstance(error, ssl.SSLError) and error.errno != ssl.SSL_ERROR_SYSCALL:
+            raise
+        try:
+            return function(*args)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError:
+            # The first one says more: of a connection that was reset, the second is a broken pipe.
+            raise error from None
+        finally:
+            forget_errors(sock)
+
+
+def forget_errors(sock: socket.socket) -> None:
+    """Have OpenSSL forget the errors of this thread, after one of this connection."""
+    if isinstance(sock, ssl.SSLSocket):
+        # It is what Python does before it begins a connection.
+        sock.context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), sock.server_side, sock.server_hostname)
 
 
 def explain(error: BaseException | None, *, server_side: bool = False) -> str | None:

@@ -12,6 +12,7 @@ writing bytes of their own work as ever.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from fastcore.logs import get_logger
 from fastcore.transport.event_loop import check_thread_of, run_in_thread_of
 from fastcore.transport.keepalive import set_peer_timeout
 from fastcore.transport.resets import look_for_resets
-from fastcore.transport.tls import CUT_OFF, answer_plainly, explain, is_refusal
+from fastcore.transport.tls import CUT_OFF, answer_plainly, explain, is_refusal, with_own_errors
 
 __all__ = [
     "SecureTransport",
@@ -335,7 +336,7 @@ class SecureTransport(StreamTransport):
         try:
             if self._is_server and not self.channel.first_bytes:
                 self.channel.first_bytes = socket.socket.recv(sock, _FIRST, socket.MSG_PEEK)
-            undisturbed(sock.do_handshake)
+            undisturbed(functools.partial(with_own_errors, sock, sock.do_handshake))
         except (BlockingIOError, ssl.SSLWantReadError):
             self._selector.remove_writer(self._fd)
         except ssl.SSLWantWriteError:
@@ -359,14 +360,17 @@ class SecureTransport(StreamTransport):
     # ---- what comes
 
     def _socket(self) -> Socket:
-        return Socket(self._receive, self.stream.write_to_fd, bare_fileno=self.stream.socket.fileno)
+        return Socket(self._receive, self._send, bare_fileno=self.stream.socket.fileno)
 
     def _receive(self, memory: memoryview) -> int | None:
         try:
-            return self.stream.read_from_fd(memory)
+            return with_own_errors(self.stream.socket, self.stream.read_from_fd, memory)
         except ssl.SSLEOFError as error:
             self._cut = error
             return 0
+
+    def _send(self, data: memoryview) -> int:
+        return with_own_errors(self.stream.socket, self.stream.write_to_fd, data)
 
     def _receive_records(self) -> None:
         """Receive record after record: no event announces what the TLS layer holds."""
@@ -404,8 +408,9 @@ class SecureTransport(StreamTransport):
 
     def _say_goodbye(self) -> bool:
         if not self._has_said_goodbye and not self._shakes_hands:
+            sock = self.stream.socket
             try:
-                undisturbed(self.stream.socket.unwrap)
+                undisturbed(functools.partial(with_own_errors, sock, sock.unwrap))
             except ssl.SSLWantWriteError:
                 return False
             except (OSError, ValueError):

@@ -1,18 +1,20 @@
 """TLS: who is let in, and what the others are told."""
 
 import asyncio
+import functools
 import logging
 import socket
 import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 
 from fastcore import ConnectionLost, ConnectionPool, Server, connect, messages, read, rpc, send_recv, write
 from fastcore.transport import tornado
+from fastcore.transport.tls import with_own_errors
 from fastcore.transport.tornado import accept_stream
 from helpers.certificates import OURS, THEIRS, client_context, server_context
 from helpers.support import DEADLINE, in_a_thread, until
@@ -433,3 +435,70 @@ async def test_time_in_which_the_loop_stood_still_is_not_the_clients():
             time.sleep(0.6)  # a handler that computes, for longer than a handshake may take
         assert await asking == frame(3)
         assert server.stats()["errors"] == {}
+
+
+# -- Whose error it is
+
+
+def leaves_unread(port):
+    """Ask for something large, say goodbye, and close without reading it: that resets the connection."""
+    with (
+        socket.create_connection(("127.0.0.1", port), DEADLINE) as sock,
+        client_context().wrap_socket(sock, server_hostname="127.0.0.1") as secure,
+    ):
+        secure.sendall(frame({"op": "echo", "x": bytes(100_000)}))
+        secure.recv(1)
+        secure.setblocking(False)
+        with suppress(ssl.SSLError):
+            secure.unwrap()
+
+
+async def test_a_connection_that_is_reset_ends_no_other_one_of_its_thread():
+    async with served({"echo": lambda stream, x: x}, ssl_options=server_context()) as server:
+        stream = await connect("127.0.0.1", server.port, ssl_options=client_context())
+        for number in range(10):
+            await in_a_thread(functools.partial(leaves_unread, server.port))
+            await until(lambda: server.open_connections() == 1)
+            assert await send_recv(stream=stream, op="add", x=number, y=1) == number + 1
+        stream.close()
+
+
+class Told:
+    """Something that uses OpenSSL, and what it raises, one after the other."""
+
+    def __init__(self, *errors):
+        self.errors = [*errors]
+
+    def __call__(self, data):
+        if self.errors:
+            raise self.errors.pop(0)
+        return len(data)
+
+
+def test_an_error_that_another_connection_has_left_is_not_told():
+    with secure_socket() as sock:
+        for left in (BrokenPipeError(), ssl.SSLError(ssl.SSL_ERROR_SYSCALL, "unexpected eof")):
+            assert with_own_errors(sock, Told(left), b"data") == 4
+        with pytest.raises(ssl.SSLWantReadError):
+            with_own_errors(sock, Told(ConnectionResetError(), ssl.SSLWantReadError()), b"")
+
+
+def test_an_error_of_its_own_is_the_first_one():
+    with secure_socket() as sock:
+        with pytest.raises(ConnectionResetError):
+            with_own_errors(sock, Told(ConnectionResetError(), BrokenPipeError()), b"")
+        for own in (ssl.SSLWantWriteError(), ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "cut off")):
+            told = Told(own, ValueError("called again"))
+            with pytest.raises(type(own)):
+                with_own_errors(sock, told, b"")
+
+
+@contextmanager
+def secure_socket():
+    with (
+        socket.socket() as sock,
+        client_context().wrap_socket(
+            sock, server_hostname="127.0.0.1", do_handshake_on_connect=False
+        ) as secure,
+    ):
+        yield secure
