@@ -5,9 +5,9 @@ from typing import Any, TypeVar, final
 
 from fastcore._wire import Piece
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-def undisturbed(function: Callable[[], T]) -> T: ...
+def undisturbed(function: Callable[[], _T]) -> _T: ...
 
 @final
 class Socket:

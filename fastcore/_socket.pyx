@@ -140,7 +140,7 @@ cdef class Socket:
 
 
 def undisturbed(function):
-    """Call what a socket does by itself, such as a handshake, while this thread receives and sends nothing."""
+    """Call what a socket does by itself, such as a handshake; this thread receives and sends nothing else."""
     enter()
     try:
         return function()
