@@ -30,11 +30,19 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    path = tmp_path / "program.py"
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("frozen") / "program.py"
     path.write_text(PROGRAM)
     return path
+
+
+@pytest.fixture(scope="module")
+def found(program: Path) -> set[str]:
+    """The modules that are found by reading imports, from the program on."""
+    finder = Finder([str(PACKAGE.parent), *sys.path])
+    finder.run_script(str(program))
+    return set(finder.modules)
 
 
 class Finder(ModuleFinder):
@@ -47,30 +55,24 @@ class Finder(ModuleFinder):
             raise ImportError(name) from error
 
 
-def find(program: Path) -> set[str]:
-    finder = Finder([str(PACKAGE.parent), *sys.path])
-    finder.run_script(str(program))
-    return set(finder.modules)
-
-
 def modules(names: set[str]) -> set[str]:
     ours = {name for name in names if name.partition(".")[0] in ("fastcore", "msgpack", "tornado")}
     # Another name of the package itself, which it sets when it is imported.
     return ours - {"fastcore.core"}
 
 
-def test_whoever_reads_imports_finds_all_that_runs(program: Path) -> None:
+def test_whoever_reads_imports_finds_all_that_runs(program: Path, found: set[str]) -> None:
     tell = "import sys; exec(open(sys.argv[1]).read()); print(*sys.modules)"
     command = [sys.executable, "-c", tell, str(program)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
     assert ran[0] == "small 3000000"
-    assert modules(set(ran[1].split())) - find(program) == set()
+    assert modules(set(ran[1].split())) - found == set()
 
 
-def test_each_compiled_module_is_found(program: Path) -> None:
+def test_each_compiled_module_is_found(found: set[str]) -> None:
     compiled = {path.name.split(".")[0] for path in PACKAGE.glob(f"*{EXTENSION_SUFFIXES[0]}")}
     assert compiled
-    assert {f"fastcore.{name}" for name in compiled} - find(program) == set()
+    assert {f"fastcore.{name}" for name in compiled} - found == set()
 
 
 @pytest.mark.skipif(
