@@ -1,7 +1,7 @@
 """Print an interpreter for each version of Python that pyproject.toml names, as .ci/wheel_alone takes it.
 
 What this machine has comes from the PATH and from pyenv; the rest from Debian's packages, where
-that goes. Which there are and which not is told on stderr.
+that goes. Which there are and which not is told on stderr. With PYTHONS, only those of them.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SUPPORTED = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+WANTED = os.environ.get("PYTHONS", "").split() or SUPPORTED
 IMPORTS = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
 
 
@@ -41,8 +42,8 @@ def from_debian(versions: list[str]) -> dict[str, str]:
     return {name.removeprefix("python"): f"debian:{name}" for name in done.stdout.split()}
 
 
-found = {version: on_this_machine(version) for version in SUPPORTED}
-if missing := [version for version in SUPPORTED if not found[version]]:
+found = {version: on_this_machine(version) for version in WANTED}
+if missing := [version for version in WANTED if not found[version]]:
     found |= from_debian(missing)
 for version, python in found.items():
     print(f"Python {version}: {python or 'not to be had here, not tested'}", file=sys.stderr)
