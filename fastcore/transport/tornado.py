@@ -112,7 +112,7 @@ class StreamTransport(Transport):
 
     def pause(self) -> None:
         """Receive nothing."""
-        self._selector.remove_reader(self._fd)
+        self._watch(self._selector.remove_reader)
 
     def resume(self) -> None:
         """Receive again."""
@@ -127,15 +127,17 @@ class StreamTransport(Transport):
             if wants:
                 self._watch(self._selector.add_writer, self._writable)
             else:
-                self._selector.remove_writer(self._fd)
+                self._watch(self._selector.remove_writer)
 
-    def _watch(self, add: Callable[..., object], callback: Callable[[], object]) -> None:
-        """Have the loop watch the socket, unless somebody closes it in the middle of that.
+    def _watch(self, change: Callable[..., object], *callback: Callable[[], object]) -> None:
+        """Change what the loop watches the socket for, unless somebody has closed it, or does so in here.
 
         Not in the context of whoever came here: the connection would keep what is in it for good.
         """
+        if self._fd < 0:
+            return
         try:
-            Context().run(add, self._fd, callback)
+            Context().run(change, self._fd, *callback)
         except (OSError, ValueError, KeyError):
             if self._fd >= 0:
                 raise
@@ -153,7 +155,7 @@ class StreamTransport(Transport):
         with suppress(OSError):
             socket.socket.shutdown(socket_of(self.stream), socket.SHUT_WR)
         self._on_readable = self._drop
-        self._selector.add_reader(self._fd, self._drop)
+        self._watch(self._selector.add_reader, self._drop)
         self._timer = self.channel.loop.call_later(_LAST_WORDS, self.channel.close)
 
     # ---- the stream
@@ -242,8 +244,8 @@ class StreamTransport(Transport):
             if unsent and stream.error is None:
                 logger.info("closed the connection to %s with %d bytes unsent", channel.peer, unsent)
             if not channel.loop.is_closed():
-                self._selector.remove_reader(self._fd)
-                self._selector.remove_writer(self._fd)
+                self._watch(self._selector.remove_reader)
+                self._watch(self._selector.remove_writer)
             self._fd = -1
         if self._timer is not None:
             self._timer.cancel()
@@ -323,7 +325,7 @@ class SecureTransport(StreamTransport):
         # What is written meanwhile waits.
         stream._add_io_state = lambda state: None  # type: ignore[method-assign]
         self._fd = stream.socket.fileno()
-        self._selector.add_reader(self._fd, self._shake_hands)
+        self._watch(self._selector.add_reader, self._shake_hands)
         if self._is_server:
             self.channel.watch()
         else:
@@ -338,13 +340,15 @@ class SecureTransport(StreamTransport):
                 self.channel.first_bytes = socket.socket.recv(sock, _FIRST, socket.MSG_PEEK)
             undisturbed(functools.partial(with_own_errors, sock, sock.do_handshake))
         except (BlockingIOError, ssl.SSLWantReadError):
-            self._selector.remove_writer(self._fd)
+            self._watch(self._selector.remove_writer)
         except ssl.SSLWantWriteError:
-            self._selector.add_writer(self._fd, self._shake_hands)
+            self._watch(self._selector.add_writer, self._shake_hands)
         except Exception as error:
             self.channel.over_limit(error)
         else:
-            self._selector.remove_writer(self._fd)
+            self._watch(self._selector.remove_writer)
+            if self.stream.closed():
+                return
             self.stream._ssl_accepting = False
             self.stream._finish_ssl_connect()
             self._take_over()
@@ -390,7 +394,7 @@ class SecureTransport(StreamTransport):
             self._shakes_hands = False
             self._refusal = error
             self._has_said_goodbye = True
-            self._selector.remove_writer(self._fd)
+            self._watch(self._selector.remove_writer)
             answer_plainly(self.stream.socket, error)
             self.linger()
         elif error is None and not self.channel.is_open and not self._say_goodbye():
