@@ -12,7 +12,7 @@ MESSAGES := $(addprefix tests/,engine wire channel transport)
 COMPILED := $(MESSAGES) tests/client tests/server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
+.PHONY: help demo demo-cluster ready test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
         fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers bench-dask bench-dask-calls docs package matrix clean
 
 help: ## show what can be made
@@ -44,12 +44,16 @@ $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask $(VENV)/with-notebook: 
 	@$(BIN)/$(PIP) install --only-binary :all: --group $* || echo "there are none"
 	@touch $@
 
+# One pip after the other: what is made side by side from here on installs nothing.
+TESTED := $(addprefix $(VENV)/with-,test types browser dask frozen loops notebook)
+ready: $(VENV)/built $(TESTED) $(addprefix $(VENV)/with-,lint docs package)
+
 # ---- the two that everybody needs
 
 demo: $(VENV)/built ## start a server, run the example programs against it, show what is said
 	@$(BIN)/python -m fastcore demo
 
-test: lint $(addprefix $(VENV)/with-,test types browser dask frozen loops notebook) ## the linters, the doctests and the tests
+test: lint $(TESTED) ## the linters, the doctests and the tests
 	$(BIN)/python -m pytest
 
 demo-cluster: $(VENV)/built $(VENV)/with-dask ## servers in two workers of a Dask cluster, one of which is killed
@@ -89,7 +93,7 @@ test-floor: package ## the tests with the oldest dependencies that are allowed
 
 matrix: package ## the wheel, alone, under each Python found here; and with the oldest dependencies
 	{ $(BIN)/python .ci/pythons.py; echo $(PYTHON) $$($(BIN)/python .ci/floors.py); } \
-	  | xargs -P "$$(nproc)" -L 1 .ci/wheel_alone dist/*.tar.gz
+	  | nice -n 19 xargs -P "$$(nproc)" -L 1 .ci/wheel_alone dist/*.tar.gz  # beside others it takes what they leave
 
 coverage: $(VENV)/built $(VENV)/with-test $(VENV)/with-coverage ## which lines the tests reach
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
