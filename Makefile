@@ -12,7 +12,7 @@ MESSAGES := $(addprefix tests/,engine wire channel transport)
 COMPILED := $(MESSAGES) tests/client tests/server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster ready test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
+.PHONY: help demo demo-cluster ready test test-parts test-programs lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
         fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers bench-dask bench-dask-calls docs package matrix clean
 
 help: ## show what can be made
@@ -53,8 +53,17 @@ ready: $(VENV)/built $(TESTED) $(addprefix $(VENV)/with-,lint docs package)
 demo: $(VENV)/built ## start a server, run the example programs against it, show what is said
 	@$(BIN)/python -m fastcore demo
 
-test: lint $(TESTED) ## the linters, the doctests and the tests
-	$(BIN)/python -m pytest
+test: lint test-parts test-programs ## the linters, the doctests and the tests
+
+# Two halves, which `make --jobs` runs side by side: what happens in one process; and what starts programs
+# and waits for them.
+PROGRAMS := $(addprefix tests/,command dask interop monitor project)
+
+test-parts: $(VENV)/built $(TESTED)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(PROGRAMS))
+
+test-programs: $(VENV)/built $(TESTED)
+	$(BIN)/python -m pytest $(PROGRAMS)
 
 demo-cluster: $(VENV)/built $(VENV)/with-dask ## servers in two workers of a Dask cluster, one of which is killed
 	@$(BIN)/python examples/cluster.py
