@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self, TypeVar
 
-DEADLINE = 30.0
+#: Seconds that nothing takes, however much else the machine has to do.
+DEADLINE = 60.0
 
 T = TypeVar("T")
 
