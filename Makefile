@@ -12,7 +12,7 @@ MESSAGES := $(addprefix tests/,engine wire channel transport)
 COMPILED := $(MESSAGES) tests/client tests/server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster ready test test-parts test-programs lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
+.PHONY: help demo demo-cluster test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
         fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers bench-dask bench-dask-calls docs package matrix clean
 
 help: ## show what can be made
@@ -43,6 +43,8 @@ $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask $(VENV)/with-notebook: 
 	@echo "installing what '$*' needs, if there are wheels ..."
 	@$(BIN)/$(PIP) install --only-binary :all: --group $* || echo "there are none"
 	@touch $@
+
+.PHONY: ready test-parts test-programs
 
 # One pip after the other: what is made side by side from here on installs nothing.
 TESTED := $(addprefix $(VENV)/with-,test types browser dask frozen loops notebook)
