@@ -103,7 +103,7 @@ test-floor: package ## the tests with the oldest dependencies that are allowed
 	.ci/wheel_alone dist/*.tar.gz $(PYTHON) $$($(BIN)/python .ci/floors.py)
 
 matrix: package ## the wheel, alone, under each Python found here; and with the oldest dependencies
-	{ $(BIN)/python .ci/pythons.py; echo $(PYTHON) $$($(BIN)/python .ci/floors.py); } \
+	{ echo $(PYTHON) $$($(BIN)/python .ci/floors.py); $(BIN)/python .ci/pythons.py; } \
 	  | nice -n 19 xargs -P "$$(nproc)" -L 1 .ci/wheel_alone dist/*.tar.gz  # beside others it takes what they leave
 
 coverage: $(VENV)/built $(VENV)/with-test $(VENV)/with-coverage ## which lines the tests reach
