@@ -12,7 +12,7 @@ MESSAGES := $(addprefix tests/,engine wire channel transport)
 COMPILED := $(MESSAGES) tests/client tests/server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
+.PHONY: help demo demo-cluster test lint types compilers test-uvloop test-loop test-eager test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
         fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers bench-dask bench-dask-calls docs package matrix clean
 
 help: ## show what can be made
@@ -92,6 +92,9 @@ test-uvloop: $(VENV)/built $(VENV)/with-test ## the tests on uvloop's event loop
 
 test-loop: $(VENV)/built $(VENV)/with-test $(VENV)/with-loops ## the tests on another loop, such as LOOP=rloop
 	$(BIN)/python -m pytest --loop $(LOOP)
+
+test-eager: $(VENV)/built $(VENV)/with-test ## the tests with tasks that begin at once (from Python 3.12)
+	$(BIN)/python -m pytest --eager
 
 test-dev: $(VENV)/built $(VENV)/with-test ## the tests in Python's dev mode and asyncio's debug mode
 	PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -m pytest

@@ -23,7 +23,10 @@ def run(main: Coroutine[Any, Any, T], seconds: float = DEADLINE) -> T:
     unheard: list[dict[str, Any]] = []
 
     async def in_time() -> T:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: unheard.append(context))
+        # In debug mode it logs each slow turn, and tests read the log.
+        loop.slow_callback_duration = seconds
         async with asyncio.timeout(seconds):
             return await main
 
