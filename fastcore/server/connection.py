@@ -17,6 +17,7 @@ import inspect
 from collections.abc import Coroutine
 from contextvars import Context
 from time import perf_counter_ns
+from types import TracebackType
 from typing import Any, Final
 
 from tornado.gen import convert_yielded
@@ -126,7 +127,7 @@ class Connection(Owner):
 
     @property
     def _holds_some(self) -> bool:
-        return self._held is not None and bool(self._held.requests)
+        return bool(self._held)
 
     def _may_read(self) -> bool:
         """Whether to be given the next message now.
@@ -138,8 +139,8 @@ class Connection(Owner):
         if not self._may_begin() or self._begins is not None:
             return False
         held = self._held
-        if held is not None and held.requests:
-            _, header, _ = held.requests[-1]
+        if held:
+            _, header, _ = held.last
             return header is not None and held.may_grow(bool(self._numbered))
         return self._has_numbers or not (self.service.is_ending or self._is_held_back())
 
@@ -158,9 +159,7 @@ class Connection(Owner):
                 self._knows_numbers()
         service = self.service
         held = self._held
-        if (held is not None and held.requests and self._begins is None) or (
-            service.running and self._is_held_back()
-        ):
+        if (held and self._begins is None) or (service.running and self._is_held_back()):
             return self._hold(message, header)
         # From here on this is the way of a plain function's answer, in as few steps as there can be.
         op = None
@@ -395,7 +394,7 @@ class Connection(Owner):
         if self._begins is not None:
             # One was over at once; who began it goes on.
             return
-        while held.requests and self._may_begin() and not self._is_held_back():
+        while held and self._may_begin() and not self._is_held_back():
             self._begins = message, header, _ = held.first()
             try:
                 self.on_message(message, header)
@@ -469,7 +468,9 @@ class Connection(Owner):
         # One peer's faults hold back nobody else's, nor those of another kind.
         about = (request.op, type(error).__name__, peer.rpartition(":")[0])
         logger.warning("%r, called from %s, raised", request.op, peer, exc_info=error, extra={"about": about})
-        return error_reply(error, self.service.error_detail)
+        # A traceback that nobody gets to see isn't written.
+        detail: Detail = self.service.error_detail if request.reply else "type"
+        return error_reply(error, detail, _from_handler_on(error))
 
     def _refuse(self, error: Exception, request: Request, detail: Detail = "message") -> bool:
         """Reply that no handler is called; False if there can be no further message."""
@@ -568,7 +569,7 @@ class Connection(Owner):
         channel = self.channel
         if self._in_order is not None or channel.is_full or (channel.unread and not self._has_numbers):
             return True
-        return self._held is not None and any(header is None for _, header, _ in [*self._held.requests])
+        return self._held is not None and any(header is None for _, header, _ in [*self._held])
 
     def is_idle(self) -> bool:
         """Tell whether no handler runs, or one that waits for the peer."""
@@ -640,7 +641,14 @@ def _welcome(stream: IOStream, **message: Any) -> str:
 
 
 #: The modules in whose frames handlers are called.
-_CALLS_HANDLERS: Final = frozenset({__name__, "fastcore.server.middleware"})
+_CALLS_HANDLERS: Final = frozenset(
+    {
+        __name__,
+        "fastcore.server.middleware",
+        "fastcore.server.parts",
+        "fastcore.server.slow_steps",
+    }
+)
 
 #: What handlers mostly return: needn't be asked whether it can be awaited.
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
@@ -652,9 +660,21 @@ def _is_cancelled_now() -> bool:
     return task is not None and bool(task.cancelling())
 
 
+def _from_handler_on(error: BaseException) -> TracebackType | None:
+    """Give an error's traceback without what called the handler; all of it where that is where it failed."""
+    traceback = error.__traceback__
+    while traceback is not None and _is_ours(traceback):
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _is_ours(traceback: TracebackType) -> bool:
+    return traceback.tb_frame.f_globals.get("__name__") in _CALLS_HANDLERS
+
+
 def _is_of_the_call(error: BaseException) -> bool:
     """Whether a handler couldn't be called as it was: none of its own lines has run."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
-    return traceback is not None and traceback.tb_frame.f_globals.get("__name__") in _CALLS_HANDLERS
+    return traceback is not None and _is_ours(traceback)
