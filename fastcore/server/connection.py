@@ -30,12 +30,13 @@ from fastcore.errors import BadValue, ConnectionLost, LimitReached
 from fastcore.logs import get_logger, shown
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.held import PATIENCE, HeldRequest, HeldRequests
-from fastcore.server.parts import send_parts
+from fastcore.server.parts import Blocked, send_parts
 from fastcore.server.request import Request
 from fastcore.server.results import gives_parts, is_to_wait_for
 from fastcore.server.service import Handler, Service
 from fastcore.server.slow_steps import Timed
 from fastcore.server.strangers import tell_of_bad_message, tell_of_refused
+from fastcore.server.turns import Turn
 from fastcore.tokens import AUTHENTICATE, WELCOME
 
 __all__ = ["Connection"]
@@ -289,15 +290,17 @@ class Connection(Owner):
             try:
                 blocked = functools.partial(self._blocked, request.op)
                 if gives_parts(result):
-                    result = await send_parts(result, request, self.channel, blocked)
+                    result = await self._send_parts(result, request, blocked)
                 else:
                     if isinstance(result, Coroutine):
+                        if self.service.turns.left <= 0:
+                            await self._time_for(result)
                         result = Timed(result, self.service.slow_ns, blocked)
                     elif not inspect.isawaitable(result):
                         result = convert_yielded(result)
                     result = await result
                     if gives_parts(result):
-                        result = await send_parts(result, request, self.channel, blocked)
+                        result = await self._send_parts(result, request, blocked)
             finally:
                 assert request.figures is not None
                 request.figures.record(perf_counter_ns() - request.begun)
@@ -328,6 +331,18 @@ class Connection(Owner):
                 self._failed(request, error)
         else:
             self._done(request, result)
+
+    async def _time_for(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Wait until those that fail, or give parts, have left some time for a handler to begin."""
+        try:
+            while self.service.turns.left <= 0:
+                await self.service.turns.wait(self.channel)
+        except BaseException:
+            coroutine.close()
+            raise
+
+    def _send_parts(self, result: Any, request: Request, blocked: Blocked) -> Coroutine[Any, Any, Any]:
+        return send_parts(result, request, self.channel, Turn(self.service.turns, self.channel), blocked)
 
     def _over(self, request: Request) -> None:
         """Count a request as handled; what is left of it is its answer."""
@@ -454,6 +469,7 @@ class Connection(Owner):
             # How every stream of answers ends: the client has left.
             logger.debug("%r: %s", request.op, error)
             return self._replied(True, False)
+        begun = perf_counter_ns()
         self.service.figures.failed(request.op)
         try:
             answer = self._described(request, error)
@@ -461,6 +477,8 @@ class Connection(Owner):
             # Its class has methods of its own for what every error has.
             logger.warning("%r, called from %s, raised what can't be told", request.op, self.channel.peer)
             answer = error_reply(RuntimeError("the handler raised an error that can't be told"), "message")
+        # Handlers of hundreds of requests may begin in one turn of the loop, and all of them fail.
+        self.service.turns.spend(begun, self.channel.loop)
         return self._done(request, answer, ERROR_FLAG)
 
     def _described(self, request: Request, error: BaseException) -> dict[str, Any]:

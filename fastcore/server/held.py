@@ -17,6 +17,8 @@ __all__ = ["PATIENCE", "HeldRequest", "HeldRequests"]
 #: more, can stand behind them. In the end further requests are refused.
 _MOST: Final = (1, 64)
 PATIENCE: Final = (0.2, 10.0)
+#: What a request counts at least: it is a dict and some more by now, however few bytes it had.
+_LEAST: Final = 512
 
 #: What came, and the bytes of it.
 HeldRequest = tuple[Any, CallHeader | None, int]
@@ -59,7 +61,7 @@ class HeldRequests:
 
     def keep(self, message: Any, header: CallHeader | None) -> None:
         """Hold a request, which the channel has given last."""
-        size = self._channel.last_size
+        size = max(self._channel.last_size, _LEAST)
         # What has no number can't be given up, nor can the second of a number that is taken.
         number = None if header is None else header.call
         key: object = object() if number is None or number in self._requests else number

@@ -18,7 +18,7 @@ class Number(int):
 
 
 def held(*numbers: int | None) -> HeldRequests:
-    requests = HeldRequests(SimpleNamespace(last_size=10), lambda: None)
+    requests = HeldRequests(SimpleNamespace(last_size=1000), lambda: None)
     for number in numbers:
         requests.keep({"of": number}, None if number is None else SimpleNamespace(call=number))
     return requests
@@ -37,7 +37,7 @@ def test_one_that_is_given_up_leaves_the_others_in_order():
     assert requests.of_call(2)[0] == {"of": 2}
     assert requests.of_call(2) is None
     assert [message["of"] for message, _, _ in requests] == [1, 3]
-    assert requests.size == 20
+    assert requests.size == 2000
 
 
 def test_a_number_that_comes_twice_is_held_twice():
@@ -54,3 +54,9 @@ def test_who_gives_up_is_found_without_going_through_all_that_wait():
         assert requests.of_call(Number(number)) is not None
         assert requests.of_call(Number(number + 100_000)) is None
     assert Number.compared < 10_000
+
+
+def test_a_small_one_counts_as_what_it_has_become():
+    requests = HeldRequests(SimpleNamespace(last_size=50), lambda: None)
+    requests.keep({"op": "add"}, None)
+    assert requests.size == 512
