@@ -750,7 +750,7 @@ cdef Search find_in_place(object value, int depth, bint *strictly, dict holders,
     if isinstance(value, dict):
         for key, item in (<dict> value).items():
             if type(key) is not str and type(key) is not int and is_hidden(key):
-                strictly[0] |= kind_of(type(key)) is not None
+                check_key(key, strictly)
             if is_scalar(item):
                 # Most are, and a call for each would cost as much as all else here.
                 continue
@@ -771,6 +771,15 @@ cdef Search find_in_place(object value, int depth, bint *strictly, dict holders,
         # With the value itself: the id of one that is gone would be somebody else's.
         holders[<Py_ssize_t> <void *> value] = value
     return found
+
+
+cdef int check_key(object key, bint *strictly) except -1:
+    """Look at a key of which MessagePack may make something that can be none."""
+    if kind_of(type(key)) is not None:
+        strictly[0] = True
+    elif isinstance(key, (tuple, list, dict)) and not isinstance(key, ExtType):
+        raise ValueError("a tuple arrives as a list, and that can be no key")
+    return 0
 
 
 cdef bint is_inside_itself(Around *around, int level) noexcept:
@@ -863,6 +872,8 @@ cdef int pack_around(object value, list parts, list pieces, int depth, int diale
         # A kind of dict may have items of its own; msgpack asks for them too.
         for key, item in value.items():
             lacking -= 1
+            if type(key) is not str:
+                check_key(key, &strictly)
             parts.append(pack_at(key, dialect, type(key) is not str, inside))
             pack_around(item, parts, pieces, depth - 1, dialect, inside, holders)
     elif isinstance(value, tuple) and inside.depth:

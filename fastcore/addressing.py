@@ -10,7 +10,17 @@ import operator
 import socket
 from typing import TypeAlias
 
-__all__ = ["Address", "AddressLike", "format_address", "parse_address", "port_number", "unix_family"]
+from fastcore.logs import shown
+
+__all__ = [
+    "Address",
+    "AddressLike",
+    "format_address",
+    "listening_port",
+    "parse_address",
+    "port_number",
+    "unix_family",
+]
 
 Address: TypeAlias = tuple[str, "int | None"]
 AddressLike: TypeAlias = "str | bytes | tuple[str | bytes, int | str | None] | list[str | bytes | int | None]"
@@ -101,10 +111,33 @@ def port_number(port: object) -> int | None:
     >>> port_number('8786'), port_number(8786), port_number(1.5)
     (8786, 8786, None)
     """
+    if isinstance(port, str | bytes):
+        # Python would take '8_786' and '+8786' for one, and other scripts' digits.
+        text = port.strip()
+        return int(text) if text.isascii() and text.isdigit() else None
     try:
-        return int(port) if isinstance(port, str | bytes) else operator.index(port)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        return None if isinstance(port, bool) else operator.index(port)  # type: ignore[arg-type]
+    except TypeError:
         return None
+
+
+def listening_port(given: object) -> int:
+    """Give the number of a port to listen on, or raise the error for what is none.
+
+    Examples
+    --------
+    >>> listening_port(80_000)
+    Traceback (most recent call last):
+        ...
+    ValueError: no such port: 80000; there are 0, which picks a free one, to 65535; and there is 'unix:/path'
+    """
+    number = port_number(given)
+    if number is None or not 0 <= number < 65536:
+        raise ValueError(
+            f"no such port: {shown(given)}; there are 0, which picks a free one, to 65535; and there is "
+            "'unix:/path'"
+        )
+    return number
 
 
 def unix_family(address: str) -> int:
@@ -130,7 +163,9 @@ def _text(value: object) -> str:
 
 
 def _with_path(address: str) -> str:
-    if address == UNIX_SCHEME:
+    path = address.removeprefix(UNIX_SCHEME)
+    # The system would take what stands before the NUL; one that begins with it is Linux's own kind.
+    if not path or "\0" in path[1:]:
         raise ValueError(f"no path in the address {address!r}; write 'unix:/path'")
     return address
 
@@ -139,7 +174,9 @@ def _split(text: str) -> Address:
     if text.startswith(UNIX_SCHEME):
         return _with_path(text), None
     host, colon, port = text.rpartition(":")
-    if not colon or (":" in host and not host.startswith("[")):
+    if "://" in text:
+        raise ValueError(f"an address has no scheme, unlike {text!r}; write 'host:port', or 'unix:/path'")
+    if not colon or text.endswith("]") or (":" in host and not (host[0] == "[" and host[-1] == "]")):
         raise ValueError(f"no port in the address {text!r}; write 'host:port', IPv6 as '[::1]:port'")
     return _check(host.strip("[]"), port, text)
 

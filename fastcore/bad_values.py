@@ -6,8 +6,9 @@ writes the way to the one that it finds only then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Final
 
 from msgpack import ExtType
@@ -155,9 +156,15 @@ def _problem_of_keys(value: object, pack: Callable[[Any], object]) -> str | None
         for key in value:
             if _is_simple(key):
                 continue
-            problem = _problem(key, pack)
-            if isinstance(key, tuple) and problem is not None:
-                problem = "would arrive as a list, and so can be no key"
+            if (
+                isinstance(key, tuple | list | dict)
+                and not isinstance(key, ExtType)
+                and not kind_of(type(key))
+            ):
+                arrives = "dict" if isinstance(key, dict) else "list"
+                problem: str | None = f"would arrive as a {arrives}, and so can be no key"
+            else:
+                problem = _problem(key, pack)
             if problem is not None:
                 return f"has the key {shown(key, 50)}, which {problem}"
     return None
@@ -188,11 +195,26 @@ def _problem(value: Any, pack: Callable[[Any], object]) -> str | None:
         of = type(value)
         name = of.__qualname__ if of.__module__ == "builtins" else f"{of.__module__}.{of.__qualname__}"
         if kind is None and not isinstance(value, dict | list | tuple):
-            remedy = f"send what it consists of, or have both sides call register_type({of.__name__}, ...)"
-            return f"is of type {name}, which messages don't hold: {remedy}"
+            return f"is of type {name}, which messages don't hold: {_remedy(value)}"
         why = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
         return f"is of type {name}, and can't be sent: {why}{shown(error, 200, str)}"
     return None
+
+
+def _remedy(value: object) -> str:
+    """Say what to do about a value of a type that messages don't hold."""
+    if isinstance(value, Awaitable):
+        return "await it, and send what that gives"
+    if isinstance(value, AsyncIterable):
+        return "send what `async for` gives of it"
+    if isinstance(value, type | FunctionType | BuiltinFunctionType | MethodType):
+        return "no code is sent, but a name can be"
+    send = "what it consists of"
+    if isinstance(value, Mapping):
+        send = "dict(value)"
+    elif isinstance(value, Iterable):
+        send = "list(value)"
+    return f"send {send}, or have both sides call register_type({type(value).__name__}, ...)"
 
 
 def _path(steps: list[object]) -> str:

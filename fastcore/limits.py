@@ -16,6 +16,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "MAX_BUFFER_SIZE",
     "Limits",
+    "check_flag",
     "check_keywords",
     "check_limit",
     "check_seconds",
@@ -99,6 +100,20 @@ def check_limit(name: str, value: object, *, whole: bool = False, optional: bool
         raise ValueError(f"{name} must be below 2**63, not {shown(value)}")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise the error for what is neither true nor false: ``'no'`` would be taken for yes.
+
+    Examples
+    --------
+    >>> check_flag('writable_values', 'no')
+    Traceback (most recent call last):
+        ...
+    TypeError: writable_values must be True or False, not 'no'
+    """
+    if value not in (True, False):
+        raise TypeError(f"{name} must be True or False, not {shown(value)}")
+
+
 #: Parameters that are no keywords.
 _COLLECTS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -107,6 +122,8 @@ def check_seconds(name: str, value: object) -> None:
     """Raise the error for a time to wait that is none; what is over already may be asked for."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {shown(value)}")
+    if value != value:
+        raise ValueError(f"{name} must be a number of seconds, not {shown(value)}")
 
 
 def check_keywords(function: Callable[..., Any], given: Iterable[str], further: Collection[str]) -> None:
@@ -144,7 +161,7 @@ def check_keywords(function: Callable[..., Any], given: Iterable[str], further: 
 def _refuses_others(kind: type[T]) -> type[T]:
     """Have a class tell its keywords to who gives another one."""
     init = kind.__init__
-    names = [*inspect.signature(init).parameters]
+    _, *names = inspect.signature(init).parameters
 
     @functools.wraps(init)
     def checked(self: T, *args: Any, **keywords: Any) -> None:
@@ -169,7 +186,7 @@ class Limits:
     max_decompressed_size : int, optional
         Most bytes that a compressed payload may turn into; ``max_buffer_size`` if None.
     max_depth : int
-        Most containers inside each other in a message, itself included.
+        Most containers inside each other in a message, itself included; 1,024 at most.
     max_values : int
         Most values in a message, its containers and their keys included. Each takes up to some
         70 bytes of memory, however few bytes it had.
@@ -219,6 +236,11 @@ class Limits:
             annotation = str(field.type)
             whole, optional = "int" in annotation, "None" in annotation
             check_limit(field.name, getattr(self, field.name), whole=whole, optional=optional)
+        if self.max_depth > MAX_DEPTH:
+            raise ValueError(
+                f"max_depth can be {MAX_DEPTH:,} at most, not {shown(self.max_depth)}: "
+                "MessagePack's decoder goes no deeper"
+            )
 
     @classmethod
     def names(cls) -> list[str]:

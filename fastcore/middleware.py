@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from tornado.iostream import IOStream
 
-__all__ = ["CallDetails", "Middleware"]
+from fastcore.logs import shown
+
+__all__ = ["CallDetails", "Middleware", "check_middleware"]
 
 
 @dataclass(slots=True, eq=False)
@@ -40,3 +42,19 @@ class CallDetails:
 
 #: Gives a context manager that is around the whole call.
 Middleware = Callable[[CallDetails], AbstractContextManager[Any] | AbstractAsyncContextManager[Any]]
+
+
+def check_middleware(given: object) -> tuple[Middleware, ...]:
+    """Give what can be called around each call, or raise the error for what can't.
+
+    Examples
+    --------
+    >>> check_middleware(print)
+    Traceback (most recent call last):
+        ...
+    TypeError: middleware is a sequence of what can be called, not <built-in function print>
+    """
+    around = tuple(given) if isinstance(given, Iterable) else ()
+    if isinstance(given, Iterable) and all(map(callable, around)):
+        return around
+    raise TypeError(f"middleware is a sequence of what can be called, not {shown(given)}")

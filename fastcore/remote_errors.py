@@ -16,8 +16,9 @@ some builtin ones trust their arguments with memory.
 from __future__ import annotations
 
 import builtins
-import traceback
 from collections.abc import Callable
+from traceback import format_tb
+from types import TracebackType
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from fastcore.errors import (
@@ -32,6 +33,7 @@ from fastcore.errors import (
     TooManyValues,
 )
 from fastcore.logs import escaped, shown
+from fastcore.tracebacks import traceback_of
 
 __all__ = ["Detail", "error_reply", "is_error_reply", "register_error", "remote_exception"]
 
@@ -112,7 +114,9 @@ def register_error(error_type: E) -> E:
     return error_type
 
 
-def error_reply(error: BaseException, detail: Detail = "traceback") -> dict[str, Any]:
+def error_reply(
+    error: BaseException, detail: Detail = "traceback", first: TracebackType | None = None
+) -> dict[str, Any]:
     """Describe an exception for the caller at the other side.
 
     Parameters
@@ -122,6 +126,8 @@ def error_reply(error: BaseException, detail: Detail = "traceback") -> dict[str,
     detail : str
         How much is told: ``'traceback'`` is all, with the names of files and lines of this
         program; ``'message'`` is type and message; ``'type'`` is the type alone.
+    first : traceback, optional
+        From where on the traceback is told; the whole, if None.
 
     Returns
     -------
@@ -138,7 +144,7 @@ def error_reply(error: BaseException, detail: Detail = "traceback") -> dict[str,
         described["message"] = _text(error, str)
         args = _args(error)
         described["args"] = args if _are_short(args) else [described["message"]]
-    text = _traceback(error) if detail == "traceback" else ""
+    text = _traceback(error, first) if detail == "traceback" else ""
     return {"status": STATUS, "exception": described, "traceback": _sendable(text[-_MAX_TEXT:])}
 
 
@@ -152,13 +158,13 @@ def _args(error: BaseException) -> list[Any]:
         return []
 
 
-def _traceback(error: BaseException) -> str:
+def _traceback(error: BaseException, first: TracebackType | None) -> str:
     # The places next to the error; what has recursed for long takes long to be told.
     try:
-        return "".join(traceback.format_exception(error, limit=-_MAX_PLACES))
+        return traceback_of(error, _MAX_PLACES, first)
     except Exception:
         # One of those in its chain can't be described.
-        return "".join(traceback.format_tb(error.__traceback__, limit=-_MAX_PLACES))
+        return "".join(format_tb(error.__traceback__, limit=-_MAX_PLACES))
 
 
 def is_error_reply(reply: object) -> bool:

@@ -15,6 +15,8 @@ __all__ = ["AUTHENTICATE", "WELCOME", "check_token", "greeting", "is_public", "r
 
 #: The op of the message that shows a token.
 AUTHENTICATE: Final = "authenticate"
+#: Bytes of a token; the message that shows it has 64 KiB at most.
+LONGEST_TOKEN: Final = 4096
 #: Its answer.
 WELCOME: Final = "OK"
 
@@ -25,14 +27,15 @@ def check_token(token: object) -> str:
     Raises
     ------
     TypeError, ValueError
-        If it is no text, or empty.
+        If it is no text, empty, or longer than the message that shows it may be.
     """
     if not isinstance(token, str):
         # Without its value: errors are logged.
         raise TypeError(f"a token is a str, not a {type(token).__name__}")
     if not token:
         raise ValueError("a token isn't empty; secrets.token_urlsafe() makes one")
-    token.encode()
+    if len(token.encode()) > LONGEST_TOKEN:
+        raise ValueError(f"a token has up to {LONGEST_TOKEN:,} bytes, not {len(token.encode()):,}")
     return token
 
 

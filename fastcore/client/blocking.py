@@ -362,6 +362,7 @@ class BlockingConnection:
         if header is not None and header.part:
             self._tell_given_up(call)
         self._end(call, None, False)
+        error.add_note(f"in the answer of op {shown(call.op, 200)} at {self.peer}")
         call.error = error
 
     def grant(self, call: BlockingCall, parts: int) -> None:

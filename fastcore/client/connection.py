@@ -25,7 +25,7 @@ from fastcore._wire import (
 from fastcore.addressing import Address
 from fastcore.client.calls import RemoteCall, value_of_call
 from fastcore.errors import BadValue, ConnectionLost
-from fastcore.logs import get_logger
+from fastcore.logs import get_logger, shown
 from fastcore.remote_errors import is_error_reply
 
 __all__ = ["ClientConnection", "Keeper", "connection_of"]
@@ -266,7 +266,11 @@ class ClientConnection(Owner):
     def on_error(self, error: Exception, header: CallHeader | None) -> bool:
         """End the call whose answer can't be read; all of them, where there will be none."""
         call = None
-        if isinstance(error, ConnectionLost) or self.channel.is_hopeless:
+        if isinstance(error, ConnectionLost):
+            self._fail_all(error)
+            return False
+        if self.channel.is_hopeless:
+            error.add_note(f"in what {self.channel.peer} said")
             self._fail_all(error)
             return False
         if header is not None and header.call is not None:
@@ -281,6 +285,7 @@ class ClientConnection(Owner):
         elif not self.numbers and len(self.calls) == 1:
             _, call = self.calls.popitem()
         if call is not None:
+            error.add_note(f"in the answer of op {shown(call.op, 200)} at {self.channel.peer}")
             call.fail(error)
         if not self.calls:
             self._settle()

@@ -551,4 +551,7 @@ class Connections:
 
 
 def _closed(address: Address) -> RPCClosed:
-    return RPCClosed(f"no connection to {format_address(address)}: whoever made them is closed")
+    return RPCClosed(
+        f"no call to {format_address(address)}: close_rpc() or close() was called here, or the block of "
+        "`with` was left; make another rpc, or a pool"
+    )

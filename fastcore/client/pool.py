@@ -19,7 +19,7 @@ from fastcore.client.connection import ClientConnection, closes
 from fastcore.client.connections import Connections
 from fastcore.client.middleware import start_within
 from fastcore.limits import check_limit
-from fastcore.middleware import CallDetails, Middleware
+from fastcore.middleware import CallDetails, Middleware, check_middleware
 from fastcore.transport.connecting import StreamForOne, limits_of
 from fastcore.transport.event_loop import current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
 from fastcore.transport.tornado import StreamTransport, channel_of
@@ -140,8 +140,8 @@ class ConnectionPool:
         #: The connection that the last call to a server has shared.
         self.current: dict[Address, ClientConnection] = {}
         self._thread = threading.get_ident()
-        self._middleware = middleware
-        if middleware:
+        self._middleware = check_middleware(middleware)
+        if self._middleware:
             # Without any, it isn't even asked for.
             self.call = self._call_within  # type: ignore[method-assign]
 
@@ -207,7 +207,7 @@ class ConnectionPool:
         Parameters
         ----------
         address : tuple of (str, int or None)
-            Where the server is.
+            Where the server is. Other forms of it, as :class:`fastcore.rpc` takes them, cost a look more.
         op : str
             The operation.
         *positional
@@ -251,6 +251,7 @@ class ConnectionPool:
             call.parts = call.header = None
             connection.start(call, op, message)
         else:
+            address = _address(address)
             call = self.start(address, message)
         if timeout is not None:
             _limit(call, address, op, timeout)
@@ -261,6 +262,7 @@ class ConnectionPool:
     ) -> RemoteCall:
         """As `call`, within the middleware."""
         check_arguments(op, positional, message, timeout)
+        address = _address(address)
 
         def start(details: CallDetails) -> RemoteCall:
             call = self.start(address, {**details.keywords, "op": op}, details.header)
@@ -404,6 +406,11 @@ class ConnectionPool:
         self.current.clear()
         for connections in self._living():
             run_in_thread_of(connections.loop, functools.partial(action, connections))
+
+
+def _address(given: Any) -> Address:
+    """Give an address, which it mostly is: a wrong one would be found out where nobody hears of it."""
+    return given if type(given) is tuple and len(given) == 2 else parse_address(given)
 
 
 def _limit(call: RemoteCall, address: Address, op: str, seconds: float) -> None:

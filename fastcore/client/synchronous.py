@@ -95,9 +95,8 @@ class SyncClient:
     ) -> None:
         check_limit("timeout", timeout, optional=False)
         check_limit("call_timeout", call_timeout)
-        settings = limits_of(
-            SyncClient, {**limits, "ssl_options": ssl_options, "compression": compression, "token": token}
-        )
+        given = {"ssl_options": ssl_options, "compression": compression, "writable_values": writable_values}
+        settings = limits_of(SyncClient, {**limits, **given, "token": token})
         address = parse_address(arg, addr=addr, ip=ip, port=port)
         self.ip, self.port = address
         options = (ssl_options, compression, writable_values, token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from fastcore.addressing import listening_port
 from fastcore.server.server import Server
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Monitor:
         if self._http is not None:
             raise RuntimeError(f"the monitor listens already, on port {self._port}")
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock = socket.create_server((address, port), family=family, backlog=128)
+        sock = socket.create_server((address, listening_port(port)), family=family, backlog=128)
         sock.setblocking(False)
         self._port = sock.getsockname()[1]
         http = HTTPServer(

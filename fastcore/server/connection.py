@@ -17,6 +17,7 @@ import inspect
 from collections.abc import Coroutine
 from contextvars import Context
 from time import perf_counter_ns
+from types import TracebackType
 from typing import Any, Final
 
 from tornado.gen import convert_yielded
@@ -29,12 +30,13 @@ from fastcore.errors import BadValue, ConnectionLost, LimitReached
 from fastcore.logs import get_logger, shown
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.held import PATIENCE, HeldRequest, HeldRequests
-from fastcore.server.parts import send_parts
+from fastcore.server.parts import Blocked, send_parts
 from fastcore.server.request import Request
 from fastcore.server.results import gives_parts, is_to_wait_for
 from fastcore.server.service import Handler, Service
 from fastcore.server.slow_steps import Timed
 from fastcore.server.strangers import tell_of_bad_message, tell_of_refused
+from fastcore.server.turns import Turn
 from fastcore.tokens import AUTHENTICATE, WELCOME
 
 __all__ = ["Connection"]
@@ -126,7 +128,7 @@ class Connection(Owner):
 
     @property
     def _holds_some(self) -> bool:
-        return self._held is not None and bool(self._held.requests)
+        return bool(self._held)
 
     def _may_read(self) -> bool:
         """Whether to be given the next message now.
@@ -138,8 +140,8 @@ class Connection(Owner):
         if not self._may_begin() or self._begins is not None:
             return False
         held = self._held
-        if held is not None and held.requests:
-            _, header, _ = held.requests[-1]
+        if held:
+            _, header, _ = held.last
             return header is not None and held.may_grow(bool(self._numbered))
         return self._has_numbers or not (self.service.is_ending or self._is_held_back())
 
@@ -158,9 +160,7 @@ class Connection(Owner):
                 self._knows_numbers()
         service = self.service
         held = self._held
-        if (held is not None and held.requests and self._begins is None) or (
-            service.running and self._is_held_back()
-        ):
+        if (held and self._begins is None) or (service.running and self._is_held_back()):
             return self._hold(message, header)
         # From here on this is the way of a plain function's answer, in as few steps as there can be.
         op = None
@@ -292,15 +292,17 @@ class Connection(Owner):
             try:
                 blocked = functools.partial(self._blocked, request.op)
                 if gives_parts(result):
-                    result = await send_parts(result, request, self.channel, blocked)
+                    result = await self._send_parts(result, request, blocked)
                 else:
                     if isinstance(result, Coroutine):
+                        if self.service.turns.left <= 0:
+                            await self._time_for(result)
                         result = Timed(result, self.service.slow_ns, blocked)
                     elif not inspect.isawaitable(result):
                         result = convert_yielded(result)
                     result = await result
                     if gives_parts(result):
-                        result = await send_parts(result, request, self.channel, blocked)
+                        result = await self._send_parts(result, request, blocked)
             finally:
                 assert request.figures is not None
                 request.figures.record(perf_counter_ns() - request.begun)
@@ -331,6 +333,18 @@ class Connection(Owner):
                 self._failed(request, error)
         else:
             self._done(request, result)
+
+    async def _time_for(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Wait until those that fail, or give parts, have left some time for a handler to begin."""
+        try:
+            while self.service.turns.left <= 0:
+                await self.service.turns.wait(self.channel)
+        except BaseException:
+            coroutine.close()
+            raise
+
+    def _send_parts(self, result: Any, request: Request, blocked: Blocked) -> Coroutine[Any, Any, Any]:
+        return send_parts(result, request, self.channel, Turn(self.service.turns, self.channel), blocked)
 
     def _over(self, request: Request) -> None:
         """Count a request as handled; what is left of it is its answer."""
@@ -397,7 +411,7 @@ class Connection(Owner):
         if self._begins is not None:
             # One was over at once; who began it goes on.
             return
-        while held.requests and self._may_begin() and not self._is_held_back():
+        while held and self._may_begin() and not self._is_held_back():
             self._begins = message, header, _ = held.first()
             try:
                 self.on_message(message, header)
@@ -457,6 +471,7 @@ class Connection(Owner):
             # How every stream of answers ends: the client has left.
             logger.debug("%r: %s", request.op, error)
             return self._replied(True, False)
+        begun = perf_counter_ns()
         self.service.figures.failed(request.op)
         try:
             answer = self._described(request, error)
@@ -464,6 +479,8 @@ class Connection(Owner):
             # Its class has methods of its own for what every error has.
             logger.warning("%r, called from %s, raised what can't be told", request.op, self.channel.peer)
             answer = error_reply(RuntimeError("the handler raised an error that can't be told"), "message")
+        # Handlers of hundreds of requests may begin in one turn of the loop, and all of them fail.
+        self.service.turns.spend(begun, self.channel.loop)
         return self._done(request, answer, ERROR_FLAG)
 
     def _described(self, request: Request, error: BaseException) -> dict[str, Any]:
@@ -471,7 +488,9 @@ class Connection(Owner):
         # One peer's faults hold back nobody else's, nor those of another kind.
         about = (request.op, type(error).__name__, peer.rpartition(":")[0])
         logger.warning("%r, called from %s, raised", request.op, peer, exc_info=error, extra={"about": about})
-        return error_reply(error, self.service.error_detail)
+        # A traceback that nobody gets to see isn't written.
+        detail: Detail = self.service.error_detail if request.reply else "type"
+        return error_reply(error, detail, _from_handler_on(error))
 
     def _refuse(self, error: Exception, request: Request, detail: Detail = "message") -> bool:
         """Reply that no handler is called; False if there can be no further message."""
@@ -570,7 +589,7 @@ class Connection(Owner):
         channel = self.channel
         if self._in_order is not None or channel.is_full or (channel.unread and not self._has_numbers):
             return True
-        return self._held is not None and any(header is None for _, header, _ in [*self._held.requests])
+        return self._held is not None and any(header is None for _, header, _ in [*self._held])
 
     def is_idle(self) -> bool:
         """Tell whether no handler runs, or one that waits for the peer."""
@@ -642,7 +661,14 @@ def _welcome(stream: IOStream, **message: Any) -> str:
 
 
 #: The modules in whose frames handlers are called.
-_CALLS_HANDLERS: Final = frozenset({__name__, "fastcore.server.middleware"})
+_CALLS_HANDLERS: Final = frozenset(
+    {
+        __name__,
+        "fastcore.server.middleware",
+        "fastcore.server.parts",
+        "fastcore.server.slow_steps",
+    }
+)
 
 #: What handlers mostly return: needn't be asked whether it can be awaited.
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
@@ -654,9 +680,21 @@ def _is_cancelled_now() -> bool:
     return task is not None and bool(task.cancelling())
 
 
+def _from_handler_on(error: BaseException) -> TracebackType | None:
+    """Give an error's traceback without what called the handler; all of it where that is where it failed."""
+    traceback = error.__traceback__
+    while traceback is not None and _is_ours(traceback):
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _is_ours(traceback: TracebackType) -> bool:
+    return traceback.tb_frame.f_globals.get("__name__") in _CALLS_HANDLERS
+
+
 def _is_of_the_call(error: BaseException) -> bool:
     """Whether a handler couldn't be called as it was: none of its own lines has run."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
-    return traceback is not None and traceback.tb_frame.f_globals.get("__name__") in _CALLS_HANDLERS
+    return traceback is not None and _is_ours(traceback)

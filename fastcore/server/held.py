@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from fastcore._channel import Channel
@@ -17,6 +17,8 @@ __all__ = ["PATIENCE", "HeldRequest", "HeldRequests"]
 #: more, can stand behind them. In the end further requests are refused.
 _MOST: Final = (1, 64)
 PATIENCE: Final = (0.2, 10.0)
+#: What a request counts at least: it is a dict and some more by now, however few bytes it had.
+_LEAST: Final = 512
 
 #: What came, and the bytes of it.
 HeldRequest = tuple[Any, CallHeader | None, int]
@@ -33,38 +35,51 @@ class HeldRequests:
         Called when more of them may be held, as nothing has ended meanwhile.
     """
 
-    __slots__ = ("_channel", "_hear_more", "_stalled", "_timer", "requests", "size")
+    __slots__ = ("_channel", "_hear_more", "_requests", "_stalled", "_timer", "size")
 
     def __init__(self, channel: Channel, hear_more: Callable[[], None]) -> None:
         self._channel = channel
         self._hear_more = hear_more
-        self.requests: deque[HeldRequest] = deque()
+        # By number, as each may be given up: to go through all that wait for every one that is would
+        # keep everybody else waiting. (Not a dict, which looks for its first where that was once.)
+        self._requests: OrderedDict[object, HeldRequest] = OrderedDict()
         self.size = 0
         #: How often nothing had ended when patience was over, and what tells when it is.
         self._stalled = 0
         self._timer: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[HeldRequest]:
+        return iter(self._requests.values())
+
+    @property
+    def last(self) -> HeldRequest:
+        """The one that came last."""
+        return next(reversed(self._requests.values()))
+
     def keep(self, message: Any, header: CallHeader | None) -> None:
         """Hold a request, which the channel has given last."""
-        size = self._channel.last_size
-        self.requests.append((message, header, size))
+        size = max(self._channel.last_size, _LEAST)
+        # What has no number can't be given up, nor can the second of a number that is taken.
+        number = None if header is None else header.call
+        key: object = object() if number is None or number in self._requests else number
+        self._requests[key] = message, header, size
         self.size += size
 
     def first(self) -> HeldRequest:
         """Give the one that came first, which is held no longer."""
-        held = self.requests.popleft()
+        _, held = self._requests.popitem(last=False)
         self.size -= held[2]
         return held
 
     def of_call(self, call: int) -> HeldRequest | None:
         """Give the one of that number, which is held no longer."""
-        for place, held in enumerate(self.requests):
-            _, header, size = held
-            if header is not None and header.call == call:
-                del self.requests[place]
-                self.size -= size
-                return held
-        return None
+        held = self._requests.pop(call, None)
+        if held is not None:
+            self.size -= held[2]
+        return held
 
     @property
     def is_full(self) -> bool:
@@ -100,5 +115,5 @@ class HeldRequests:
 
     def clear(self) -> None:
         """Hold nothing."""
-        self.requests.clear()
+        self._requests.clear()
         self.size = 0

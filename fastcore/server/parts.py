@@ -2,87 +2,91 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import Any, Final
+from typing import Any
 
 from fastcore._channel import Channel
 from fastcore._wire import PART_FLAG
 from fastcore.server.request import Request
 from fastcore.server.results import end_of, is_async
+from fastcore.server.turns import A_TURN, Turn
 
-__all__ = ["send_parts"]
-
-#: Nanoseconds in which a generator gives parts before others have their turn.
-_A_TURN: Final = 500_000
+__all__ = ["Blocked", "send_parts"]
 
 #: Told of nanoseconds in which a handler let nobody else have a turn.
 Blocked = Callable[[int], object]
 
 
-async def send_parts(result: Any, request: Request, channel: Channel, blocked: Blocked) -> Any:
+async def send_parts(result: Any, request: Request, channel: Channel, turn: Turn, blocked: Blocked) -> Any:
     """Send what a generator gives, as it comes; a list of it to those who know no parts."""
+    try:
+        begun = await turn.begin()
+    except BaseException:
+        await end_of(result)
+        raise
     if request.call is None or not request.reply:
-        return await _list_of(result, request, blocked)
+        return await _list_of(result, request, turn, begun, blocked)
     fields = request.fields(PART_FLAG)
     sent = 0
-    begun = perf_counter_ns()
     try:
         # In one frame: a step more for each part would cost a fifth of all that is done for it.
         if is_async(result):
             async for value in result:
                 if request.left == 0 or channel.is_full:
+                    turn.end()
                     await _room_for(request, channel)
-                    begun = perf_counter_ns()
+                    begun = await turn.begin()
                 if request.left is not None:
                     request.left -= 1
                 channel.send(value, fields)
                 sent += 1
-                if perf_counter_ns() - begun > _A_TURN:
+                if perf_counter_ns() - begun > A_TURN:
                     # It may never wait for anything itself.
-                    await asyncio.sleep(0)
-                    begun = perf_counter_ns()
+                    turn.end()
+                    begun = await turn.begin()
         else:
             for value in result:
                 if request.left == 0 or channel.is_full:
+                    turn.end()
                     await _room_for(request, channel)
-                    begun = perf_counter_ns()
+                    begun = await turn.begin()
                 if request.left is not None:
                     request.left -= 1
                 channel.send(value, fields)
                 sent += 1
-                if (took := perf_counter_ns() - begun) > _A_TURN:
+                if (took := perf_counter_ns() - begun) > A_TURN:
                     blocked(took)
-                    await asyncio.sleep(0)
-                    begun = perf_counter_ns()
+                    turn.end()
+                    begun = await turn.begin()
     finally:
+        turn.end()
         await end_of(result)
     return None if sent else []
 
 
-async def _list_of(result: Any, request: Request, blocked: Blocked) -> list[Any]:
+async def _list_of(result: Any, request: Request, turn: Turn, begun: int, blocked: Blocked) -> list[Any]:
     """Give all that a generator gives, if anybody wants it."""
     values: list[Any] = []
-    begun = perf_counter_ns()
     try:
         if is_async(result):
             async for value in result:
                 if request.reply:
                     values.append(value)
-                if perf_counter_ns() - begun > _A_TURN:
-                    await asyncio.sleep(0)
-                    begun = perf_counter_ns()
+                if perf_counter_ns() - begun > A_TURN:
+                    turn.end()
+                    begun = await turn.begin()
         else:
             for value in result:
                 if request.reply:
                     values.append(value)
-                if (took := perf_counter_ns() - begun) > _A_TURN:
+                if (took := perf_counter_ns() - begun) > A_TURN:
                     blocked(took)
-                    await asyncio.sleep(0)
-                    begun = perf_counter_ns()
+                    turn.end()
+                    begun = await turn.begin()
         return values
     finally:
+        turn.end()
         await end_of(result)
 
 

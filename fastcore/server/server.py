@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import socket
 import uuid
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
@@ -19,11 +20,12 @@ from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
 from fastcore._channel import Channel
-from fastcore.addressing import UNIX_SCHEME, format_address, port_number
+from fastcore.addressing import UNIX_SCHEME, format_address, listening_port
 from fastcore.compressions import check_compression
 from fastcore.errors import LimitReached
-from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_keywords, check_limit
+from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_flag, check_keywords, check_limit
 from fastcore.logs import get_logger, shown
+from fastcore.middleware import check_middleware
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.accepting import Acceptor, SocketFile, bind_unix
 from fastcore.server.connection import Connection
@@ -51,6 +53,9 @@ logger = get_logger("fastcore.server")
 
 #: What goes on to Tornado's server.
 _OF_TCP_SERVER = ("ssl_options", "read_chunk_size")
+
+#: Beside the port.
+_OF_LISTEN = [*inspect.signature(TCPServer.listen).parameters][2:]
 
 #: Connections too many that are told so at a time; those beyond are closed at once.
 _TURNED_AWAY = 100
@@ -174,6 +179,11 @@ class Server(TCPServer):
         check_limit("slow_handler", slow_handler)
         check_limit("max_running", max_running, whole=True)
         check_limit("max_running_per_connection", max_running_per_connection, whole=True)
+        check_flag("writable_values", writable_values)
+        check_flag("cancel_handlers", cancel_handlers)
+        around = check_middleware(middleware)
+        if authenticate is not None and not callable(authenticate):
+            raise TypeError(f"authenticate is a hook that can be called, not {shown(authenticate)}")
         kwargs["max_buffer_size"] = max_buffer_size
         # Private, but for what the classic Server had: subclasses have names of their own.
         self._limits = Limits.taken_from(kwargs)
@@ -201,11 +211,11 @@ class Server(TCPServer):
         self._connections: dict[Channel, Connection | Newcomer] = {}
         # These are imported by those alone who use them.
         self._connection: type[Connection] = Connection
-        if middleware:
+        if around:
             from fastcore.server.middleware import WrappedConnection, WrappedHandlers
 
             self._connection = WrappedConnection
-            self._service.host = WrappedHandlers(self, tuple(middleware))
+            self._service.host = WrappedHandlers(self, around)
         #: Who isn't known yet; None where everybody may call.
         self._admission: Admission | None = None
         self._asks_for_token = token is not None
@@ -258,13 +268,8 @@ class Server(TCPServer):
             sock, self._files[sock] = bind_unix(port)
             self.add_sockets([sock])
         else:
-            given = self.default_port if port is None else port
-            number = port_number(given)
-            if number is None or not 0 <= number < 65536:
-                raise ValueError(
-                    f"no such port: {shown(given)}; there are 0, which picks a free one, to 65535; "
-                    "and there is 'unix:/path'"
-                )
+            check_keywords(super().listen, kwargs, _OF_LISTEN)
+            number = listening_port(self.default_port if port is None else port)
             try:
                 super().listen(number, *args, **kwargs)
             except OSError as error:

@@ -13,6 +13,7 @@ from tornado.iostream import IOStream
 
 from fastcore.remote_errors import Detail
 from fastcore.server.figures import ServerStats
+from fastcore.server.turns import Turns
 
 __all__ = ["Handler", "HasHandlers", "Service", "caller_of"]
 
@@ -88,6 +89,8 @@ class Service:
         Connections that read no further until there is room, told in the order of coming.
     is_ending : bool
         Whether connections end as soon as no handler works for them.
+    turns : Turns
+        Of the generators that run.
     """
 
     host: HasHandlers
@@ -103,6 +106,7 @@ class Service:
     running: int = 0
     held_back: deque[Callable[[], None]] = field(default_factory=deque)
     is_ending: bool = False
+    turns: Turns = field(default_factory=Turns)
     _is_waking: bool = False
 
     @property

@@ -75,6 +75,11 @@ def other_protocol(first: bytes) -> str | None:
     return None
 
 
+def _begins_like_ours(first: bytes) -> bool:
+    """Whether there is a header's length, and a map after it; or no header."""
+    return len(first) > 4 and first[2:4] == b"\0\0" and (first[:2] == b"\0\0" or 0x80 < first[4] < 0x90)
+
+
 def tell_of_refused(figures: ServerStats, error: BaseException, peer: str, first: bytes = b"") -> None:
     """Count who isn't let in, or is turned out, and log it: once for each kind and host.
 
@@ -109,7 +114,9 @@ def tell_of_refused(figures: ServerStats, error: BaseException, peer: str, first
     else:
         kind = type(error).__name__
         why = f"it speaks {protocol}, this port doesn't"
-        if protocol is None:
+        if protocol is None and isinstance(error, FrameTooLarge) and _begins_like_ours(first):
+            why = str(error)
+        elif protocol is None:
             why = f"it speaks another protocol, as its first message is none: {first!r}"
     figures.errors[kind] += 1
     host = peer.rpartition(":")[0] or peer

@@ -18,7 +18,7 @@ from fastcore._futures import unobserved
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address, unix_family
 from fastcore.compressions import check_compression
 from fastcore.errors import ConnectionLost
-from fastcore.limits import Limits, check_keywords, check_seconds
+from fastcore.limits import Limits, check_flag, check_keywords, check_seconds
 from fastcore.logs import get_logger, in_one_line
 from fastcore.tokens import check_token, greeting, is_public, refusal
 from fastcore.transport.event_loop import current_loop, ignore_io_loop, patience
@@ -186,7 +186,7 @@ async def open_stream(
     address = parse_address(ip=ip, port=port)
     check_seconds("timeout", timeout)
     options = {"ssl_options": ssl_options, "compression": compression, "token": token}
-    settings = limits_of(connect, {**limits, **options})
+    settings = limits_of(connect, {**limits, **options, "writable_values": writable_values})
     reason: BaseException | None = None
     pause = RETRY
     try:
@@ -342,6 +342,7 @@ def limits_of(function: Callable[..., Any], options: dict[str, Any]) -> Limits:
     check_keywords(function, options, [*_OPTIONS, *Limits.names()])
     check_ssl_options(options.get("ssl_options"))
     check_compression(options.get("compression"))
+    check_flag("writable_values", options.get("writable_values", False))
     if options.get("token") is not None:
         check_token(options["token"])
     return Limits.taken_from({**options})

@@ -45,3 +45,34 @@ async def test_what_a_handler_returns_is_an_answer_even_if_it_looks_like_an_erro
             assert await remote.echo(x=error) == error
             with pytest.raises(ValueError, match="an error"):
                 await remote.fail()
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine", "generator", "async generator"])
+async def test_the_remote_traceback_begins_with_the_handler(kind):
+    def plain(stream):
+        raise LookupError(kind)
+
+    async def coroutine(stream):
+        raise LookupError(kind)
+
+    def generator(stream):
+        yield 1
+        raise LookupError(kind)
+
+    async def async_generator(stream):
+        yield 1
+        raise LookupError(kind)
+
+    handlers = {
+        "plain": plain,
+        "coroutine": coroutine,
+        "generator": generator,
+        "async generator": async_generator,
+    }
+    async with served({"fail": handlers[kind]}) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        with pytest.raises(LookupError) as caught:
+            await remote.fail()
+    (note,) = caught.value.__notes__
+    places = [line for line in note.splitlines() if line.lstrip().startswith("File ")]
+    assert len(places) == 1
+    assert "test_remote_errors" in places[0]

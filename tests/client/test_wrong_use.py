@@ -6,8 +6,11 @@ from fastcore import (
     BadValue,
     ConnectionPool,
     Limits,
+    Monitor,
+    RPCClosed,
     Server,
     SyncClient,
+    TooDeep,
     TooManyValues,
     connect,
     register_error,
@@ -27,7 +30,7 @@ async def test_an_argument_that_cannot_be_sent_is_named_by_its_keyword():
                 await remote.add(x=1, y={"rows": [{"price": range(2)}]}, **options)
             assert str(caught.value) == (
                 f"the call of 'add' to {remote.address} can't be sent: y['rows'][0]['price'] "
-                "is of type range, which messages don't hold: send what it consists of, "
+                "is of type range, which messages don't hold: send list(value), "
                 "or have both sides call register_type(range, ...)"
             )
         with pytest.raises(BadValue, match=r"the call of 'add' .* can't be sent: y is of type range"):
@@ -109,6 +112,30 @@ async def test_a_message_that_cannot_be_sent_by_hand_is_named_by_its_peer():
         (lambda: rpc("127.0.0.1:1", middleware=[len]).add(op=1), ["'op'"]),
         (lambda: rpc("127.0.0.1:1", tokn="x"), ["rpc has no keyword 'tokn'", "mean 'token'"]),
         (lambda: Server({}, tokn="x"), ["Server has no keyword 'tokn'", "mean 'token'"]),
+        (lambda: Limits(max_dept=3, max_values=1), ["message_timeout, peer_timeout, write_timeout"]),
+        (lambda: Limits(max_depth=1_025), ["max_depth", "1,024 at most", "1025"]),
+        (lambda: Server({}, cancel_handlers="no"), ["cancel_handlers", "True or False", "'no'"]),
+        (lambda: Server({}, writable_values="no"), ["writable_values", "True or False", "'no'"]),
+        (lambda: rpc("127.0.0.1:1", writable_values=None), ["writable_values", "True or False", "None"]),
+        (lambda: SyncClient("127.0.0.1:1", writable_values="no"), ["writable_values", "'no'"]),
+        (lambda: Server({}, authenticate="ada"), ["authenticate", "hook", "'ada'"]),
+        (lambda: Server({}, middleware=len), ["middleware", "sequence", "len"]),
+        (lambda: Server({}, middleware=[5]), ["middleware", "can be called", "5"]),
+        (lambda: rpc("127.0.0.1:1", middleware=5), ["middleware", "sequence", "5"]),
+        (lambda: rpc("127.0.0.1:1", middleware=[None]), ["middleware", "can be called", "None"]),
+        (lambda: rpc("127.0.0.1:1", token="x" * 5000), ["token", "4,096", "5,000"]),
+        (lambda: Server({}).listen(0, adress="127.0.0.1"), ["listen has no keyword", "mean 'address'"]),
+        (lambda: Server({}).listen(True), ["no such port: True"]),
+        (lambda: Monitor(Server({})).listen(80_000), ["no such port: 80000"]),
+        (lambda: rpc("tcp://127.0.0.1:1"), ["no scheme", "'tcp://127.0.0.1:1'", "'host:port'"]),
+        (lambda: rpc("[::1]"), ["no port in the address '[::1]'"]),
+        (lambda: rpc("[::1:80"), ["no port in the address '[::1:80'"]),
+        (lambda: rpc("127.0.0.1:8_0"), ["'8_0' isn't a number"]),
+        (lambda: rpc(("127.0.0.1", True)), ["True isn't a number"]),
+        (lambda: rpc("unix:a\0b"), ["no path in the address"]),
+        (lambda: rpc("127.0.0.1:1").add(x=1, timeout=float("nan")), ["timeout", "nan"]),
+        (lambda: ConnectionPool().call(5, "add"), ["an address is", "5"]),
+        (lambda: ConnectionPool().call("localhost", "add"), ["no port", "'localhost'"]),
         (lambda: SyncClient("127.0.0.1:1", tiemout=3), ["SyncClient has no keyword", "mean 'timeout'"]),
         (lambda: SyncClient("127.0.0.1:1", max_depth=1.5), ["max_depth", "whole number"]),
         (lambda: SyncClient("127.0.0.1:1", ssl_options=True), ["ssl_options", "ssl.SSLContext"]),
@@ -151,3 +178,39 @@ async def test_whose_limit_it_was_is_told():
             await remote.many(n=[0] * 200)
         with pytest.raises(TooManyValues, match="raise the limit with max_values="):
             await remote.many(n=[0] * 60)
+
+
+async def test_an_answer_that_cannot_be_read_names_the_call_that_it_is_for():
+    async with served({"deep": lambda stream: [[[[]]]]}) as server:
+        async with rpc(ip="127.0.0.1", port=server.port, max_depth=3) as remote:
+            with pytest.raises(TooDeep, match="max_depth=") as raised:
+                await remote.deep()
+            assert raised.value.__notes__ == [f"in the answer of op 'deep' at {remote.address}"]
+
+        def ask():
+            with SyncClient(ip="127.0.0.1", port=server.port, max_depth=3) as client:
+                client.identity()
+                client.deep()
+
+        with pytest.raises(TooDeep) as raised:
+            await in_a_thread(ask)
+        assert raised.value.__notes__ == [f"in the answer of op 'deep' at 127.0.0.1:{server.port}"]
+
+
+async def test_a_pool_takes_an_address_in_any_form():
+    async with served() as server:
+        pool = ConnectionPool(limit=1, timeout=0.1, share=0)
+        for address in (f"127.0.0.1:{server.port}", ("127.0.0.1", server.port)):
+            assert await pool.call(address, "add", x=1, y=2) == 3
+        stream = await pool.connect("127.0.0.1", server.port)
+        with pytest.raises(TimeoutError, match=f"no connection to 127.0.0.1:{server.port} was free"):
+            await pool.call(f"127.0.0.1:{server.port}", "add", x=1, y=2)
+        pool.release(stream)
+        pool.close()
+
+
+async def test_a_call_of_what_is_closed_says_what_closed_it():
+    remote = rpc("127.0.0.1:1")
+    remote.close_rpc()
+    with pytest.raises(RPCClosed, match=r"127.0.0.1:1: close_rpc\(\) .* make another"):
+        await remote.add(x=1)

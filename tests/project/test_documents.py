@@ -18,7 +18,7 @@ import pytest
 import fastcore
 from fastcore import MAX_BUFFER_SIZE, ConnectionPool, Limits, Server, _parts, rpc
 from fastcore.client import connections
-from fastcore.server import connection, parts
+from fastcore.server import connection, held, turns
 from fastcore.values.kinds import Code
 from helpers.support import Program
 from helpers.wire import SENTINEL, Stranger, frame, served, stranger_at
@@ -263,9 +263,10 @@ def test_the_numbers_on_the_page_of_calls_are_those_of_the_code():
     assert f"from {_parts.SMALLEST_WINDOW} to {_parts.LARGEST_WINDOW:,}" in told
     assert f"answer within {connections._A_MOMENT * 1000:g} ms" in " ".join(told.split())
     assert connections._A_WHILE == 1.0
-    assert f"After {parts._A_TURN / 1e6:g} ms" in told
+    assert f"After {turns.A_TURN / 1e6:g} ms" in told
     assert connection._BYTES_OF_ONE == 256 * 1024
     assert "counts once more for each 256 KiB" in told
+    assert f"counts as {held._LEAST} bytes at least" in words("security.md")
 
 
 def test_the_page_on_operations_tells_of_each_figure():

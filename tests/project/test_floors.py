@@ -14,7 +14,7 @@ HOUSE = Path(fastcore.__file__).parent
 #: From below to above. Within a floor there is no circle, and of two in one row neither knows the other.
 FLOORS = [
     [
-        "engine_errors errors limits addressing logs compressions remote_errors middleware tokens "
+        "engine_errors errors limits addressing logs compressions remote_errors middleware tokens tracebacks "
         "collision checkout"
     ],
     ["_memory _blocks _buffer _values _framing"],

@@ -340,3 +340,19 @@ async def test_one_that_leaves_a_read_of_its_own_is_answered_and_its_connection_
         assert await read(stream) == "left"
         with pytest.raises(ConnectionLost):
             await read(stream)
+
+
+async def test_a_traceback_that_nobody_gets_to_see_is_not_written(monkeypatch):
+    written = []
+    monkeypatch.setattr("fastcore.remote_errors.traceback_of", lambda *_: written.append(1) or "told")
+
+    def fail(stream):
+        raise LookupError("unheard")
+
+    async with served({"fail": fail}) as server, stranger_at(server) as stranger:
+        stranger.say(*[frame({"op": "fail", "reply": False}) for _ in range(50)])
+        assert await stranger.is_served()
+        assert not written
+        stranger.say(frame({"op": "fail"}))
+        assert (await stranger.hears())["traceback"] == "told"
+        assert len(written) == 1

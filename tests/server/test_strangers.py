@@ -10,7 +10,8 @@ import zlib
 import msgpack
 import pytest
 
-from fastcore import Server, rpc
+from fastcore import FrameTooLarge, Server, rpc
+from helpers.support import until
 from helpers.wire import SENTINEL, frame, raw_frame, served, stranger_at
 
 NOT_MSGPACK = b"\xc1"
@@ -322,3 +323,13 @@ async def test_one_strangers_flood_hides_no_other_kind_of_line_and_none_of_anoth
     assert [line for line in lines if "k\\n" in line]
     assert [line for line in lines if "nor this" in line]
     assert all(line.isprintable() and len(line) < 5_000 for line in lines)
+
+
+async def test_a_first_message_that_is_too_large_is_no_other_protocol(caplog):
+    async with served(max_buffer_size=10_000) as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            with pytest.raises(FrameTooLarge, match="max_buffer_size="):
+                await remote.add(x=bytes(50_000), y=1)
+        await until(lambda: not server.open_connections())
+    assert "max_buffer_size=" in caplog.text
+    assert "another protocol" not in caplog.text

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastcore
-from fastcore import BadMessage, connect, read, register_type, rpc, write
+from fastcore import BadMessage, BadValue, connect, read, register_type, rpc, write
 from fastcore._framing import MessageBuffer
 from fastcore._wire import decode, encode, read_header
 from fastcore.values.kinds import Code
@@ -123,13 +123,12 @@ def test_a_value_may_be_a_key():
         Level.LOW,
         Place(1, 2),
         Key("k"),
-        (1, 2),
     ]
-    for key in keys[:-1]:
+    for key in keys:
         ((got, value),) = arrived({key: 1}).items()
         assert (got, type(got), value) == (key, type(key), 1)
-    with pytest.raises(BadMessage):
-        arrived({(1, 2): 1})  # a tuple is a list, as ever
+    with pytest.raises(BadValue, match="no key"):
+        encode({(1, 2): 1})  # a tuple is a list, as ever
 
 
 def test_what_python_takes_for_a_number_or_a_text_is_sent_as_one_unless_it_is_registered():
@@ -237,7 +236,7 @@ def test_fields_that_were_added_have_their_defaults_and_unknown_ones_are_an_erro
         (Decimal("1E+1000000"), "exponent"),
         (Decimal("1E-99999999"), "exponent"),
         (time(1, tzinfo=ZoneInfo("Europe/Berlin")), "without a date"),
-        ({print}, "register_type"),
+        ({print}, "no code"),
         ([{"x": [object()]}], "register_type"),
         (type("When", (datetime,), {})(2024, 1, 1), "register_type"),
     ],

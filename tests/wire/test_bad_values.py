@@ -1,13 +1,17 @@
 """What can't be sent: the error names the value, the way to it, and what is wrong with it."""
 
+import asyncio
 import datetime
 import math
+from collections import deque
 from decimal import Decimal
+from types import MappingProxyType
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgpack import ExtType
 
 from fastcore import BadMessage, BadValue, register_type
 from fastcore._wire import SPEAKS_PLAINLY, decode, encode
@@ -147,6 +151,55 @@ def test_what_looks_for_it_looks_at_each_value_once():
     with pytest.raises(BadValue):
         encode(message)
     assert looked <= 3000
+
+
+class HashableDict(dict):
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("beside", [None, bytes(70_000)])
+@pytest.mark.parametrize(
+    ("key", "arrives"), [((1, 2), "list"), ((), "list"), ((1, (2, 3)), "list"), (HashableDict(a=1), "dict")]
+)
+def test_a_key_that_would_arrive_as_what_can_be_none_is_named(key, arrives, beside):
+    for message in ({key: 3, "beside": beside}, {"beside": beside, key: 3}):
+        with pytest.raises(BadValue, match=f"would arrive as a {arrives}, and so can be no key") as raised:
+            encode([{"rows": message}])
+        assert raised.value.path == "[0]['rows']"
+
+
+def test_keys_that_arrive_as_they_are_are_sent():
+    whole = {2: 1, 2.5: 2, b"x": 3, None: 4, frozenset([(1, 2)]): 5, ExtType(5, b"x"): 6, True: 7}
+    assert decode(b"", encode(whole)[4:-32]) == whole
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        (asyncio.Event().wait, "a name can be"),
+        (asyncio.Event, "a name can be"),
+        (range(3), r"send list\(value\)"),
+        ({}.keys(), r"send list\(value\)"),
+        (deque([1]), r"send list\(value\)"),
+        (iter([1]), r"send list\(value\)"),
+        (MappingProxyType({}), r"send dict\(value\)"),
+        (object(), r"register_type\(object, ...\)"),
+    ],
+)
+def test_what_to_do_about_a_value_depends_on_what_it_is(value, remedy):
+    with pytest.raises(BadValue, match=remedy):
+        encode({"a": value})
+
+
+async def test_who_forgot_to_await_is_told_so():
+    async def forgotten():
+        yield 1
+
+    future = asyncio.get_running_loop().create_future()
+    with pytest.raises(BadValue, match=r"message\['rows'\] is of type _asyncio.Future.*: await it"):
+        encode({"rows": future})
+    with pytest.raises(BadValue, match="send what `async for` gives"):
+        encode({"rows": forgotten()})
 
 
 def test_a_tuple_as_a_key_is_named_where_it_arrives():

@@ -1,0 +1,112 @@
+"""What could take all of the loop's time: it goes on piece by piece, and each connection in its turn."""
+
+import asyncio
+import gc
+from collections import Counter
+
+import pytest
+
+from helpers.support import until
+from helpers.wire import frame, served, stranger_at
+
+
+@pytest.fixture(autouse=True)
+def short_turns(monkeypatch):
+    """Have a turn be over with whatever is done first in it."""
+    monkeypatch.setattr("fastcore.server.turns.A_TURN", 1)
+    monkeypatch.setattr("fastcore.server.parts.A_TURN", 1)
+
+
+class Handlers(dict):
+    """Endless ones, which count by client what they did."""
+
+    def __init__(self):
+        self.done = Counter()
+        super().__init__(
+            {"rows": self.rows, "async_rows": self.async_rows, "list": self.list, "fail": self.fail}
+        )
+
+    def rows(self, stream, client):
+        while True:
+            self.done[client] += 1
+            yield None
+
+    async def async_rows(self, stream, client):
+        while True:
+            self.done[client] += 1
+            yield None
+
+    def list(self, stream, client):
+        return self.rows(stream, client)
+
+    async def fail(self, stream, client):
+        self.done[client] += 1
+        raise LookupError(client)
+
+
+def many(op, client, count, **header):
+    return [frame({"op": op, "client": client}, call=number, **header) for number in range(count)]
+
+
+@pytest.mark.parametrize("op", ["rows", "async_rows", "fail"])
+async def test_however_many_there_are_they_do_little_in_one_turn_of_the_loop(op):
+    handlers = Handlers()
+    async with served(handlers) as server, stranger_at(server) as stranger:
+        stranger.say(*many(op, "one", 200, window=2**40))
+        await until(lambda: server.stats()["running"] > 100 or handlers.done["one"])
+        before = handlers.done["one"]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert 0 < handlers.done["one"] - before <= 60
+
+
+@pytest.mark.parametrize("op", ["rows", "async_rows"])
+async def test_who_asks_for_one_of_them_is_given_as_much_as_who_asks_for_a_hundred(op):
+    handlers = Handlers()
+    async with served(handlers) as server, stranger_at(server) as greedy, stranger_at(server) as modest:
+        greedy.say(*many(op, "greedy", 100, window=2**40))
+        await until(lambda: handlers.done["greedy"] > 100)
+        modest.say(*many(op, "modest", 1, window=2**40))
+        await until(lambda: handlers.done["modest"])
+        before = handlers.done["greedy"]
+        await until(lambda: handlers.done["modest"] > 50)
+        assert handlers.done["greedy"] - before < 200
+
+
+async def test_one_whose_answers_nobody_wants_is_one_of_them():
+    handlers = Handlers()
+    async with served(handlers) as server, stranger_at(server) as stranger, stranger_at(server) as other:
+        stranger.say(frame({"op": "list", "client": "one", "reply": False}))
+        await until(lambda: handlers.done["one"])
+        assert await other.is_served()
+
+
+@pytest.mark.parametrize("op", ["rows", "async_rows", "fail"])
+async def test_one_that_is_given_up_while_it_waits_for_its_turn_ends(op):
+    handlers = Handlers()
+    async with served(handlers) as server:
+        async with stranger_at(server) as stranger:
+            stranger.say(*many("rows", "one", 50, window=2**40))
+            await until(lambda: server.stats()["running"] == 50)
+            stranger.say(frame({"op": op, "client": "given up"}, call=77))
+            stranger.gives_up(77)
+            while True:
+                _, header = await stranger.hears_all()
+                if header["call"] == 77 and not header.get("part"):
+                    break
+        await until(lambda: not server.stats()["running"])
+        gc.collect()
+        async with stranger_at(server) as stranger:
+            assert await stranger.is_served()
+
+
+async def test_a_client_that_leaves_leaves_no_turn_behind():
+    handlers = Handlers()
+    async with served(handlers) as server:
+        async with stranger_at(server) as stranger:
+            stranger.say(*many("rows", "one", 50, window=2**40))
+            await until(lambda: server.stats()["running"] == 50)
+        await until(lambda: not server.stats()["running"])
+        async with stranger_at(server) as stranger:
+            stranger.say(*many("rows", "two", 1, window=3))
+            await until(lambda: handlers.done["two"] >= 3)
