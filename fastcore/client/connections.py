@@ -172,15 +172,12 @@ class Connections:
     # ---- the rules
 
     def _enter(self, address: Address, waiting: Waiting) -> None:
-        server = self._servers.get(address)
-        if server is None:
-            server = self._servers[address] = KnownServer(address, self._rules.share)
         if self._rules.closed:
             waiting.fail(_closed(address))
             return
-        if not self._waits_elsewhere(server):
+        if not self._looks:
             self._progress = waiting.since
-        server.push(waiting)
+        server = self._line_up(address, waiting)
         self._serve(server)
         if server.waiting:
             self._look_after_a_while()
@@ -188,14 +185,27 @@ class Connections:
                 server.is_growing = True
                 self.loop.call_later(_A_MOMENT, self._grown, server)
 
+    def _line_up(self, address: Address, waiting: Waiting) -> KnownServer:
+        """Have one wait for a connection to a server."""
+        while True:
+            server = self._known(address)
+            server.push(waiting)
+            # Not where the server has been forgotten meanwhile, by somebody who came in between.
+            if self._servers.get(address) is server or not server.pop(waiting):
+                return server
+
+    def _known(self, address: Address) -> KnownServer:
+        """Give what is known of a server: the same to all who come, whoever comes in between."""
+        server = self._servers.get(address)
+        if server is None:
+            server = self._servers.setdefault(address, KnownServer(address, self._rules.share))
+        return server
+
     def _grown(self, server: KnownServer) -> None:
         """Make do with the connections that are there."""
         server.is_growing = False
         server.is_grown = True
         self._serve(server)
-
-    def _waits_elsewhere(self, server: KnownServer) -> bool:
-        return bool(server.waiting) or self._looks
 
     def _serve(self, server: KnownServer) -> None:
         """Hand out what is there to those who wait, and have made what is lacking."""
@@ -246,14 +256,12 @@ class Connections:
                 if connection.is_free:
                     server.shared.remove(connection)
                     return connection
-        while server.free:
-            connection = server.free.pop()
-            server.least_free = min(server.least_free, len(server.free))
-            if connection.is_free:
-                return connection
-            if not connection.calls and not connection.is_taken:
+        while (free := server.pop_free()) is not None:
+            if free.is_free:
+                return free
+            if not free.calls and not free.is_taken:
                 # The server said something that nobody asked for, or it isn't this process's.
-                connection.channel.close()
+                free.channel.close()
         if shares and best is None and (self._is_full(server) or not self._may_grow(server)):
             # Large messages are in the way of all of them: it waits behind the least.
             usable = [each for each in [*server.shared] if each.channel.is_open and not each.is_last]
@@ -342,9 +350,7 @@ class Connections:
 
     def add(self, address: Address, stream: IOStream) -> None:
         """Take in an open stream, and give it to who waits first."""
-        server = self._servers.get(address)
-        if server is None:
-            server = self._servers[address] = KnownServer(address, self._rules.share)
+        server = self._known(address)
         connection = ClientConnection(channel_of(stream), self)
         server.connections[connection] = None
         self._of[connection] = server
