@@ -94,7 +94,7 @@ test-loop: $(VENV)/built $(VENV)/with-test $(VENV)/with-loops ## the tests on an
 	$(BIN)/python -m pytest --loop $(LOOP)
 
 test-eager: $(VENV)/built $(VENV)/with-test ## the tests with tasks that begin at once (from Python 3.12)
-	$(BIN)/python -m pytest --eager
+	$(BIN)/python -m pytest --eager --ignore tests/dask  # Dask's LocalCluster doesn't end then
 
 test-dev: $(VENV)/built $(VENV)/with-test ## the tests in Python's dev mode and asyncio's debug mode
 	PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -m pytest
