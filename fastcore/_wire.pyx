@@ -327,8 +327,27 @@ cdef bint get_key(const unsigned char **at, const unsigned char *end, const char
     return True
 
 
+# The header that was read last, and what it says; whether it is as fastcore itself writes it.
+cdef bytes last_header = b""
+cdef Fields last_fields
+cdef bint is_last_ours = False
+
+
 cdef bint read_fields(bytes header, Fields *fields) noexcept:
-    """Read a header as fastcore itself writes it; False for any other, whatever it says."""
+    """Read a header as fastcore itself writes it; False for any other, whatever it says.
+
+    Of a small message it is asked for twice in a row: for the length by the engine, and right
+    after that for the rest.
+    """
+    global last_header, is_last_ours
+    if header is not last_header:
+        is_last_ours = parse_fields(header, &last_fields)
+        last_header = header
+    fields[0] = last_fields
+    return is_last_ours
+
+
+cdef bint parse_fields(bytes header, Fields *fields) noexcept:
     cdef const unsigned char *at = <const unsigned char *> PyBytes_AS_STRING(header)
     cdef const unsigned char *end = at + PyBytes_GET_SIZE(header)
     cdef int count

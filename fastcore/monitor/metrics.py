@@ -11,7 +11,7 @@ from prometheus_client import Metric
 from prometheus_client import exposition as formats
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from fastcore.server.figures import bucket_start
+from fastcore._latencies import bucket_start
 from fastcore.server.snapshot import Health, Snapshot
 
 __all__ = ["exposition"]

@@ -188,16 +188,18 @@ class Connection(Owner):
             context = service.context.copy()
             begun = perf_counter_ns()
             result = context.run(handler, self.stream, **message)
-            took = perf_counter_ns() - begun
-            if took > service.slow_ns:
-                self._blocked(op, took)
             if not isinstance(result, _PLAIN) and is_to_wait_for(result):
+                took = perf_counter_ns() - begun
+                if took > service.slow_ns:
+                    self._blocked(op, took)
                 request = Request(op, call, reply, closes)
                 request.figures, request.begun = figures, begun
                 request.left = None if header is None else header.window
                 return self._begin(request, result, context)
-            figures.record(took)
+            took = figures.record_since(begun)
             begun = 0
+            if took > service.slow_ns:
+                self._blocked(op, took)
             if reply:
                 goes_on = channel.send(result, None if call is None else call_fields(call))
                 if not closes and op != "close":
@@ -212,7 +214,7 @@ class Connection(Owner):
             if type(error) is BadValue and error.what is None:
                 return self._not_packed(request, error)
             if figures is not None and begun:
-                figures.record(perf_counter_ns() - begun)
+                figures.record_since(begun)
             if begun and type(error) is TypeError and _is_of_the_call(error):
                 detail = service.error_detail if service.error_detail == "type" else "message"
                 return self._refuse(error, request, detail)
@@ -305,7 +307,7 @@ class Connection(Owner):
                         result = await self._send_parts(result, request, blocked)
             finally:
                 assert request.figures is not None
-                request.figures.record(perf_counter_ns() - request.begun)
+                request.figures.record_since(request.begun)
                 self._over(request)
         except (KeyboardInterrupt, SystemExit):
             raise

@@ -1,8 +1,7 @@
 """What a server did: counted while it works, told by ``server.stats()``.
 
-Counting must not be felt: a call costs two readings of the clock, which its caller
-takes, and three additions. Figures that can be had later (bytes, open connections)
-are collected when somebody asks.
+Counting must not be felt: a call costs two readings of the clock and one addition. Figures that
+can be had later (bytes, open connections) are collected when somebody asks.
 """
 
 from __future__ import annotations
@@ -12,19 +11,15 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fastcore._latencies import Latencies, bucket_start
+
 if TYPE_CHECKING:
     from fastcore._channel import Channel
 
-__all__ = ["OpStats", "ServerStats", "bucket_start"]
-
-# A bucket for each eighth of an octave of nanoseconds: a latency is told to within 13 %.
-_STEPS = 3
-_STEP_MASK = (1 << _STEPS) - 1
-_OCTAVES = 48  # three days
-_BUCKETS = _OCTAVES << _STEPS
+__all__ = ["OpStats", "ServerStats"]
 
 
-class OpStats:
+class OpStats(Latencies):
     """How often an op was called, how often it failed, and how long it took.
 
     Examples
@@ -41,23 +36,15 @@ class OpStats:
     True
     """
 
-    __slots__ = ("_buckets", "errors")
+    __slots__ = ("errors",)
 
     def __init__(self) -> None:
         self.errors = 0
-        self._buckets = [0] * _BUCKETS
 
     @property
     def count(self) -> int:
         """How many calls have ended."""
-        return sum(self._buckets)
-
-    def record(self, nanoseconds: int) -> None:
-        """Count one call."""
-        octave = nanoseconds.bit_length() - 1 - _STEPS
-        if octave > 0:
-            nanoseconds = (octave << _STEPS) + (nanoseconds >> octave)
-        self._buckets[nanoseconds if nanoseconds < _BUCKETS else -1] += 1
+        return sum(self.counts().values())
 
     def quantile(self, part: float) -> float:
         """Tell the seconds in which this part of the calls was done; 0 before the first call.
@@ -71,10 +58,11 @@ class OpStats:
         -------
         float
         """
-        left = part * self.count
-        for bucket, count in enumerate(self._buckets):
+        counts = self.counts()
+        left = part * sum(counts.values())
+        for bucket, count in counts.items():
             left -= count
-            if count and left <= 0:
+            if left <= 0:
                 return _middle(bucket) / 1e9
         return 0.0
 
@@ -82,7 +70,7 @@ class OpStats:
         """Count the calls that another process has counted, and told with ``buckets``."""
         self.errors += told["errors"]
         for bucket, count in told["buckets"].items():
-            self._buckets[int(bucket)] += count
+            self.record_many(int(bucket), count)
 
     def as_dict(self) -> dict[str, Any]:
         """Tell the figures, times in seconds."""
@@ -98,25 +86,13 @@ class OpStats:
 
         The keys are texts, as JSON has no others.
         """
-        buckets = {str(bucket): count for bucket, count in enumerate(self._buckets) if count}
+        buckets = {str(bucket): count for bucket, count in self.counts().items()}
         return self.as_dict() | {"buckets": buckets}
 
 
 def _middle(bucket: int) -> float:
-    """Nanoseconds in the middle of a bucket: what ``record`` does, backwards."""
+    """Nanoseconds in the middle of a bucket."""
     return (bucket_start(bucket) + bucket_start(bucket + 1)) / 2
-
-
-def bucket_start(bucket: int) -> int:
-    """Give the nanoseconds from which on a call is counted in a bucket.
-
-    Examples
-    --------
-    >>> bucket_start(7), bucket_start(8), bucket_start(16), bucket_start(17)
-    (7, 8, 16, 18)
-    """
-    octave = max(0, (bucket >> _STEPS) - 1)
-    return (bucket - (octave << _STEPS)) << octave
 
 
 class ServerStats:

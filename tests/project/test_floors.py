@@ -23,7 +23,7 @@ FLOORS = [
     ["_wire"],
     ["_socket"],
     ["_outbox"],
-    ["_futures", "_watchdog"],
+    ["_futures", "_watchdog", "_latencies"],
     ["_iterating _parts"],
     ["_channel"],
     ["transport"],

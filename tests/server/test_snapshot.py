@@ -10,7 +10,8 @@ import pytest
 
 from fastcore import Server, rpc
 from fastcore.logs import LastWarnings, get_logger, last_warnings
-from fastcore.server.figures import OpStats, bucket_start
+from fastcore._latencies import bucket_start
+from fastcore.server.figures import OpStats
 from fastcore.server.snapshot import describe_ops, merge
 from helpers.support import until
 from helpers.wire import frame, served, stranger_at
