@@ -124,6 +124,9 @@ cdef class Channel:
     cdef int written_in_turn
     cdef bint sent_in_turn
     cdef double sent_at
+    # A reading of the clock that will do for the next message, as its reader is about to send it; 0 for none.
+    # Where it turns out to be old, no more is done than a look too many.
+    cdef double looked_at
     # What the loop will call `end_turn` by, if it will; and whether it ran when it was asked to.
     cdef object turn_ends
     cdef bint is_turn_run

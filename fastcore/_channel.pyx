@@ -597,8 +597,10 @@ cdef class Channel:
         """
         cdef Py_ssize_t size = 1
         cdef Socket socket = self.socket
-        if self.has_numbers and monotonic() - self.sent_at < A_TURN:
-            return self.state <= OPEN
+        if self.has_numbers:
+            self.looked_at = monotonic()
+            if self.looked_at - self.sent_at < A_TURN:
+                return self.state <= OPEN
         if socket is None or self.is_paused or self.is_taking or not socket.has_something():
             return self.state <= OPEN
         self.is_taking = True
@@ -877,7 +879,7 @@ cdef class Channel:
         self.is_delivering = True
         is_rationed = self.is_rationed and self.lender is None
         # Without a ration, one message alone needs no clock.
-        begun = monotonic() if is_rationed else 0
+        begun = self.looked_at = monotonic() if is_rationed else 0
         busy_at = thread_time() if self.debt > 0 else -1
         try:
             for count in range(MESSAGES_PER_TURN):
@@ -951,6 +953,7 @@ cdef class Channel:
                     return 0
         finally:
             self.is_delivering = False
+            self.looked_at = 0
             if is_rationed:
                 self.pass_over(begun, busy_at)
         self.hand_out_later()
@@ -1423,7 +1426,8 @@ cdef class Channel:
                 self.send_later()
             return is_large
         self.sent_in_turn = True
-        self.sent_at = monotonic()
+        self.sent_at = self.looked_at or monotonic()
+        self.looked_at = 0
         if not self.socket.takes(frame):
             self.outbox.put(frame)
             self.send_waiting()

@@ -11,17 +11,17 @@ import asyncio
 from collections import deque
 
 from fastcore._iterating cimport Source, waited_for
+from fastcore._wire cimport WINDOW
 
 from fastcore._futures import set_result_now
 
 cdef enum:
-    FIRST = 32
     SMALLEST = 8
     LARGEST = 1_024
     BYTES = 262_144
 
 #: How many parts may be on their way at first, and later at the least and at the most.
-FIRST_WINDOW = FIRST
+FIRST_WINDOW = WINDOW
 SMALLEST_WINDOW = SMALLEST
 LARGEST_WINDOW = LARGEST
 #: Bytes of parts that may be on their way, as far as those that have come tell.
@@ -67,7 +67,7 @@ cdef class Parts(Source):
         self.values = deque()
         self.append = self.values.append
         self.popleft = self.values.popleft
-        self.left = self.window = FIRST
+        self.left = self.window = WINDOW
         self.bytes_before = -1
 
     def add(self, value, bint more_are_here):

@@ -9,6 +9,8 @@ cdef enum:
     # What a header says of `part`, `error`.
     PART = 1
     ERROR = 2
+    # Parts that may be on their way at first.
+    WINDOW = 32
     # Which values a peer reads: extension types too, none of them, or nobody knows.
     VALUES = 0
     PLAIN = 1

@@ -214,6 +214,16 @@ cpdef bytes call_fields(object number, int flags=0, long long window=-1, long lo
     return PyBytes_FromStringAndSize(out, size)
 
 
+def answer_fields(number):
+    """`call_fields` of a whole answer, by the one argument that costs the least."""
+    return call_fields(number)
+
+
+def request_fields(number):
+    """`call_fields` of a request, whose first parts may come without being asked for."""
+    return call_fields(number, 0, WINDOW)
+
+
 cdef Py_ssize_t put_field(char *out, Py_ssize_t at, bytes key, unsigned long long number) noexcept:
     """Write a key and its number; where they end."""
     memcpy(out + at, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))

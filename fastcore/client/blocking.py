@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Final
 
 from fastcore._framing import MessageBuffer
-from fastcore._parts import FIRST_WINDOW, Parts
+from fastcore._parts import Parts
 from fastcore._wire import (
     HAS_TO_BE_ASKED,
     SPEAKS_PLAINLY,
@@ -28,6 +28,7 @@ from fastcore._wire import (
     encode,
     read_header,
     read_header_to_write,
+    request_fields,
 )
 from fastcore.client.calls import value_of_call
 from fastcore.client.connection import log_nobodys
@@ -186,7 +187,7 @@ class BlockingConnection:
         """
         call.number = number = self._last = self._last + 1
         wants_answer = "reply" not in message or message["reply"]
-        fields = call_fields(number, 0, FIRST_WINDOW) if wants_answer else call_fields(number)
+        fields = request_fields(number) if wants_answer else call_fields(number)
         try:
             frame = self._frame(call, message, fields)
         except DialectUnknown:

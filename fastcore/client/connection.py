@@ -12,7 +12,6 @@ import functools
 from typing import Any, Protocol
 
 from fastcore._channel import Channel, Owner
-from fastcore._parts import FIRST_WINDOW
 from fastcore._wire import (
     HAS_TO_BE_ASKED,
     SPEAKS_PLAINLY,
@@ -20,6 +19,7 @@ from fastcore._wire import (
     CallHeader,
     DialectUnknown,
     call_fields,
+    request_fields,
     with_extra,
 )
 from fastcore.addressing import Address
@@ -149,7 +149,7 @@ class ClientConnection(Owner):
         # First, as sending may run anything: a connection that ends meanwhile is to end its calls.
         self.calls[number] = call
         try:
-            fields = call_fields(number, 0, FIRST_WINDOW)
+            fields = request_fields(number)
             if call.header is not None:
                 fields = with_extra(fields, call.header)
             self.channel.send(message, fields)

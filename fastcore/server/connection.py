@@ -25,7 +25,7 @@ from tornado.iostream import IOStream
 
 from fastcore._channel import Channel, Owner
 from fastcore._futures import set_value
-from fastcore._wire import ERROR_FLAG, SPEAKS_PLAINLY, SPEAKS_VALUES, CallHeader, call_fields
+from fastcore._wire import ERROR_FLAG, SPEAKS_PLAINLY, SPEAKS_VALUES, CallHeader, answer_fields
 from fastcore.errors import BadValue, ConnectionLost, LimitReached
 from fastcore.logs import get_logger, shown
 from fastcore.remote_errors import Detail, error_reply
@@ -201,7 +201,7 @@ class Connection(Owner):
             if took > service.slow_ns:
                 self._blocked(op, took)
             if reply:
-                goes_on = channel.send(result, None if call is None else call_fields(call))
+                goes_on = channel.send(result, None if call is None else answer_fields(call))
                 if not closes and op != "close":
                     return goes_on
         except (KeyboardInterrupt, SystemExit):

@@ -9,8 +9,8 @@ import msgpack
 import pytest
 
 from fastcore import Server, rpc
-from fastcore.logs import LastWarnings, get_logger, last_warnings
 from fastcore._latencies import bucket_start
+from fastcore.logs import LastWarnings, get_logger, last_warnings
 from fastcore.server.figures import OpStats
 from fastcore.server.snapshot import describe_ops, merge
 from helpers.support import until
