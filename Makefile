@@ -12,7 +12,7 @@ MESSAGES := $(addprefix tests/,engine wire channel transport)
 COMPILED := $(MESSAGES) tests/client tests/server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test lint types compilers test-uvloop test-loop test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
+.PHONY: help demo demo-cluster test lint types compilers test-uvloop test-loop test-eager test-dev test-classic test-floor test-debug test-sanitize test-valgrind torture \
         fuzz fuzz-guided fuzz-server soak load coverage bench bench-peers bench-dask bench-dask-calls docs package matrix clean
 
 help: ## show what can be made
@@ -44,13 +44,28 @@ $(VENV)/with-loops $(VENV)/with-frozen $(VENV)/with-dask $(VENV)/with-notebook: 
 	@$(BIN)/$(PIP) install --only-binary :all: --group $* || echo "there are none"
 	@touch $@
 
+.PHONY: ready test-parts test-programs
+
+# One pip after the other: what is made side by side from here on installs nothing.
+TESTED := $(addprefix $(VENV)/with-,test types browser dask frozen loops notebook)
+ready: $(VENV)/built $(TESTED) $(addprefix $(VENV)/with-,lint docs package)
+
 # ---- the two that everybody needs
 
 demo: $(VENV)/built ## start a server, run the example programs against it, show what is said
 	@$(BIN)/python -m fastcore demo
 
-test: lint $(addprefix $(VENV)/with-,test types browser dask frozen loops notebook) ## the linters, the doctests and the tests
-	$(BIN)/python -m pytest
+test: lint test-parts test-programs ## the linters, the doctests and the tests
+
+# Two halves, which `make --jobs` runs side by side: what happens in one process; and what starts programs
+# and waits for them.
+PROGRAMS := $(addprefix tests/,command dask interop monitor project)
+
+test-parts: $(VENV)/built $(TESTED)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(PROGRAMS))
+
+test-programs: $(VENV)/built $(TESTED)
+	$(BIN)/python -m pytest $(PROGRAMS)
 
 demo-cluster: $(VENV)/built $(VENV)/with-dask ## servers in two workers of a Dask cluster, one of which is killed
 	@$(BIN)/python examples/cluster.py
@@ -78,6 +93,9 @@ test-uvloop: $(VENV)/built $(VENV)/with-test ## the tests on uvloop's event loop
 test-loop: $(VENV)/built $(VENV)/with-test $(VENV)/with-loops ## the tests on another loop, such as LOOP=rloop
 	$(BIN)/python -m pytest --loop $(LOOP)
 
+test-eager: $(VENV)/built $(VENV)/with-test ## the tests with tasks that begin at once (from Python 3.12)
+	$(BIN)/python -m pytest --eager --ignore tests/dask  # Dask's LocalCluster doesn't end then
+
 test-dev: $(VENV)/built $(VENV)/with-test ## the tests in Python's dev mode and asyncio's debug mode
 	PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -m pytest
 
@@ -88,8 +106,8 @@ test-floor: package ## the tests with the oldest dependencies that are allowed
 	.ci/wheel_alone dist/*.tar.gz $(PYTHON) $$($(BIN)/python .ci/floors.py)
 
 matrix: package ## the wheel, alone, under each Python found here; and with the oldest dependencies
-	{ $(BIN)/python .ci/pythons.py; echo $(PYTHON) $$($(BIN)/python .ci/floors.py); } \
-	  | xargs -P "$$(nproc)" -L 1 .ci/wheel_alone dist/*.tar.gz
+	{ echo $(PYTHON) $$($(BIN)/python .ci/floors.py); $(BIN)/python .ci/pythons.py; } \
+	  | nice -n 19 xargs -P "$$(nproc)" -L 1 .ci/wheel_alone dist/*.tar.gz  # beside others it takes what they leave
 
 coverage: $(VENV)/built $(VENV)/with-test $(VENV)/with-coverage ## which lines the tests reach
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
@@ -97,8 +115,8 @@ coverage: $(VENV)/built $(VENV)/with-test $(VENV)/with-coverage ## which lines t
 soak: $(VENV)/built $(VENV)/with-test ## ten minutes of load
 	$(BIN)/python tests/load/soak.py --seconds 600 --messages 10000000
 
-torture: $(VENV)/built $(VENV)/with-test ## collectors and signal handlers that come back in everywhere, with 200 seeds (minutes)
-	FASTCORE_SEEDS=200 $(BIN)/python -m pytest tests/channel/test_coming_back_in.py
+torture: $(VENV)/built $(VENV)/with-test ## collectors and signal handlers that come back in, 200 seeds of them, and at each line (minutes)
+	FASTCORE_SEEDS=200 $(BIN)/python -m pytest tests/channel/test_coming_back_in.py tests/channel/test_at_each_line.py
 
 load: $(VENV)/built $(VENV)/with-test ## 1,000 connections x 1,000 calls, some given up (minutes)
 	$(BIN)/python tests/load/load.py

@@ -43,8 +43,11 @@ def from_debian(versions: list[str]) -> dict[str, str]:
 
 
 found = {version: on_this_machine(version) for version in WANTED}
+# At once: whoever reads them has something to do until Debian's are here.
+print(*filter(None, found.values()), sep="\n", flush=True)
 if missing := [version for version in WANTED if not found[version]]:
-    found |= from_debian(missing)
+    debians = from_debian(missing)
+    print(*debians.values(), sep="\n")
+    found |= debians
 for version, python in found.items():
     print(f"Python {version}: {python or 'not to be had here, not tested'}", file=sys.stderr)
-print(*filter(None, found.values()), sep="\n")

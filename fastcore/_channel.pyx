@@ -1220,8 +1220,9 @@ cdef class Channel:
             raise self.busy_error()
         if self.kept:
             return self.take_kept()
-        if self.is_listening:
-            # The owner takes what has a number, so it hands out the rest too.
+        if self.is_listening or (self.is_delivering and self.owner is not None and self.owner.lends):
+            # The owner takes what has a number, so it hands out the rest too; and a handler that is
+            # still in its first step may be one beside which it takes that.
             self.hand_out_later()
         elif self.read_in_turn < MESSAGES_PER_TURN:
             self.read_in_turn += 1

@@ -15,6 +15,12 @@ collect_ignore_glob = ["fuzz/*", "load/*", "engine/programs/*"]
 collect_ignore = [] if importlib.util.find_spec("distributed") else ["helpers/cluster.py"]
 
 
+def pytest_collection_finish() -> None:
+    """Spare the collector what lives as long as the tests: they have it run at each end of one."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     test = pyfuncitem.obj

@@ -118,9 +118,9 @@ class BlockingConnection:
         "_dialect",
         "_is_foreign",
         "_is_timed",
+        "_last",
         "_limits",
         "_max_decompressed_size",
-        "_next",
         "_numbers",
         "_owed",
         "_sock",
@@ -155,7 +155,7 @@ class BlockingConnection:
         self._dialect.speaks = HAS_TO_BE_ASKED
         #: Whether the server numbers its answers; None until the first one.
         self._numbers: bool | None = None
-        self._next = 0
+        self._last = -1
         #: The numbers of calls that were given up, and whose last message hasn't come.
         self._owed: set[int] = set()
         self._is_timed = True
@@ -184,8 +184,7 @@ class BlockingConnection:
             If the request is large, and the server may not read it before we have read what it
             says to calls that were given up.
         """
-        number = call.number = self._next
-        self._next = number + 1
+        call.number = number = self._last = self._last + 1
         wants_answer = "reply" not in message or message["reply"]
         fields = call_fields(number, 0, FIRST_WINDOW) if wants_answer else call_fields(number)
         try:

@@ -75,7 +75,7 @@ class ClientConnection(Owner):
 
     __slots__ = (
         "_held",
-        "_next",
+        "_last",
         "_spoke",
         "calls",
         "channel",
@@ -93,8 +93,9 @@ class ClientConnection(Owner):
         self.loop = channel.loop
         self.keeper = keeper
         self.calls: dict[int, RemoteCall] = {}
-        # Above those of tables before this one: of calls that were given up, answers may still come.
-        self._next = channel.messages_out
+        #: The number of the newest call. They go on above those of tables before this one: of calls that
+        #: were given up, answers may still come.
+        self._last = channel.messages_out - 1
         self.numbers = channel.has_numbers
         self.is_taken = self.is_last = False
         self.tells = True
@@ -122,7 +123,7 @@ class ClientConnection(Owner):
             and not self.is_last
             and channel.is_here()
             # Of a new one, a call is to hear what the server said first: that it takes no more, say.
-            and (channel.catch_up() if self._next else channel.is_open)
+            and (channel.catch_up() if self._last >= 0 else channel.is_open)
             and (self.numbers or channel.in_step)
         )
 
@@ -138,9 +139,8 @@ class ClientConnection(Owner):
         message : dict
             The request.
         """
-        number = self._next
-        self._next = number + 1
-        call.number = number
+        # In one step: nobody who comes in between is to take the same.
+        call.number = number = self._last = self._last + 1
         call.op = op
         call.where = self
         if "reply" in message and not message["reply"]:

@@ -74,6 +74,8 @@ class Connections:
         #: When somebody was given a connection last, while others wait.
         self._progress = 0.0
         self._watch: asyncio.TimerHandle | None = None
+        #: Whether it is about to be set.
+        self._looks_soon = False
         self._scarce = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -170,15 +172,12 @@ class Connections:
     # ---- the rules
 
     def _enter(self, address: Address, waiting: Waiting) -> None:
-        server = self._servers.get(address)
-        if server is None:
-            server = self._servers[address] = KnownServer(address, self._rules.share)
         if self._rules.closed:
             waiting.fail(_closed(address))
             return
-        if not self._waits_elsewhere(server):
+        if not self._looks:
             self._progress = waiting.since
-        server.push(waiting)
+        server = self._line_up(address, waiting)
         self._serve(server)
         if server.waiting:
             self._look_after_a_while()
@@ -186,14 +185,27 @@ class Connections:
                 server.is_growing = True
                 self.loop.call_later(_A_MOMENT, self._grown, server)
 
+    def _line_up(self, address: Address, waiting: Waiting) -> KnownServer:
+        """Have one wait for a connection to a server."""
+        while True:
+            server = self._known(address)
+            server.push(waiting)
+            # Not where the server has been forgotten meanwhile, by somebody who came in between.
+            if self._servers.get(address) is server or not server.pop(waiting):
+                return server
+
+    def _known(self, address: Address) -> KnownServer:
+        """Give what is known of a server: the same to all who come, whoever comes in between."""
+        server = self._servers.get(address)
+        if server is None:
+            server = self._servers.setdefault(address, KnownServer(address, self._rules.share))
+        return server
+
     def _grown(self, server: KnownServer) -> None:
         """Make do with the connections that are there."""
         server.is_growing = False
         server.is_grown = True
         self._serve(server)
-
-    def _waits_elsewhere(self, server: KnownServer) -> bool:
-        return bool(server.waiting) or self._watch is not None
 
     def _serve(self, server: KnownServer) -> None:
         """Hand out what is there to those who wait, and have made what is lacking."""
@@ -244,14 +256,12 @@ class Connections:
                 if connection.is_free:
                     server.shared.remove(connection)
                     return connection
-        while server.free:
-            connection = server.free.pop()
-            server.least_free = min(server.least_free, len(server.free))
-            if connection.is_free:
-                return connection
-            if not connection.calls and not connection.is_taken:
+        while (free := server.pop_free()) is not None:
+            if free.is_free:
+                return free
+            if not free.calls and not free.is_taken:
                 # The server said something that nobody asked for, or it isn't this process's.
-                connection.channel.close()
+                free.channel.close()
         if shares and best is None and (self._is_full(server) or not self._may_grow(server)):
             # Large messages are in the way of all of them: it waits behind the least.
             usable = [each for each in [*server.shared] if each.channel.is_open and not each.is_last]
@@ -340,9 +350,7 @@ class Connections:
 
     def add(self, address: Address, stream: IOStream) -> None:
         """Take in an open stream, and give it to who waits first."""
-        server = self._servers.get(address)
-        if server is None:
-            server = self._servers[address] = KnownServer(address, self._rules.share)
+        server = self._known(address)
         connection = ClientConnection(channel_of(stream), self)
         server.connections[connection] = None
         self._of[connection] = server
@@ -406,12 +414,12 @@ class Connections:
             connection.leave()
             return
         if connection in server.shared:
-            connection.tells = self._watch is not None
+            connection.tells = self._looks
         elif connection not in server.free:
             server.free.append(connection)
             if len(server.free) > _A_FEW and server.trims is None:
                 self._trim_later(server)
-        if self._watch is not None:
+        if self._looks:
             self._serve_all()
 
     def _trim_later(self, server: KnownServer) -> None:
@@ -455,29 +463,44 @@ class Connections:
             del self._servers[server.address]
             if server.trims is not None:
                 server.trims.cancel()
-        if not self.loop.is_closed() and self._watch is not None:
+        if not self.loop.is_closed() and self._looks:
             self.loop.call_soon(self._serve_all)
 
     # ---- time
 
+    @property
+    def _looks(self) -> bool:
+        """Whether somebody waits who is looked after."""
+        return self._watch is not None or self._looks_soon
+
     def _look_after_a_while(self) -> None:
-        if self._watch is None:
-            self._watch = self.loop.call_later(self._rules.timeout, self._look)
+        if not self._looks:
+            # No timer yet: this may be called from a `__del__`, and asyncio's heap of timers
+            # breaks where one is set in the middle of setting another.
+            self._looks_soon = True
+            self.loop.call_soon(self._begin_to_look)
+
+    def _begin_to_look(self) -> None:
+        self._looks_soon = False
+        if self.waiting and self._watch is None:
+            self._look_by(self.loop.time() + self._rules.timeout)
+
+    def _look_by(self, when: float) -> None:
+        self._watch = self.loop.call_at(when, self._look, when)
 
     def _watch_no_more(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
 
-    def _look(self) -> None:
+    def _look(self, due: float) -> None:
         """End the waiting of those for whom nothing has moved for too long."""
-        assert self._watch is not None
-        due, self._watch = self._watch.when(), None
+        self._watch = None
         now = self.loop.time()
         timeout = self._rules.timeout
         if now - due > timeout / 4:
             # The loop stood still. What they wait for may be here already.
-            self._watch = self.loop.call_later(timeout / 4, self._look)
+            self._look_by(now + timeout / 4)
             return
         next_look = None
         for server in [*self._servers.values()]:
@@ -490,7 +513,7 @@ class Connections:
                 if server.pop(first):
                     first.fail(self._no_turn(server.address, timeout))
         if next_look is not None:
-            self._watch = self.loop.call_at(next_look, self._look)
+            self._look_by(next_look)
 
     def _no_turn(self, address: Address, timeout: float) -> TimeoutError:
         return TimeoutError(

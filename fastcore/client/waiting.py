@@ -131,3 +131,12 @@ class KnownServer:
             return False
         self.exclusive -= first.wants_all
         return True
+
+    def pop_free(self) -> ClientConnection | None:
+        """Take the connection that was used last of those that nobody uses."""
+        try:
+            connection = self.free.pop()
+        except IndexError:
+            return None
+        self.least_free = min(self.least_free, len(self.free))
+        return connection

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastcore._parts import Parts
@@ -41,12 +42,13 @@ class _ShownCall(RemoteCall):
     """A call that tells when its answers turn out to be many."""
 
     __slots__ = ("has_parts",)
-    has_parts: asyncio.Future[None]
+    has_parts: asyncio.Future[AsyncIterator[Any]]
 
     def begin_parts(self) -> Parts:
-        if not self.has_parts.done():
-            self.has_parts.set_result(None)
-        return super().begin_parts()
+        parts = super().begin_parts()
+        # Iterated from here on: an error may come with them, and parts that nobody iterates end with it.
+        self.has_parts.set_result(aiter(self))
+        return parts
 
     def answer_error(self, reply: Any, peer: str) -> None:
         error = remote_exception(reply, peer, self.op)
@@ -84,7 +86,7 @@ async def run(arguments: argparse.Namespace) -> None:
             if message.get("reply", True):
                 _show(answer, arguments.json)
             return
-        parts = aiter(call)
+        parts = await call.has_parts
         while True:
             try:
                 async with asyncio.timeout(arguments.timeout):

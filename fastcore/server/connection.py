@@ -240,16 +240,18 @@ class Connection(Owner):
     def _begin(self, request: Request, result: Any, context: Context) -> bool:
         """Have a task wait for the handler; False if no further request is to be begun until then."""
         channel = self.channel
+        # The first step of a Tornado coroutine is over, and may have borrowed it already.
+        is_ours = channel.owner is self
         if request.call is not None:
             self._numbered[request.call] = request
         else:
             self._in_order = request
-            channel.keeps = True
+            channel.keeps = is_ours
+        channel.is_lent = is_ours
         size = channel.last_size if self._begins is None else self._begins[-1]
         request.weight = 1 + size // _BYTES_OF_ONE
         self._weight += request.weight
         self.service.running += request.weight
-        channel.is_lent = True
         # Not by its keyword, which task factories needn't know.
         task = context.run(channel.loop.create_task, self._run(request, result))
         if not request.is_over:
@@ -259,7 +261,7 @@ class Connection(Owner):
             if channel.is_lost:
                 # It had arrived before the end.
                 self._left_by_client(request)
-        return self._may_read()
+        return channel.owner is self and self._may_read()
 
     def _task_done(self, request: Request, result: Any, task: asyncio.Task[None]) -> None:
         self.service.tasks.discard(task)

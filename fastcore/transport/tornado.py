@@ -176,22 +176,26 @@ class StreamTransport(Transport):
     def _take_over(self) -> None:
         stream = self.stream
         channel = self.channel
+        # Held: whoever comes in between may close the stream, which has none from then on.
+        sock = socket_of(stream)
+        if stream.closed():
+            return
         acknowledgements = None
         if channel.limits.peer_timeout is not None:
-            acknowledgements = set_peer_timeout(socket_of(stream), channel.limits.peer_timeout)
+            acknowledgements = set_peer_timeout(sock, channel.limits.peer_timeout)
         if stream._read_buffer_size:
             channel.buffer.feed(bytes(stream._read_buffer))
             stream._read_buffer.clear()
             stream._read_buffer_size = 0
-        stream.io_loop.remove_handler(stream.fileno())
+        stream.io_loop.remove_handler(sock.fileno())
         # From here on the socket is registered by this transport, and not by the stream.
         stream._add_io_state = self._stream_wants  # type: ignore[method-assign]
-        self._fd = socket_of(stream).fileno()
+        self._fd = sock.fileno()
         self._watch(self._selector.add_reader, self._on_readable)
         if stream.writing():
             # Bytes that somebody has written to it before.
             self.want_write()
-        channel.opened(self._socket(), _peer_name(stream) or None, acknowledgements)
+        channel.opened(self._socket(sock), _peer_name(stream) or None, acknowledgements)
         look_for_resets(self)
 
     def _stream_wants(self, state: int) -> None:
@@ -252,7 +256,9 @@ class StreamTransport(Transport):
         self._end()
 
     def _end(self) -> None:
-        self._close_fd()
+        # Once: those who come in between may close it, too.
+        close_fd, self._close_fd = self._close_fd, _do_nothing
+        close_fd()
         error = self.stream.error
         if isinstance(error, OSError):
             # It is kept, and the frames that it has passed know the stream.
@@ -260,14 +266,14 @@ class StreamTransport(Transport):
         self.channel.ended(self._reason(), error)
         # What holds each other would be freed by the collector alone.
         self._on_readable = self.channel.receive
-        for name in ("close_fd", "_add_io_state"):
-            self.stream.__dict__.pop(name, None)
+        self.stream.close_fd = _do_nothing  # type: ignore[method-assign]
+        self.stream.__dict__.pop("_add_io_state", None)
 
     # ---- what TLS adds
 
-    def _socket(self) -> Socket:
+    def _socket(self, sock: socket.socket) -> Socket:
         """Give what receives and sends: the socket's own functions, unless the stream has others."""
-        stream, sock = self.stream, socket_of(self.stream)
+        stream = self.stream
         for name in ("read_from_fd", "write_to_fd"):
             if getattr(getattr(stream, name), "__func__", None) is not getattr(IOStream, name):
                 # A subclass that does something to the bytes, as Tornado documents it.
@@ -358,13 +364,15 @@ class SecureTransport(StreamTransport):
         self._on_readable = self._receive_records
         # An end without the peer's word is to be told from one that it wanted.
         self.channel.first_bytes = b""
-        self.stream.socket.suppress_ragged_eofs = False  # type: ignore[attr-defined]
-        super()._take_over()
+        sock: Any = self.stream.socket
+        if sock is not None:
+            sock.suppress_ragged_eofs = False
+            super()._take_over()
 
     # ---- what comes
 
-    def _socket(self) -> Socket:
-        return Socket(self._receive, self._send, bare_fileno=self.stream.socket.fileno)
+    def _socket(self, sock: socket.socket) -> Socket:
+        return Socket(self._receive, self._send, bare_fileno=sock.fileno)
 
     def _receive(self, memory: memoryview) -> int | None:
         try:
@@ -523,6 +531,10 @@ def take_listeners(server: TCPServer) -> list[tuple[socket.socket, Callable[[], 
 def socket_of(stream: IOStream) -> socket.socket:
     """Give the socket of a stream; None for one that is closed, which Tornado's types don't say."""
     return stream.socket  # pyright: ignore[reportReturnType]
+
+
+def _do_nothing() -> None:
+    """Close what is being closed, or has been."""
 
 
 def _peer_name(stream: IOStream) -> str:

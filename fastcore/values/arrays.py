@@ -150,7 +150,8 @@ def _unpack(body: Memory, inner: Inner) -> numpy.ndarray[Any, Any]:
         raise ValueError(f"{len(body) - start:,} bytes aren't an array of {shape} {dtype}")
     if not isinstance(body, bytearray):
         # That memory is somebody else's; an array is its receiver's, to write to.
-        body, start = bytearray(memoryview(body)[start:]), 0
+        body = bytearray(memoryview(body)[start:])
+        start = 0
     return numpy.ndarray(shape, dtype, body, start, order=order)
 
 

@@ -268,3 +268,38 @@ async def test_calls_made_and_given_up_in_between_get_their_own_answers(kind, wa
         assert await remote.echo(x="still there") == "still there"
         assert not somebody.errors
     await server.shutdown()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_calls_begun_in_between_that_get_no_connection_end_in_time(way, seed):
+    async def never(stream):
+        await asyncio.Event().wait()
+
+    chance = random.Random(seed)
+    calls = []
+
+    def come_in(chance):
+        if chance.random() < 0.5:
+            calls.append(remote.never())
+        else:
+            # Where nobody waits any more, nobody looks after them; and then somebody waits again.
+            for call in calls[1:]:
+                call.cancel()
+
+    somebody = Somebody(come_in, seed, times=300)
+    server = Server({"never": never})
+    server.listen(0, "127.0.0.1")
+    async with rpc(ip="127.0.0.1", port=server.port, limit=1, share=0, timeout=0.3) as remote:
+        calls.append(remote.never())
+        await until(lambda: server.stats()["running"])
+        with WAYS[way](somebody):
+            while somebody.times:
+                come_in(chance)
+                await asyncio.sleep(0)
+        waiting = [*calls[1:], remote.never()]
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(end) for end in ends} <= {TimeoutError, asyncio.CancelledError}
+        assert not somebody.errors
+        calls[0].cancel()
+    await server.shutdown()

@@ -144,6 +144,7 @@ async def test_a_farewell_before_it_is_open_is_said_then():
 # ---- open
 
 
+@pytest.mark.deadline(150)  # in dev mode each turn of the loop takes its time
 @pytest.mark.parametrize("pieces", [7, 1000, 2**16])
 async def test_messages_of_every_shape_go_both_ways_in_pieces_of_any_size(pieces):
     one, another = toy_pair(pieces=pieces)

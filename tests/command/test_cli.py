@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
-from fastcore.command import cli, demo
-from fastcore.command.usage import in_one_line
+from fastcore import Server
+from fastcore.command import call, cli, demo
+from fastcore.command.usage import CommandError, in_one_line
 from fastcore.remote_errors import remote_exception
 from helpers.support import DEADLINE, Program
 
@@ -125,6 +126,15 @@ def serving(folder: Path, target: str = "shop:handlers", *options: str) -> Itera
         assert server.wait() == 0, server.errors
 
 
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one server for all that leave nothing behind in it."""
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "shop.py").write_text(SHOP)
+    with serving(folder) as address:
+        yield address
+
+
 def assert_told(result: Outcome, *words: str, code: int = 1) -> None:
     """One line on stderr, no output."""
     assert result.code == code
@@ -168,9 +178,8 @@ def test_demo_tells_of_a_wrong_answer(folder: Path, monkeypatch, capsys):
 # -- serve
 
 
-def test_serve_takes_a_dict_of_handlers(folder: Path):
-    with serving(folder) as address:
-        assert outcome("call", address, "echo", "x=1").output == "{'x': 1}"
+def test_serve_takes_a_dict_of_handlers(shop: str):
+    assert outcome("call", shop, "echo", "x=1").output == "{'x': 1}"
 
 
 def test_serve_takes_a_server_subclass_that_keeps_its_state(folder: Path):
@@ -179,9 +188,8 @@ def test_serve_takes_a_server_subclass_that_keeps_its_state(folder: Path):
         assert outcome("call", address, "increment", "by=10").output == "11"
 
 
-def test_serve_is_reachable_from_this_machine_only_unless_told_otherwise(folder: Path):
-    with serving(folder) as address:
-        assert address.startswith("127.0.0.1:")
+def test_serve_is_reachable_from_this_machine_only_unless_told_otherwise(shop: str):
+    assert shop.startswith("127.0.0.1:")
 
 
 def test_serve_ends_quietly_on_ctrl_c(folder: Path):
@@ -217,10 +225,9 @@ def test_serve_says_what_is_wrong_with_a_target(folder: Path, target: str, words
 # -- call
 
 
-def test_call_takes_json_values_and_other_strings(folder: Path):
+def test_call_takes_json_values_and_other_strings(shop: str):
     keywords = ["number=1.5", "items=[1, null]", "word=plain", 'quoted="1"', "empty=", "equation=a=b"]
-    with serving(folder) as address:
-        result = outcome("call", address, "echo", *keywords, "--json")
+    result = outcome("call", shop, "echo", *keywords, "--json")
     assert json.loads(result.output) == {
         "number": 1.5,
         "items": [1, None],
@@ -231,38 +238,33 @@ def test_call_takes_json_values_and_other_strings(folder: Path):
     }
 
 
-def test_call_sends_any_keyword_even_those_that_python_callers_use_otherwise(folder: Path):
-    with serving(folder) as address:
-        result = outcome("call", address, "echo", "timeout=1", "ip=2", "addr=3")
+def test_call_sends_any_keyword_even_those_that_python_callers_use_otherwise(shop: str):
+    result = outcome("call", shop, "echo", "timeout=1", "ip=2", "addr=3")
     assert result.output == "{'timeout': 1, 'ip': 2, 'addr': 3}"
 
 
-def test_call_shows_bytes_as_text_in_json(folder: Path):
-    with serving(folder) as address:
-        assert json.loads(outcome("call", address, "binary", "--json").output) == ["raw", {"key": "\\xff"}]
+def test_call_shows_bytes_as_text_in_json(shop: str):
+    assert json.loads(outcome("call", shop, "binary", "--json").output) == ["raw", {"key": "\\xff"}]
 
 
-def test_call_shows_a_value_in_json_as_programs_of_2016_would_see_it(folder: Path):
-    with serving(folder) as address:
-        assert json.loads(outcome("call", address, "dated", "--json").output) == {
-            "day": "2024-02-29",
-            "ids": [1],
-        }
-        assert "datetime.date(2024, 2, 29)" in outcome("call", address, "dated").output
+def test_call_shows_a_value_in_json_as_programs_of_2016_would_see_it(shop: str):
+    assert json.loads(outcome("call", shop, "dated", "--json").output) == {
+        "day": "2024-02-29",
+        "ids": [1],
+    }
+    assert "datetime.date(2024, 2, 29)" in outcome("call", shop, "dated").output
 
 
-def test_call_prints_each_answer_of_a_generator_on_a_line_of_its_own(folder: Path):
-    with serving(folder) as address:
-        assert outcome("call", address, "rows", "count=3").output == "{'row': 0}\n{'row': 1}\n{'row': 2}"
-        lines = outcome("call", address, "rows", "count=3", "--json").output.splitlines()
+def test_call_prints_each_answer_of_a_generator_on_a_line_of_its_own(shop: str):
+    assert outcome("call", shop, "rows", "count=3").output == "{'row': 0}\n{'row': 1}\n{'row': 2}"
+    lines = outcome("call", shop, "rows", "count=3", "--json").output.splitlines()
     assert [json.loads(line) for line in lines] == [{"row": 0}, {"row": 1}, {"row": 2}]
 
 
-def test_call_prints_a_list_that_is_one_answer_on_one_line(folder: Path):
-    with serving(folder) as address:
-        assert outcome("call", address, "echo", "a=[1, 2]").output == "{'a': [1, 2]}"
-        assert outcome("call", address, "rows", "count=0").output == "[]"
-        assert outcome("call", address, "binary").output == str([b"raw", {"key": b"\xff"}])
+def test_call_prints_a_list_that_is_one_answer_on_one_line(shop: str):
+    assert outcome("call", shop, "echo", "a=[1, 2]").output == "{'a': [1, 2]}"
+    assert outcome("call", shop, "rows", "count=0").output == "[]"
+    assert outcome("call", shop, "binary").output == str([b"raw", {"key": b"\xff"}])
 
 
 def test_call_prints_answers_as_they_come_and_ends_the_handler_when_it_is_ended(folder: Path):
@@ -279,58 +281,64 @@ def test_call_prints_answers_as_they_come_and_ends_the_handler_when_it_is_ended(
             time.sleep(0.01)
 
 
-def test_call_prints_the_answers_before_an_error(folder: Path):
-    with serving(folder) as address:
-        result = outcome("call", address, "rows", "count=1", "then=fail")
+def test_call_prints_the_answers_before_an_error(shop: str):
+    result = outcome("call", shop, "rows", "count=1", "then=fail")
     assert result.output == "{'row': 0}"
     assert result.code == 1
     # On a slow machine there is a line before it that says that it still tries to connect.
     assert "KeyError" in result.errors.splitlines()[-1]
 
 
-def test_call_tells_that_a_further_answer_takes_too_long(folder: Path):
-    with serving(folder) as address:
-        result = outcome("call", address, "drip", "--timeout", "0.5")
+async def test_call_prints_answers_also_where_an_error_comes_together_with_them(capsys):
+    def rows(stream):
+        yield "first"
+        raise KeyError("no more")
+
+    server = Server({"rows": rows})
+    server.listen(0, "127.0.0.1")
+    # In one loop: the server has said all before the client is back at its socket.
+    with pytest.raises(CommandError, match="no more"):
+        await call.run(cli.parser().parse_args(["call", f"127.0.0.1:{server.port}", "rows"]))
+    assert capsys.readouterr().out == "first\n"
+    await server.shutdown()
+
+
+def test_call_tells_that_a_further_answer_takes_too_long(shop: str):
+    result = outcome("call", shop, "drip", "--timeout", "0.5")
     assert (result.output, result.code) == ("first", 1)
     assert "no further answer to 'drip'" in result.errors
 
 
-def test_call_ends_quietly_when_nobody_reads_its_output_any_more(folder: Path):
-    with serving(folder) as address:
-        command = [sys.executable, "-m", "fastcore", "call", address, "endless"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as call:
-            assert call.stdout is not None
-            assert call.stdout.readline() == "again\n"
-            call.stdout.close()
-            assert call.wait(DEADLINE) == 1
-            assert call.stderr is not None
-            assert call.stderr.read() == ""
+def test_call_ends_quietly_when_nobody_reads_its_output_any_more(shop: str):
+    command = [sys.executable, "-m", "fastcore", "call", shop, "endless"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as call:
+        assert call.stdout is not None
+        assert call.stdout.readline() == "again\n"
+        call.stdout.close()
+        assert call.wait(DEADLINE) == 1
+        assert call.stderr is not None
+        assert call.stderr.read() == ""
 
 
-def test_what_a_server_says_gives_no_orders_to_the_terminal(folder: Path):
-    with serving(folder) as address:
-        assert outcome("call", address, "clear_screen").output == r"\x1b[2J\x07wiped"
-        assert "\x1b" not in outcome("call", address, "clear_screen", "fail=true").errors
+def test_what_a_server_says_gives_no_orders_to_the_terminal(shop: str):
+    assert outcome("call", shop, "clear_screen").output == r"\x1b[2J\x07wiped"
+    assert "\x1b" not in outcome("call", shop, "clear_screen", "fail=true").errors
 
 
-def test_call_without_a_reply_ends_at_once(folder: Path):
-    with serving(folder) as address:
-        assert outcome("call", address, "echo", "reply=false") == ("", "", 0)
+def test_call_without_a_reply_ends_at_once(shop: str):
+    assert outcome("call", shop, "echo", "reply=false") == ("", "", 0)
 
 
-def test_call_tells_the_error_of_the_handler(folder: Path):
-    with serving(folder) as address:
-        assert_told(outcome("call", address, "fail"), "'fail'", address, "KeyError", "no such")
+def test_call_tells_the_error_of_the_handler(shop: str):
+    assert_told(outcome("call", shop, "fail"), "'fail'", shop, "KeyError", "no such")
 
 
-def test_call_tells_of_an_unknown_op(folder: Path):
-    with serving(folder) as address:
-        assert_told(outcome("call", address, "nothing"), "nothing", "echo")
+def test_call_tells_of_an_unknown_op(shop: str):
+    assert_told(outcome("call", shop, "nothing"), "nothing", "echo")
 
 
-def test_call_tells_that_an_answer_takes_too_long(folder: Path):
-    with serving(folder) as address:
-        assert_told(outcome("call", address, "never", "--timeout", "0.2"), "never", address, "0.2 s")
+def test_call_tells_that_an_answer_takes_too_long(shop: str):
+    assert_told(outcome("call", shop, "never", "--timeout", "0.2"), "never", shop, "0.2 s")
 
 
 def test_call_tells_that_nobody_listens():
@@ -373,8 +381,12 @@ def test_ctrl_c_is_quiet(folder: Path):
         ["completion", "powershell"],
     ],
 )
-def test_wrong_usage_gets_one_line_and_exit_code_2(arguments: list[str]):
-    assert_told(outcome(*arguments), "--help", code=2)
+def test_wrong_usage_gets_one_line_and_exit_code_2(arguments: list[str], capsys):
+    try:
+        code = cli.main(arguments)
+    except SystemExit as ended:
+        code = ended.code
+    assert_told(Outcome(*capsys.readouterr(), code), "--help", code=2)
 
 
 def test_alone_it_shows_its_help():
@@ -392,21 +404,19 @@ def test_verbose_shows_where_an_error_comes_from():
 # -- ping
 
 
-def test_ping_shows_minimum_median_and_p99(folder: Path):
-    with serving(folder) as address:
-        result = outcome("ping", address, "-n", "20")
+def test_ping_shows_minimum_median_and_p99(shop: str):
+    result = outcome("ping", shop, "-n", "20")
     assert result.code == 0
     assert result.errors == "", "no progress line where nobody watches"
-    assert result.output.startswith(f"{address}: 20 round trips, min ")
+    assert result.output.startswith(f"{shop}: 20 round trips, min ")
     assert ", median " in result.output
     assert ", p99 " in result.output
 
 
-def test_ping_shows_its_progress_on_a_terminal(folder: Path):
+def test_ping_shows_its_progress_on_a_terminal(shop: str):
     controller, terminal = pty.openpty()
-    with serving(folder) as address:
-        command = [sys.executable, "-m", "fastcore", "ping", address, "-n", "20"]
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=terminal, check=True, timeout=DEADLINE)
+    command = [sys.executable, "-m", "fastcore", "ping", shop, "-n", "20"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=terminal, check=True, timeout=DEADLINE)
     shown = os.read(controller, 10_000).decode()
     os.close(controller)
     os.close(terminal)

@@ -8,11 +8,17 @@
 """
 
 import gc
+import os
 import random
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import fastcore
 
 #: How many times somebody comes in between, at most.
 TIMES = 3_000
@@ -83,3 +89,59 @@ def signalled(act: Callable[[], object], seconds: float = 0.000_3) -> Iterator[N
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+class AtLine:
+    """Has somebody come in before one line of ours: the so many-th that runs.
+
+    Parameters
+    ----------
+    line : int
+        Counted from the start of the block, over all Python files of the package.
+    act : callable
+        What is done then, once.
+
+    Attributes
+    ----------
+    where : str or None
+        Which line that was; None if there were not so many.
+
+    Examples
+    --------
+    >>> from fastcore.addressing import parse_address
+    >>> with AtLine(3, lambda: print("in between")) as at:
+    ...     address = parse_address("127.0.0.1:8786")
+    in between
+    >>> address, at.where.split(":")[0]
+    (('127.0.0.1', 8786), 'addressing.py')
+    """
+
+    _ours = os.path.dirname(fastcore.__file__) + os.sep
+
+    def __init__(self, line: int, act: Callable[[], object]) -> None:
+        self.where: str | None = None
+        self._left = line
+        self._act = act
+
+    def __enter__(self) -> "AtLine":
+        self._before = sys.gettrace()
+        sys.settrace(self._called)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        sys.settrace(self._before)
+
+    def _called(self, frame: FrameType, event: str, argument: object) -> Any:
+        return self._at_line if frame.f_code.co_filename.startswith(self._ours) else None
+
+    def _at_line(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event == "line":
+            self._left -= 1
+            if self._left == -1:
+                self.where = f"{frame.f_code.co_filename.removeprefix(self._ours)}:{frame.f_lineno}"
+                sys.settrace(None)
+                try:
+                    self._act()
+                finally:
+                    sys.settrace(self._called)
+        return self._at_line

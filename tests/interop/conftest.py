@@ -43,7 +43,7 @@ def of_2016(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Classic
     return fetch_for(old_python, packages, tmp_path_factory.mktemp("of_2016"))
 
 
-@pytest.fixture(params=["classic", "of_2016"])
+@pytest.fixture(scope="session", params=["classic", "of_2016"])
 def genuine(request: pytest.FixtureRequest) -> Classic:
     """The genuine core, on either Python."""
     chosen: Classic = request.getfixturevalue(request.param)

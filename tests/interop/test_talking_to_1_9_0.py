@@ -19,7 +19,7 @@ CLIENT = str(HERE / "programs" / "client.py")
 pytestmark = pytest.mark.deadline(60)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def port(genuine: Classic) -> Iterator[int]:
     """Where a genuine server listens."""
     with Program(command=genuine.command(SERVER), env=genuine.environment) as server:

@@ -238,6 +238,7 @@ def test_the_growth_rows_have_names_that_tell_their_size() -> None:
 # ---- Dask over fastcore
 
 
+@pytest.mark.deadline(120)
 async def test_a_message_of_dask_is_measured_by_each_scheme(tmp_path):
     pytest.importorskip("distributed")
     from bench.dask.comms import Workload, exchange, idle, serving

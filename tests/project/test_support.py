@@ -43,3 +43,10 @@ def test_a_program_can_be_interrupted():
         assert program.line() == "up"
         program.send(signal.SIGTERM)
         assert program.wait() == -signal.SIGTERM
+
+
+def test_a_program_that_is_slow_has_no_errors():
+    slow = "import asyncio, time\nasync def main():\n    time.sleep(0.2)\nasyncio.run(main())"
+    with Program("-c", slow) as program:
+        assert program.wait() == 0
+        assert program.errors == ""

@@ -274,8 +274,8 @@ async def test_a_handler_that_blocks_the_loop_is_named_in_the_log(caplog):
         for op in handlers:
             await getattr(remote, op)()
     lines = [record.getMessage() for record in caplog.records]
-    assert len([line for line in lines if "'blocks'" in line and "0.05" in line]) == 1
-    assert len([line for line in lines if "'blocks_later'" in line and "0.05" in line]) == 1
+    assert len([line for line in lines if "'blocks'" in line and "blocked the loop for" in line]) == 1
+    assert len([line for line in lines if "'blocks_later'" in line and "blocked the loop for" in line]) == 1
     assert not any("'waits'" in line for line in lines)
 
 

@@ -4,8 +4,9 @@ import asyncio
 
 import msgpack
 import pytest
+from tornado import gen
 
-from fastcore import read, write
+from fastcore import read, rpc, write
 from helpers.support import until
 from helpers.wire import frame, raw_frame, served, stranger_at
 
@@ -511,6 +512,15 @@ async def by_hand(stream, n):
     return [await read(stream) for _ in range(n)]
 
 
+@gen.coroutine
+def by_hand_at_once(stream, n):
+    """Read for the first time inside of what hands out the request."""
+    messages = []
+    while len(messages) < n:
+        messages.append((yield read(stream)))
+    return messages
+
+
 @pytest.mark.parametrize("knows", [False, True])
 async def test_calls_go_on_beside_a_request_without_a_number_that_takes_its_time(knows):
     gates = Gates()
@@ -546,10 +556,11 @@ async def test_what_has_no_number_waits_for_its_turn_beside_calls_that_do_not():
             assert "BadMessage" in await stranger.hears_error()
 
 
+@pytest.mark.parametrize("handler", [by_hand, by_hand_at_once])
 @pytest.mark.parametrize("size", [1, 3_000])
-async def test_a_handler_without_a_number_reads_what_has_none_and_calls_get_the_rest(size):
+async def test_a_handler_without_a_number_reads_what_has_none_and_calls_get_the_rest(size, handler):
     async with (
-        served({"by_hand": by_hand}, max_waiting=10_000) as server,
+        served({"by_hand": handler}, max_waiting=10_000) as server,
         stranger_at(server) as stranger,
     ):
         assert await stranger.has_heard_nothing_more()
@@ -561,6 +572,39 @@ async def test_a_handler_without_a_number_reads_what_has_none_and_calls_get_the_
         by_number = {header["call"]: message for message, header in heard}
         assert by_number.pop(None) == [[number, bytes(size)] for number in range(40)]
         assert by_number == {number: number for number in range(40)}
+
+
+async def calls_back(stream):
+    async with rpc(stream=stream) as remote:
+        return await asyncio.gather(*[remote.question(n=n) for n in range(3)])
+
+
+async def calls_back_later(stream):
+    await asyncio.sleep(0)
+    return await calls_back(stream)
+
+
+@gen.coroutine
+def calls_back_at_once(stream):
+    remote = rpc(stream=stream)
+    answers = yield [remote.question(n=n) for n in range(3)]
+    remote.close_rpc()
+    return answers
+
+
+@pytest.mark.parametrize("handler", [calls_back, calls_back_later, calls_back_at_once])
+@pytest.mark.parametrize("knows", [False, True])
+async def test_a_handler_without_a_number_calls_back_to_who_numbers_his_calls(handler, knows):
+    async with served({"calls_back": handler}) as server, stranger_at(server) as stranger:
+        if knows:
+            assert await stranger.has_heard_nothing_more()
+        stranger.say(frame({"op": "calls_back"}))
+        for n in range(3):
+            request, header = await stranger.hears_all()
+            assert request == {"op": "question", "n": n}
+            stranger.say(frame(n * n, call=header["call"]))
+        assert await stranger.hears() == [0, 1, 4]
+        assert await stranger.has_heard_nothing_more()
 
 
 async def test_what_nobody_reads_by_hand_is_bounded_and_becomes_requests():

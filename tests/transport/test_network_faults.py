@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -123,7 +124,8 @@ def network() -> Iterator[BadNetwork]:
 )
 def test_every_answer_is_right_over_a_bad_network(network, troubles):
     network.suffers(troubles)
-    with Inside(network.server, SERVER) as server:
+    # The same packet may be lost some times in a row, each time for twice as long.
+    with Inside(network.server, SERVER.replace("peer_timeout=3", "peer_timeout=30")) as server:
         assert server.line() == "ready"
         with Inside(network.client, CALLS) as client:
             assert client.line(120) == "200 True", client.errors
@@ -137,7 +139,7 @@ def test_a_cut_is_found_in_the_time_that_was_set_and_survived(network):
             network.is_cut()
             go_on(client)
             for op in ("never", "echo"):
-                seconds, text = client.line(60).split(" ", 1)
+                seconds, text = client.line().split(" ", 1)
                 assert float(seconds) < 20
                 assert "10.98.0.1:8786" in text
                 assert f"'{op}'" in text
@@ -150,18 +152,24 @@ def test_a_cut_is_found_in_the_time_that_was_set_and_survived(network):
             client.process.stdin.close()
 
 
-@pytest.mark.parametrize("size", [200_000, 20_000_000], ids="{:_}".format)
-def test_who_is_alive_and_does_not_read_is_told_from_who_is_dead(network, size):
-    with Inside(network.server, SERVER) as server:
+def test_who_is_alive_and_does_not_read_is_told_from_who_is_dead(network):
+    sizes = (200_000, 20_000_000)
+    with Inside(network.server, SERVER) as server, ExitStack() as stack:
         assert server.line() == "ready"
-        with Inside(network.client, COMPUTES.replace("SIZE", str(size)), stdin=subprocess.PIPE) as client:
-            assert client.line(60) == str(size), client.errors
-            assert client.line(60) == "10", client.errors
-            assert client.line(60) == "stands still", client.errors
-            network.is_cut()
-            begun = time.monotonic()
-            assert server.line(60) == "alone again"
-            assert time.monotonic() - begun < 20
+        programs = [COMPUTES.replace("SIZE", str(size)) for size in sizes]
+        clients = [
+            stack.enter_context(Inside(network.client, program, stdin=subprocess.PIPE))
+            for program in programs
+        ]
+        for client, size in zip(clients, sizes, strict=True):
+            assert client.line() == str(size), client.errors
+            assert client.line() == "10", client.errors
+            assert client.line() == "stands still", client.errors
+        network.is_cut()
+        begun = time.monotonic()
+        assert server.line() == "alone again"
+        assert time.monotonic() - begun < 20
+        for client in clients:
             assert client.process.stdin is not None
             client.process.stdin.close()
 
