@@ -102,7 +102,7 @@ cdef class Channel:
     # Whether the peer has closed its side, and is still answered.
     cdef bint is_at_end
     # How the connection began.
-    cdef char first[8]
+    cdef char first[16]
     cdef int first_size
     # Whether the peer has sent a message that could be read.
     cdef bint is_understood

@@ -238,7 +238,8 @@ def _registered_by_name(name: str) -> type[Exception] | None:
 
 def _make_ours(error_type: type[Exception], args: tuple[Any, ...]) -> Exception | None:
     try:
-        made = error_type(*args)
+        # What they say of themselves is words, and whoever prints them has a terminal.
+        made = error_type(*[escaped(arg) if isinstance(arg, str) else arg for arg in args])
         str(made)
     except Exception:
         return None

@@ -51,7 +51,7 @@ logger = get_logger("fastcore.channel")
 #: TLS records, of at most 16 KiB each, before other connections have their turn.
 _TLS_RECORDS: Final = 64
 #: Bytes by which another protocol shows itself.
-_FIRST: Final = 8
+_FIRST: Final = 16
 #: Seconds for the peer to read a last message.
 _LAST_WORDS: Final = 1.0
 _DROPPED_AT_ONCE: Final = 64 * 1024

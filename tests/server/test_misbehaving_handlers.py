@@ -121,7 +121,7 @@ async def test_an_answer_that_cannot_be_sent_is_named_to_the_caller_and_in_the_l
     handlers = {"now": lambda stream: rows, "later": later, "parts": parts, "by_hand": by_hand}
     words = (
         "can't be sent: answer[1]['price'] is of type range, which messages don't hold: "
-        "send what it consists of, or have both sides call register_type(range, ...)"
+        "send list(value), or have both sides call register_type(range, ...)"
     )
     async with served(handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
         for op in ("now", "later", "parts"):

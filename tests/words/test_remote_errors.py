@@ -204,3 +204,19 @@ def test_arguments_are_taken_only_if_all_together_are_no_longer_than_a_message(a
     sent = error_reply(ValueError(*args))["exception"]
     assert sent["args"] == [sent["message"]]
     assert len(sent["message"]) <= 20_000
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("BadValue", ["\x1b[31m", "\x1b]0;title\x07", "\x9b2J", "\x00"]),
+        ("LimitReached", ["\x1b[31m", "\x9b2J"]),
+        ("FrameTooLarge", ["\x1b[31m", 5, 4, "\x07"]),
+        ("BadMessage", ["\x1b[31m"]),
+    ],
+)
+def test_an_error_of_the_librarys_own_says_nothing_to_a_terminal(name, args):
+    described = {"type": name, "module": "fastcore.errors", "message": "\x1b[31m", "args": args}
+    error = remote_exception({"exception": described}, "127.0.0.1:1", "op")
+    assert type(error).__name__ == name
+    assert str(error).isprintable()
