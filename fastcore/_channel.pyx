@@ -1297,7 +1297,8 @@ cdef class Channel:
                 self.waiting = None
             elif not self.waits_again and not self.loop.is_closed():
                 self.waits_again = True
-                self.loop.call_later(WAIT_AGAIN, self.wait_again)
+                # By a turn of the loop: this may be in the middle of setting another timer.
+                self.loop.call_soon(self.loop.call_later, WAIT_AGAIN, self.wait_again)
                 continue
             break
         return False

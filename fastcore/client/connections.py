@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from tornado.iostream import IOStream
@@ -25,7 +25,7 @@ from fastcore.client.connection import ClientConnection
 from fastcore.client.waiting import KnownServer, Waiting, WaitingCall, WaitingStream
 from fastcore.errors import RPCClosed
 from fastcore.transport.connecting import open_stream
-from fastcore.transport.event_loop import patience
+from fastcore.transport.event_loop import Timer, patience
 from fastcore.transport.tornado import channel_of
 
 __all__ = ["Connections", "Rules"]
@@ -73,9 +73,7 @@ class Connections:
         self._of: dict[ClientConnection, KnownServer] = {}
         #: When somebody was given a connection last, while others wait.
         self._progress = 0.0
-        self._watch: asyncio.TimerHandle | None = None
-        #: Whether it is about to be set.
-        self._looks_soon = False
+        self._watch: Timer | None = None
         self._scarce = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -175,7 +173,7 @@ class Connections:
         if self._rules.closed:
             waiting.fail(_closed(address))
             return
-        if not self._looks:
+        if self._watch is None:
             self._progress = waiting.since
         server = self._line_up(address, waiting)
         self._serve(server)
@@ -183,7 +181,7 @@ class Connections:
             self._look_after_a_while()
             if server.numbers and not (server.is_grown or server.is_growing):
                 server.is_growing = True
-                self.loop.call_later(_A_MOMENT, self._grown, server)
+                self._after(_A_MOMENT, self._grown, server)
 
     def _line_up(self, address: Address, waiting: Waiting) -> KnownServer:
         """Have one wait for a connection to a server."""
@@ -365,7 +363,7 @@ class Connections:
     def _ask_after_a_moment(self, server: KnownServer) -> None:
         if self._rules.share and not server.is_asked:
             server.is_asked = True
-            self.loop.call_later(_A_MOMENT, self._ask, server)
+            self._after(_A_MOMENT, self._ask, server)
 
     def _ask(self, server: KnownServer) -> None:
         """Ask a server what every server answers at once, as its first answer keeps others waiting."""
@@ -376,14 +374,14 @@ class Connections:
         question.begin("identity", self)
         server.waiting.appendleft(WaitingCall(question, {"op": "identity"}, self.loop.time()))
         self._serve(server)
-        self.loop.call_later(_A_WHILE, self._allow_more, server)
+        self._after(_A_WHILE, self._allow_more, server)
 
     def _allow_more(self, server: KnownServer) -> None:
         """Do without sharing, as there is no answer even to that."""
         if server.numbers is None and server.waiting:
             server.allowed *= 2
             self._serve(server)
-            self.loop.call_later(_A_WHILE, self._allow_more, server)
+            self._after(_A_WHILE, self._allow_more, server)
 
     # ---- what connections tell
 
@@ -414,17 +412,17 @@ class Connections:
             connection.leave()
             return
         if connection in server.shared:
-            connection.tells = self._looks
+            connection.tells = self._watch is not None
         elif connection not in server.free:
             server.free.append(connection)
             if len(server.free) > _A_FEW and server.trims is None:
                 self._trim_later(server)
-        if self._looks:
+        if self._watch is not None:
             self._serve_all()
 
     def _trim_later(self, server: KnownServer) -> None:
         server.least_free = len(server.free)
-        server.trims = self.loop.call_later(_NOT_NEEDED, self._trim, server)
+        server.trims = self._after(_NOT_NEEDED, self._trim, server)
 
     def _trim(self, server: KnownServer) -> None:
         """Close those that nobody needed for a while, as after a burst, but for a few."""
@@ -463,30 +461,25 @@ class Connections:
             del self._servers[server.address]
             if server.trims is not None:
                 server.trims.cancel()
-        if not self.loop.is_closed() and self._looks:
+        if not self.loop.is_closed() and self._watch is not None:
             self.loop.call_soon(self._serve_all)
 
     # ---- time
 
-    @property
-    def _looks(self) -> bool:
-        """Whether somebody waits who is looked after."""
-        return self._watch is not None or self._looks_soon
-
     def _look_after_a_while(self) -> None:
-        if not self._looks:
-            # No timer yet: this may be called from a `__del__`, and asyncio's heap of timers
-            # breaks where one is set in the middle of setting another.
-            self._looks_soon = True
-            self.loop.call_soon(self._begin_to_look)
-
-    def _begin_to_look(self) -> None:
-        self._looks_soon = False
-        if self.waiting and self._watch is None:
+        if self._watch is None:
             self._look_by(self.loop.time() + self._rules.timeout)
 
     def _look_by(self, when: float) -> None:
-        self._watch = self.loop.call_at(when, self._look, when)
+        watch = Timer(self.loop, when, self._look, when)
+        if self._watch is None:
+            self._watch = watch
+        else:
+            # Somebody who came in between looks by himself.
+            watch.cancel()
+
+    def _after(self, seconds: float, callback: Callable[..., object], *args: object) -> Timer:
+        return Timer(self.loop, self.loop.time() + seconds, callback, *args)
 
     def _watch_no_more(self) -> None:
         watch, self._watch = self._watch, None

@@ -21,7 +21,7 @@ from fastcore.client.middleware import start_within
 from fastcore.limits import check_limit
 from fastcore.middleware import CallDetails, Middleware, check_middleware
 from fastcore.transport.connecting import StreamForOne, limits_of
-from fastcore.transport.event_loop import current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
+from fastcore.transport.event_loop import Timer, current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
 from fastcore.transport.tornado import StreamTransport, channel_of
 
 __all__ = ["ConnectionPool", "RPCCall", "RemoteServer"]
@@ -416,7 +416,8 @@ def _address(given: Any) -> Address:
 def _limit(call: RemoteCall, address: Address, op: str, seconds: float) -> None:
     """Give a call up when it takes too long."""
     error = too_late(op, format_address(address), seconds)
-    timer = call.get_loop().call_later(seconds, call.time_out, error)
+    loop = call.get_loop()
+    timer = Timer(loop, loop.time() + seconds, call.time_out, error)
     call.add_done_callback(lambda _: timer.cancel())
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from fastcore.addressing import Address
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import ClientConnection, closes
+from fastcore.transport.event_loop import Timer
 
 __all__ = ["KnownServer", "Waiting", "WaitingCall", "WaitingStream"]
 
@@ -86,7 +87,7 @@ class KnownServer:
         self.free: list[ClientConnection] = []
         #: The fewest that there were since that was looked at.
         self.least_free = 0
-        self.trims: asyncio.TimerHandle | None = None
+        self.trims: Timer | None = None
         #: Those that calls may share.
         self.shared: list[ClientConnection] = []
         self.waiting: deque[Waiting] = deque()

@@ -23,7 +23,7 @@ from fastcore.dask.registry import TELL_END, Entry, find
 from fastcore.errors import ConnectionLost, RPCClosed
 from fastcore.remote_errors import is_error_reply, remote_exception
 from fastcore.transport.connecting import connect
-from fastcore.transport.event_loop import run_in_thread_of
+from fastcore.transport.event_loop import Timer, run_in_thread_of
 from fastcore.transport.streams import read, write
 
 __all__ = ["Dispatcher", "WorkerLost"]
@@ -216,7 +216,7 @@ class Dispatcher:
         timeout = self._call_timeout if timeout is None else timeout
         if timeout is not None:
             error = TimeoutError(f"no answer to {op!r} from the servers {self._name!r} within {timeout:g} s")
-            timer = self._loop.call_later(timeout, call.time_out, error)
+            timer = Timer(self._loop, self._loop.time() + timeout, call.time_out, error)
             call.add_done_callback(lambda _: timer.cancel())
         if self._looking is None and self._timer is None:
             self._follow()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from fastcore._channel import Channel
 from fastcore._wire import CallHeader
+from fastcore.transport.event_loop import Timer
 
 __all__ = ["PATIENCE", "HeldRequest", "HeldRequests"]
 
@@ -46,7 +46,7 @@ class HeldRequests:
         self.size = 0
         #: How often nothing had ended when patience was over, and what tells when it is.
         self._stalled = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -94,7 +94,8 @@ class HeldRequests:
         if self._stalled == len(_MOST) or not self._holds(_MOST[self._stalled]):
             return True
         if something_runs and self._timer is None:
-            self._timer = self._channel.loop.call_later(PATIENCE[self._stalled], self._stall)
+            loop = self._channel.loop
+            self._timer = Timer(loop, loop.time() + PATIENCE[self._stalled], self._stall)
         return False
 
     def _stall(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from tornado.ioloop import IOLoop
 
 __all__ = [
+    "Timer",
     "check_thread_of",
     "current_io_loop",
     "current_loop",
@@ -27,6 +28,48 @@ __all__ = [
 _PATIENCE = 1.0
 #: How often a limit is looked at before it is reached.
 _LOOKS = 4
+
+
+class Timer:
+    """Calls something at a time, by a loop that may be in the middle of anything.
+
+    asyncio keeps its timers in a heap. Setting one may wake the collector, or a signal handler may come
+    in then, and the heap breaks where that sets another: so a turn of the loop sets it.
+
+    Parameters
+    ----------
+    loop : asyncio.AbstractEventLoop
+        Whose time it is, and who calls.
+    when : float
+        The time.
+    callback : callable
+        What is called, with ``args``.
+    """
+
+    __slots__ = ("_args", "_callback", "_handle", "_loop", "_when")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, when: float, callback: Callable[..., object], *args: object
+    ) -> None:
+        self._loop = loop
+        self._when = when
+        self._callback: Callable[..., object] | None = callback
+        self._args = args
+        self._handle: asyncio.Handle = loop.call_soon(self._set)
+
+    def _set(self) -> None:
+        callback = self._callback
+        if callback is not None:
+            self._handle = self._loop.call_at(self._when, callback, *self._args)
+            if self._callback is None:
+                # By somebody who came in between.
+                self._handle.cancel()
+
+    def cancel(self) -> None:
+        """Call nothing."""
+        self._callback = None
+        self._args = ()
+        self._handle.cancel()
 
 
 def current_io_loop() -> IOLoop:

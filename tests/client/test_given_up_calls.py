@@ -146,3 +146,23 @@ async def test_over_ones_own_stream_too_no_late_answer_is_taken_for_that_of_the_
             send_recv(stream, op="late").cancel()
             assert await send_recv(stream, op="early") == "early"
         stream.close()
+
+
+async def test_a_call_with_a_timeout_may_begin_in_the_middle_of_setting_a_timer(monkeypatch):
+    # As where the collector is woken by that, and a `__del__` calls: asyncio's heap of timers, which
+    # compares them, breaks where one is put in meanwhile.
+    is_earlier = asyncio.TimerHandle.__lt__
+    calls = []
+
+    def compare(one, other):
+        if len(calls) < 20:
+            calls.append(remote.echo(x=len(calls), timeout=600 - len(calls)))
+        return is_earlier(one, other)
+
+    async with served({"echo": lambda stream, x: x}) as server:
+        async with rpc(ip="127.0.0.1", port=server.port, share=1) as remote:
+            await remote.echo(x="the first")
+            monkeypatch.setattr(asyncio.TimerHandle, "__lt__", compare)
+            async with asyncio.timeout(60):
+                pass
+            assert await asyncio.gather(*calls) == [*range(20)]
