@@ -48,8 +48,10 @@ __all__ = [
 
 logger = get_logger("fastcore.channel")
 
-#: TLS records, of at most 16 KiB each, before other connections have their turn.
+#: TLS records before other connections have their turn, and the most bytes in one.
 _TLS_RECORDS: Final = 64
+_TLS_RECORD: Final = 16 * 1024
+_TLS_AT_ONCE: Final = 16 * _TLS_RECORD
 #: Bytes by which another protocol shows itself.
 _FIRST: Final = 16
 #: Seconds for the peer to read a last message.
@@ -299,7 +301,15 @@ class SecureTransport(StreamTransport):
     connection before its peer has heard why.
     """
 
-    __slots__ = ("_cut", "_has_said_goodbye", "_is_server", "_refusal", "_shakes_hands")
+    __slots__ = (
+        "_cut",
+        "_failed_behind",
+        "_has_said_goodbye",
+        "_is_server",
+        "_records",
+        "_refusal",
+        "_shakes_hands",
+    )
 
     stream: SSLIOStream
 
@@ -312,6 +322,10 @@ class SecureTransport(StreamTransport):
         self._refusal: BaseException | None = None
         #: The end of the connection without the peer's word.
         self._cut: ssl.SSLEOFError | None = None
+        #: How many may still be received in this turn.
+        self._records = 0
+        #: What is wrong behind the records that were received last.
+        self._failed_behind: Exception | None = None
         super().__init__(stream, limits, compression, writable_values, peer)
 
     # ---- its beginning
@@ -375,19 +389,50 @@ class SecureTransport(StreamTransport):
         return Socket(self._receive, self._send, bare_fileno=sock.fileno)
 
     def _receive(self, memory: memoryview) -> int | None:
+        """Receive a record; of a large message, as many as there is room for."""
         try:
-            return with_own_errors(self.stream.socket, self.stream.read_from_fd, memory)
+            if self._failed_behind is not None:
+                raise self._failed_behind
+            received = self._receive_record(memory)
         except ssl.SSLEOFError as error:
             self._cut = error
             return 0
+        self._records -= 1
+        while received and received % _TLS_RECORD == 0 and received < len(memory) and self._records > 0:
+            try:
+                more = self._receive_record(memory[received:])
+            except Exception as error:
+                # Not before what has come.
+                self._failed_behind = error
+                break
+            self._records -= 1
+            if not more:
+                # The end, if it is that, will be told again.
+                break
+            received += more
+        return received
+
+    def _receive_record(self, memory: memoryview) -> int | None:
+        return with_own_errors(self.stream.socket, self.stream.read_from_fd, memory)
 
     def _send(self, data: memoryview) -> int:
+        """Send a record; of a large message, some more, if that takes no other turn."""
+        sent = self._send_record(data)
+        while sent and sent % _TLS_RECORD == 0 and sent < min(len(data), _TLS_AT_ONCE):
+            more = self._send_record(data[sent:])
+            if not more:
+                break
+            sent += more
+        return sent
+
+    def _send_record(self, data: memoryview) -> int:
         return with_own_errors(self.stream.socket, self.stream.write_to_fd, data)
 
     def _receive_records(self) -> None:
         """Receive record after record: no event announces what the TLS layer holds."""
         channel = self.channel
-        for _ in range(_TLS_RECORDS):
+        self._records = _TLS_RECORDS
+        while self._records > 0:
             if channel.is_paused or channel.failure is not None or not channel.receive():
                 return
         channel.loop.call_soon(self._receive_records)

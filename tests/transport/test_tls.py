@@ -355,6 +355,23 @@ async def test_an_end_that_nobody_has_announced_is_a_cut_after_what_had_arrived(
             await read(stream)
 
 
+@pytest.mark.parametrize("wrong", [b"\x17\x03\x03\x00\x20" + bytes(32), b"no TLS any more", b""])
+async def test_what_is_wrong_behind_full_records_comes_after_their_message(wrong):
+    # Of a large message, several are received at once.
+    empty = len(frame(b"-" * 30_000)) - 30_000
+    message = b"-" * (2 * 16_384 - empty)
+
+    def say(sock: ssl.SSLSocket) -> None:
+        sock.sendall(frame(message))
+        socket.socket.send(sock, wrong)
+
+    async with peer(say) as port:
+        stream = await connect("127.0.0.1", port, ssl_options=client_context())
+        assert await read(stream) == message
+        with pytest.raises(ConnectionLost, match="TLS|cut off|record"):
+            await read(stream)
+
+
 async def test_an_answer_arrives_although_its_server_closes_without_a_word():
     def answer(sock: ssl.SSLSocket) -> None:
         sock.recv(1000)
