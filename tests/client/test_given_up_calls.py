@@ -159,12 +159,14 @@ async def test_a_call_with_a_timeout_may_begin_in_the_middle_of_setting_a_timer(
             calls.append(remote.echo(x=len(calls), timeout=600 - len(calls)))
         return is_earlier(one, other)
 
-    async with served({"echo": lambda stream, x: x}) as server:
-        async with rpc(ip="127.0.0.1", port=server.port, share=1) as remote:
-            await remote.echo(x="the first")
-            monkeypatch.setattr(asyncio.TimerHandle, "__lt__", compare)
-            async with asyncio.timeout(60):
-                pass
-            monkeypatch.undo()
-            assert calls
-            assert await asyncio.gather(*calls) == [*range(len(calls))]
+    async with (
+        served({"echo": lambda stream, x: x}) as server,
+        rpc(ip="127.0.0.1", port=server.port, share=1) as remote,
+    ):
+        await remote.echo(x="the first")
+        monkeypatch.setattr(asyncio.TimerHandle, "__lt__", compare)
+        async with asyncio.timeout(60):
+            pass
+        monkeypatch.undo()
+        assert calls
+        assert await asyncio.gather(*calls) == [*range(len(calls))]
