@@ -1,5 +1,8 @@
 """Types of what counts latencies; see ``_latencies.pyx``."""
 
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class Latencies:
     def record(self, nanoseconds: int) -> None: ...
     def record_since(self, begun: int) -> int: ...
