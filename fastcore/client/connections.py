@@ -186,7 +186,7 @@ class Connections:
     def _line_up(self, address: Address, waiting: Waiting) -> KnownServer:
         """Have one wait for a connection to a server."""
         while True:
-            server = self._known(address)
+            server = self._servers.get(address) or self._known(address)
             server.push(waiting)
             # Not where the server has been forgotten meanwhile, by somebody who came in between.
             if self._servers.get(address) is server or not server.pop(waiting):
@@ -194,10 +194,7 @@ class Connections:
 
     def _known(self, address: Address) -> KnownServer:
         """Give what is known of a server: the same to all who come, whoever comes in between."""
-        server = self._servers.get(address)
-        if server is None:
-            server = self._servers.setdefault(address, KnownServer(address, self._rules.share))
-        return server
+        return self._servers.setdefault(address, KnownServer(address, self._rules.share))
 
     def _grown(self, server: KnownServer) -> None:
         """Make do with the connections that are there."""
@@ -254,7 +251,7 @@ class Connections:
                 if connection.is_free:
                     server.shared.remove(connection)
                     return connection
-        while (free := server.pop_free()) is not None:
+        while server.free and (free := server.pop_free()) is not None:
             if free.is_free:
                 return free
             if not free.calls and not free.is_taken:
@@ -348,7 +345,7 @@ class Connections:
 
     def add(self, address: Address, stream: IOStream) -> None:
         """Take in an open stream, and give it to who waits first."""
-        server = self._known(address)
+        server = self._servers.get(address) or self._known(address)
         connection = ClientConnection(channel_of(stream), self)
         server.connections[connection] = None
         self._of[connection] = server

@@ -55,7 +55,8 @@ class Timer:
         self._when = when
         self._callback: Callable[..., object] | None = callback
         self._args = args
-        self._handle: asyncio.Handle = loop.call_soon(self._set)
+        self._handle: asyncio.TimerHandle | None = None
+        loop.call_soon(self._set)
 
     def _set(self) -> None:
         callback = self._callback
@@ -69,7 +70,9 @@ class Timer:
         """Call nothing."""
         self._callback = None
         self._args = ()
-        self._handle.cancel()
+        # Not what has it set: asyncio can't run a handle that is cancelled in the middle of that.
+        if self._handle is not None:
+            self._handle.cancel()
 
 
 def current_io_loop() -> IOLoop:

@@ -464,8 +464,9 @@ class SecureTransport(StreamTransport):
             self.channel.hold_back()
 
     def _say_goodbye(self) -> bool:
-        if not self._has_said_goodbye and not self._shakes_hands:
-            sock = self.stream.socket
+        sock = self.stream.socket
+        # None: closed by somebody who came in between.
+        if sock is not None and not self._has_said_goodbye and not self._shakes_hands:
             try:
                 undisturbed(functools.partial(with_own_errors, sock, sock.unwrap))
             except ssl.SSLWantWriteError:
