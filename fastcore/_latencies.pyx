@@ -9,8 +9,8 @@ from cpython.time cimport perf_counter
 
 cdef enum:
     STEPS = 3
-    # The last octaves hold three days and more.
-    SIZE = 48 << STEPS
+    # Of 48 octaves; the last ones hold three days and more.
+    SIZE = 384
 
 
 @cython.no_gc
