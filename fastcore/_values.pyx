@@ -447,7 +447,7 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
                 return CLAIMS_TOO_MUCH_FOUND
             if count:
                 open_ones[depth].missing = count
-                open_ones[depth].is_large_map = is_map(first) and count > 2 * FEW_KEYS
+                open_ones[depth].is_large_map = is_map(first) and count > <unsigned long long> 2 * FEW_KEYS
                 lacking += count
                 depth += 1
                 continue

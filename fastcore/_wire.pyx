@@ -304,6 +304,8 @@ cdef bytes whole_header(dict keys):
     return len(packed).to_bytes(LENGTH_SIZE, "little") + packed
 
 
+# A debug build's check would take the difference of two pointers for one of numbers, with a warning.
+@cython.overflowcheck(False)
 cdef bint get_number(const unsigned char **at, const unsigned char *end, long long *number) noexcept:
     """Read an unsigned number; False if it is something else, or too large for this way."""
     cdef const unsigned char *data = at[0]
@@ -329,6 +331,7 @@ cdef bint get_number(const unsigned char **at, const unsigned char *end, long lo
     return True
 
 
+@cython.overflowcheck(False)
 cdef bint get_key(const unsigned char **at, const unsigned char *end, const char *key,
                   Py_ssize_t size) noexcept:
     if end - at[0] < size or memcmp(at[0], key, size):
