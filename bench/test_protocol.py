@@ -7,7 +7,8 @@ import pytest
 
 from bench.peers.tornado_classic import SENTINEL
 from fastcore._framing import MessageBuffer
-from fastcore._wire import decode, encode, read_header
+from fastcore._header import read_header
+from fastcore._wire import decode, encode
 
 MESSAGES = {
     "small": {"op": "add", "x": 1, "y": 2},

@@ -5,7 +5,8 @@ from fastcore._iterating cimport Source
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
-from fastcore._wire cimport CallHeader, Dialect
+from fastcore._header cimport CallHeader
+from fastcore._wire cimport Dialect
 
 
 cdef enum State:

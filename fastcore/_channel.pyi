@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any, Protocol, final, type_check_only
 
 from fastcore._framing import MessageBuffer
+from fastcore._header import CallHeader
 from fastcore._iterating import Source
 from fastcore._outbox import Outbox
 from fastcore._socket import Socket
 from fastcore._watchdog import _Figures
-from fastcore._wire import CallHeader, Dialect
+from fastcore._wire import Dialect
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
 

@@ -40,16 +40,15 @@ from fastcore._iterating cimport Source, waited_for
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
-from fastcore._wire cimport (
-    NO_SURVEY, CallHeader, Dialect, call_fields, call_header, decode, encode, read_call_header,
-    unpack_with_care, whose
-)
+from fastcore._header cimport CallHeader, call_fields, call_header, read_call_header, whose
+from fastcore._wire cimport NO_SURVEY, Dialect, decode, encode, unpack_with_care
 
 from fastcore._futures import (
     callbacks_of, given_up, is_busy, set_error, set_result_now, set_value, unobserved
 )
 from fastcore._values import PayloadSink
-from fastcore._wire import bad_payload, read_header, read_header_to_write
+from fastcore._header import read_header, read_header_to_write
+from fastcore._wire import bad_payload
 from fastcore.engine_errors import BadFrame, BadMessage, BadValue, FrameTooLarge, TooDeep, TooManyValues
 from fastcore.errors import ConnectionLost
 from fastcore.limits import MAX_DEPTH

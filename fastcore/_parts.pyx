@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 
 from fastcore._iterating cimport Source, waited_for
-from fastcore._wire cimport WINDOW
+from fastcore._header cimport WINDOW
 
 from fastcore._futures import set_result_now
 

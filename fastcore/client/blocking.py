@@ -14,21 +14,23 @@ from time import monotonic
 from typing import Any, Final
 
 from fastcore._framing import MessageBuffer
+from fastcore._header import (
+    CallHeader,
+    call_fields,
+    call_header,
+    read_header,
+    read_header_to_write,
+    request_fields,
+)
 from fastcore._parts import Parts
 from fastcore._wire import (
     HAS_TO_BE_ASKED,
     SPEAKS_PLAINLY,
     SPEAKS_VALUES,
-    CallHeader,
     Dialect,
     DialectUnknown,
-    call_fields,
-    call_header,
     decode,
     encode,
-    read_header,
-    read_header_to_write,
-    request_fields,
 )
 from fastcore.client.calls import value_of_call
 from fastcore.client.connection import log_nobodys

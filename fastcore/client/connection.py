@@ -12,16 +12,8 @@ import functools
 from typing import Any, Protocol
 
 from fastcore._channel import Channel, Owner
-from fastcore._wire import (
-    HAS_TO_BE_ASKED,
-    SPEAKS_PLAINLY,
-    SPEAKS_VALUES,
-    CallHeader,
-    DialectUnknown,
-    call_fields,
-    request_fields,
-    with_extra,
-)
+from fastcore._header import CallHeader, call_fields, request_fields
+from fastcore._wire import HAS_TO_BE_ASKED, SPEAKS_PLAINLY, SPEAKS_VALUES, DialectUnknown, with_extra
 from fastcore.addressing import Address
 from fastcore.client.calls import RemoteCall, value_of_call
 from fastcore.errors import BadValue, ConnectionLost

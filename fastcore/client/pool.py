@@ -12,7 +12,8 @@ from typing import Any
 from tornado.iostream import IOStream
 
 from fastcore._channel import Channel
-from fastcore._wire import call_fields, with_extra
+from fastcore._header import call_fields
+from fastcore._wire import with_extra
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
 from fastcore.client.calls import RemoteCall, check_arguments, too_late
 from fastcore.client.connection import ClientConnection, closes

@@ -25,7 +25,8 @@ from tornado.iostream import IOStream
 
 from fastcore._channel import Channel, Owner
 from fastcore._futures import set_value
-from fastcore._wire import ERROR_FLAG, SPEAKS_PLAINLY, SPEAKS_VALUES, CallHeader, answer_fields
+from fastcore._header import ERROR_FLAG, CallHeader, answer_fields
+from fastcore._wire import SPEAKS_PLAINLY, SPEAKS_VALUES
 from fastcore.errors import BadValue, ConnectionLost, LimitReached
 from fastcore.logs import get_logger, shown
 from fastcore.remote_errors import Detail, error_reply

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from fastcore._channel import Channel
-from fastcore._wire import CallHeader
+from fastcore._header import CallHeader
 from fastcore.transport.event_loop import Timer
 
 __all__ = ["PATIENCE", "HeldRequest", "HeldRequests"]

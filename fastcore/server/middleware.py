@@ -20,7 +20,7 @@ from typing import Any, Final
 from tornado.gen import convert_yielded
 from tornado.iostream import IOStream
 
-from fastcore._wire import CallHeader
+from fastcore._header import CallHeader
 from fastcore.middleware import CallDetails, Middleware
 from fastcore.server.connection import Connection
 from fastcore.server.results import end_of, gives_parts, is_async, is_to_wait_for

@@ -7,7 +7,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from fastcore._channel import Channel
-from fastcore._wire import PART_FLAG
+from fastcore._header import PART_FLAG
 from fastcore.server.request import Request
 from fastcore.server.results import end_of, is_async
 from fastcore.server.turns import A_TURN, Turn

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from fastcore._futures import set_value
-from fastcore._wire import call_fields
+from fastcore._header import call_fields
 from fastcore.server.figures import OpStats
 
 __all__ = ["Request"]

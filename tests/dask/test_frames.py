@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastcore._framing import MessageBuffer
-from fastcore._wire import decode, encode, read_header_to_write
+from fastcore._header import read_header_to_write
+from fastcore._wire import decode, encode
 from fastcore.dask import frames as module
 from fastcore.dask.frames import frames_of, message_of
 

@@ -25,7 +25,8 @@ def cut(data: bytes, size: int) -> list[bytes]:
 
 def make_target() -> Callable[[bytes], None]:
     from fastcore._framing import SENTINEL, MessageBuffer
-    from fastcore._wire import decode, read_header
+    from fastcore._header import read_header
+    from fastcore._wire import decode
     from fastcore.errors import BadFrame, BadMessage
     from helpers.differential import compare_frames, compare_messages
 

@@ -179,7 +179,7 @@ async def test_a_server_says_what_the_conversations_on_the_wire_say(heading: str
 @needs_sources
 def test_the_table_of_header_keys_is_whole():
     """Each key that the code writes down as MessagePack has it stands in the table, and none else."""
-    source = (ROOT / "fastcore" / "_wire.pyx").read_text()
+    source = (ROOT / "fastcore" / "_header.pyx").read_text()
     in_code = set(re.findall(r'^cdef bytes \w+ = b"\\xa\d([a-z]+)', source, re.MULTILINE)) | {"compression"}
     table = (DOCS / "wire.md").read_text().partition("## The header")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == in_code

@@ -19,7 +19,7 @@ FLOORS = [
     ],
     ["_memory _blocks _buffer _values _framing"],
     ["values"],
-    ["bad_values"],
+    ["bad_values", "_header"],
     ["_wire"],
     ["_socket"],
     ["_outbox"],
@@ -122,7 +122,7 @@ def test_what_the_tests_of_these_imports_see_is_what_there_is():
     assert "asyncio" in IMPORTS["fastcore._channel"]
 
 
-@pytest.mark.parametrize("module", ["_framing", "_values", "_wire", "_socket", "_outbox"])
+@pytest.mark.parametrize("module", ["_framing", "_values", "_header", "_wire", "_socket", "_outbox"])
 def test_bytes_become_messages_without_tornado_and_without_an_event_loop(module):
     program = f"import sys, fastcore.{module}; print(*sorted({{'tornado', 'asyncio'}} & {{*sys.modules}}))"
     with Program("-c", program) as running:

@@ -13,7 +13,8 @@ from values.test_values import arrived, of_body
 
 from fastcore import BadMessage, rpc
 from fastcore._framing import MessageBuffer
-from fastcore._wire import SPEAKS_PLAINLY, decode, encode, read_header
+from fastcore._header import read_header
+from fastcore._wire import SPEAKS_PLAINLY, decode, encode
 from fastcore.values.kinds import Code
 from helpers.classic_server import classic_server
 from helpers.kinds import Order

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 import fastcore
 from fastcore import BadMessage, BadValue, connect, read, register_type, rpc, write
 from fastcore._framing import MessageBuffer
-from fastcore._wire import decode, encode, read_header
+from fastcore._header import read_header
+from fastcore._wire import decode, encode
 from fastcore.values.kinds import Code
 from helpers.classic_server import classic_server
 from helpers.kinds import Colour, Key, Level, Order, Place, Rights, exact

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastcore import BadMessage
-from fastcore._wire import ERROR_FLAG, PART_FLAG, call_fields, call_header, encode, length_header, read_header
+from fastcore._header import ERROR_FLAG, PART_FLAG, call_fields, call_header, length_header, read_header
+from fastcore._wire import encode
 
 numbers = st.integers(0, 2**64 - 1)
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from fastcore import BadFrame, BadMessage
 from fastcore._framing import MessageBuffer
+from fastcore._header import read_header
 from fastcore._values import LARGE
-from fastcore._wire import IN_PLACE, decode, encode, read_header
+from fastcore._wire import IN_PLACE, decode, encode
 from helpers.values import BIG, messages
 from helpers.wire import SENTINEL, frame, raw_frame
 

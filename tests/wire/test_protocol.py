@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fastcore import BadMessage, FrameTooLarge
 from fastcore._framing import MessageBuffer
-from fastcore._wire import decode, encode, read_header
+from fastcore._header import read_header
+from fastcore._wire import decode, encode
 from fastcore.compressions import compressions
 from helpers.wire import SENTINEL, frame, raw_frame
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from fastcore import BadFrame, BadMessage, TooDeep
 from fastcore._framing import MessageBuffer
+from fastcore._header import read_header_to_write
 from fastcore._values import LARGE, WRITABLE
-from fastcore._wire import decode, encode, read_header_to_write
+from fastcore._wire import decode, encode
 from helpers.values import BIG, extensions, small_values
 from helpers.wire import SENTINEL, frame, raw_frame
 
