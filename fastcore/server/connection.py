@@ -17,19 +17,20 @@ import inspect
 from collections.abc import Coroutine
 from contextvars import Context
 from time import perf_counter_ns
-from types import TracebackType
 from typing import Any, Final
 
 from tornado.gen import convert_yielded
 from tornado.iostream import IOStream
 
-from fastcore._channel import Channel, Owner
+from fastcore._channel import Channel
 from fastcore._futures import set_value
 from fastcore._header import ERROR_FLAG, CallHeader, answer_fields
 from fastcore._wire import SPEAKS_PLAINLY, SPEAKS_VALUES
+from fastcore.contracts import Owner
 from fastcore.errors import BadValue, ConnectionLost, LimitReached
 from fastcore.logs import get_logger, shown
 from fastcore.remote_errors import Detail, error_reply
+from fastcore.server.failures import is_of_the_call, tell_of_failure, tell_of_unsendable
 from fastcore.server.held import PATIENCE, HeldRequest, HeldRequests
 from fastcore.server.parts import Blocked, send_parts
 from fastcore.server.request import Request
@@ -216,7 +217,7 @@ class Connection(Owner):
                 return self._not_packed(request, error)
             if figures is not None and begun:
                 figures.record_since(begun)
-            if begun and type(error) is TypeError and _is_of_the_call(error):
+            if begun and type(error) is TypeError and is_of_the_call(error):
                 detail = service.error_detail if service.error_detail == "type" else "message"
                 return self._refuse(error, request, detail)
             return self._failed(request, error)
@@ -459,14 +460,9 @@ class Connection(Owner):
 
     def _not_packed(self, request: Request, error: BadValue) -> bool:
         """Reply that an answer can't be sent; False if no further request is to be begun now."""
-        peer = self.channel.peer
-        error = error.of(f"the answer of {shown(request.op)}", "answer")
         self.service.figures.failed(request.op)
-        about = (request.op, peer.rpartition(":")[0])
-        logger.warning("called from %s: %s", peer, error, extra={"about": about})
-        # By a type that all peers know; and where it was found out is nowhere in the handler.
-        detail: Detail = "type" if self.service.error_detail == "type" else "message"
-        return self._done(request, error_reply(TypeError(str(error)), detail), ERROR_FLAG)
+        answer = tell_of_unsendable(error, request, self.channel.peer, self.service.error_detail)
+        return self._done(request, answer, ERROR_FLAG)
 
     def _failed(self, request: Request, error: BaseException) -> bool:
         """Reply that a handler raised; False if no further request is to be begun now."""
@@ -476,24 +472,10 @@ class Connection(Owner):
             return self._replied(True, False)
         begun = perf_counter_ns()
         self.service.figures.failed(request.op)
-        try:
-            answer = self._described(request, error)
-        except Exception:
-            # Its class has methods of its own for what every error has.
-            logger.warning("%r, called from %s, raised what can't be told", request.op, self.channel.peer)
-            answer = error_reply(RuntimeError("the handler raised an error that can't be told"), "message")
+        answer = tell_of_failure(error, request, self.channel.peer, self.service.error_detail)
         # Handlers of hundreds of requests may begin in one turn of the loop, and all of them fail.
         self.service.turns.spend(begun, self.channel.loop)
         return self._done(request, answer, ERROR_FLAG)
-
-    def _described(self, request: Request, error: BaseException) -> dict[str, Any]:
-        peer = self.channel.peer
-        # One peer's faults hold back nobody else's, nor those of another kind.
-        about = (request.op, type(error).__name__, peer.rpartition(":")[0])
-        logger.warning("%r, called from %s, raised", request.op, peer, exc_info=error, extra={"about": about})
-        # A traceback that nobody gets to see isn't written.
-        detail: Detail = self.service.error_detail if request.reply else "type"
-        return error_reply(error, detail, _from_handler_on(error))
 
     def _refuse(self, error: Exception, request: Request, detail: Detail = "message") -> bool:
         """Reply that no handler is called; False if there can be no further message."""
@@ -663,16 +645,6 @@ def _welcome(stream: IOStream, **message: Any) -> str:
     return WELCOME
 
 
-#: The modules in whose frames handlers are called.
-_CALLS_HANDLERS: Final = frozenset(
-    {
-        __name__,
-        "fastcore.server.middleware",
-        "fastcore.server.parts",
-        "fastcore.server.slow_steps",
-    }
-)
-
 #: What handlers mostly return: needn't be asked whether it can be awaited.
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
 
@@ -681,23 +653,3 @@ def _is_cancelled_now() -> bool:
     """Whether the task that runs is being cancelled; asked in a frame that doesn't outlive its error."""
     task = asyncio.current_task()
     return task is not None and bool(task.cancelling())
-
-
-def _from_handler_on(error: BaseException) -> TracebackType | None:
-    """Give an error's traceback without what called the handler; all of it where that is where it failed."""
-    traceback = error.__traceback__
-    while traceback is not None and _is_ours(traceback):
-        traceback = traceback.tb_next
-    return traceback
-
-
-def _is_ours(traceback: TracebackType) -> bool:
-    return traceback.tb_frame.f_globals.get("__name__") in _CALLS_HANDLERS
-
-
-def _is_of_the_call(error: BaseException) -> bool:
-    """Whether a handler couldn't be called as it was: none of its own lines has run."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return traceback is not None and _is_ours(traceback)
