@@ -78,7 +78,7 @@ lint: $(VENV)/built $(VENV)/with-lint $(VENV)/with-test ## ruff, mypy, cython-li
 	$(BIN)/mypy --python-version 3.11
 	$(BIN)/mypy --python-version 3.15  # whose standard library has other types here and there
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint fastcore  # which starts pycodestyle
-	$(BIN)/python -m mypy.stubtest --ignore-missing-stub --allowlist .ci/stubtest.allow \
+	$(BIN)/python -m mypy.stubtest --ignore-missing-stub \
 	  $(subst /,.,$(basename $(wildcard fastcore/*.pyx)))
 
 types: $(VENV)/built $(VENV)/with-test $(VENV)/with-dask $(VENV)/with-types ## pyright

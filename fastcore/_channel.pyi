@@ -1,7 +1,6 @@
 """Types of the compiled channel; see ``_channel.pyx``."""
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol, final, type_check_only
 
@@ -12,6 +11,7 @@ from fastcore._outbox import Outbox
 from fastcore._socket import Socket
 from fastcore._watchdog import _Figures
 from fastcore._wire import Dialect
+from fastcore.contracts import Owner, Transport
 from fastcore.errors import ConnectionLost
 from fastcore.limits import Limits
 
@@ -20,36 +20,6 @@ class Acknowledges(Protocol):
     def room(self) -> int: ...
     def watch(self) -> None: ...
     def figure(self) -> object: ...
-
-class Transport(ABC):
-    @abstractmethod
-    def pause(self) -> None: ...
-    @abstractmethod
-    def resume(self) -> None: ...
-    @abstractmethod
-    def want_write(self) -> None: ...
-    @abstractmethod
-    def close(self, error: BaseException | None) -> None: ...
-    @abstractmethod
-    def linger(self) -> None: ...
-
-class Owner(ABC):
-    lends: bool
-
-    @abstractmethod
-    def on_message(self, message: Any, header: CallHeader | None) -> bool: ...
-    @abstractmethod
-    def on_error(self, error: Exception, header: CallHeader | None) -> bool: ...
-    @abstractmethod
-    def writable(self) -> None: ...
-    @abstractmethod
-    def connection_lost(self) -> None: ...
-    @abstractmethod
-    def over_limit(self, error: Exception) -> None: ...
-    @abstractmethod
-    def owes(self) -> bool: ...
-    @abstractmethod
-    def is_idle(self) -> bool: ...
 
 @final
 class Channel:

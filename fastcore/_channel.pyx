@@ -36,19 +36,20 @@ from time import thread_time
 import msgpack
 
 from fastcore._framing cimport MessageBuffer
+from fastcore._header cimport CallHeader, call_fields, call_header, read_call_header, whose
 from fastcore._iterating cimport Source, waited_for
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
-from fastcore._header cimport CallHeader, call_fields, call_header, read_call_header, whose
 from fastcore._wire cimport NO_SURVEY, Dialect, decode, encode, unpack_with_care
 
 from fastcore._futures import (
     callbacks_of, given_up, is_busy, set_error, set_result_now, set_value, unobserved
 )
-from fastcore._values import PayloadSink
 from fastcore._header import read_header, read_header_to_write
+from fastcore._values import PayloadSink
 from fastcore._wire import bad_payload
+from fastcore.contracts import Owner
 from fastcore.engine_errors import BadFrame, BadMessage, BadValue, FrameTooLarge, TooDeep, TooManyValues
 from fastcore.errors import ConnectionLost
 from fastcore.limits import MAX_DEPTH
@@ -109,103 +110,6 @@ cdef object unpack = msgpack.unpackb
 cdef bytes NOBODYS = call_fields(None)
 
 count_forks()
-
-
-cdef int fulfils(object kind, object declared) except -1:
-    """Raise, while a class is being made, if it lacks what a channel will call."""
-    for name, method in vars(declared).items():
-        if not name.startswith("_") and callable(method) and getattr(kind, name) is getattr(declared, name):
-            raise TypeError(f"{kind.__name__} lacks {name}(), which a channel calls: see {declared.__name__}")
-    return 0
-
-
-class Transport:
-    """What carries the bytes of a channel.
-
-    A transport makes its channel, and tells it: ``opened`` when bytes can be exchanged,
-    ``receive`` when some are there, ``writable`` when it takes more of them, ``ending`` just
-    before it closes and ``ended`` when it has. A subclass that lacks one of these methods
-    can't be made.
-    """
-
-    __slots__ = ("__weakref__",)
-
-    def __init_subclass__(cls, **keywords):
-        super().__init_subclass__(**keywords)
-        fulfils(cls, Transport)
-
-    def pause(self):
-        """Call ``receive`` no more."""
-        raise NotImplementedError
-
-    def resume(self):
-        """Call ``receive`` again when there are bytes, and once in any case."""
-        raise NotImplementedError
-
-    def want_write(self):
-        """Look whether the channel is full: if so, call ``writable`` when more is taken."""
-        raise NotImplementedError
-
-    def close(self, error):
-        """Close the connection: with the error that ended it, or None."""
-        raise NotImplementedError
-
-    def linger(self):
-        """Send no more, drop what comes, and close when the peer has, or soon."""
-        raise NotImplementedError
-
-
-class Owner:
-    """Who has a channel: it is given the messages, and told what happens to it.
-
-    A subclass that lacks one of these methods can't be made.
-    """
-
-    __slots__ = ("__weakref__",)
-
-    #: Whether somebody else may own the channel while a message without a number is handled.
-    lends = False
-
-    def __init_subclass__(cls, **keywords):
-        super().__init_subclass__(**keywords)
-        fulfils(cls, Owner)
-
-    def on_message(self, message, header):
-        """Take a message; True to be given the next one.
-
-        ``header`` is what it says of calls: a CallHeader, or None.
-        """
-        raise NotImplementedError
-
-    def on_error(self, error, header):
-        """Hear of a message that is none, or that there will be no more; True to go on.
-
-        ``header`` is as for a message, where it could be read.
-        """
-        raise NotImplementedError
-
-    def writable(self):
-        """Hear that the socket takes bytes again, after it was full."""
-        raise NotImplementedError
-
-    def connection_lost(self):
-        """Hear that the connection has ended, or isn't this owner's any more.
-
-        It may be given messages that had arrived, and is told the error, only after that.
-        """
-        raise NotImplementedError
-
-    def over_limit(self, error):
-        """Decide what becomes of a peer that takes longer than it may, or can't be let in."""
-        raise NotImplementedError
-
-    def owes(self):
-        """Tell whether a peer that has closed its side still has to be answered."""
-        raise NotImplementedError
-
-    def is_idle(self):
-        """Tell whether nobody here works for the peer, so that silence is idleness."""
-        raise NotImplementedError
 
 
 @cython.final

@@ -11,11 +11,12 @@ import asyncio
 import functools
 from typing import Any, Protocol
 
-from fastcore._channel import Channel, Owner
+from fastcore._channel import Channel
 from fastcore._header import CallHeader, call_fields, request_fields
 from fastcore._wire import HAS_TO_BE_ASKED, SPEAKS_PLAINLY, SPEAKS_VALUES, DialectUnknown, with_extra
 from fastcore.addressing import Address
 from fastcore.client.calls import RemoteCall, value_of_call
+from fastcore.contracts import Owner
 from fastcore.errors import BadValue, ConnectionLost
 from fastcore.logs import get_logger, shown
 from fastcore.remote_errors import is_error_reply

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from tornado.iostream import IOStream
 
-from fastcore._channel import Channel, Owner
+from fastcore._channel import Channel
 from fastcore._header import ERROR_FLAG, CallHeader, call_fields
+from fastcore.contracts import Owner
 from fastcore.errors import ConnectionLost, LimitReached
 from fastcore.logs import get_logger
 from fastcore.remote_errors import error_reply

@@ -25,9 +25,10 @@ from tornado.iostream import IOStream, SSLIOStream
 from tornado.netutil import ssl_wrap_socket
 from tornado.tcpserver import TCPServer
 
-from fastcore._channel import Channel, Transport
+from fastcore._channel import Channel
 from fastcore._socket import Socket, undisturbed
 from fastcore.addressing import format_address
+from fastcore.contracts import Transport
 from fastcore.limits import DEFAULT_LIMITS, Limits
 from fastcore.logs import get_logger
 from fastcore.transport.event_loop import check_thread_of, run_in_thread_of

@@ -7,8 +7,8 @@ import pytest
 from tornado.iostream import IOStream
 
 from fastcore import ConnectionLost, read, rpc, write
-from fastcore._channel import Owner
 from fastcore.compressions import Compression, compressions
+from fastcore.contracts import Owner
 from fastcore.transport.tornado import channel_of
 from helpers.support import until
 from helpers.wire import fake_server, frame, served

@@ -24,7 +24,7 @@ from fastcore import (
     send_recv,
     write,
 )
-from fastcore._channel import Owner, Transport
+from fastcore.contracts import Owner, Transport
 from fastcore.transport.tornado import channel_of
 from helpers.support import Program, in_a_thread, until
 from helpers.wire import frame, raw_frame, served, stranger_at

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from fastcore import BadMessage, ConnectionLost, FrameTooLarge, LimitReached
-from fastcore._channel import Owner
 from fastcore._socket import Socket
+from fastcore.contracts import Owner
 from fastcore.limits import Limits
 from helpers.support import until
 from helpers.toy_transport import toy_pair

@@ -11,8 +11,9 @@
 import asyncio
 from typing import Any
 
-from fastcore._channel import Channel, Transport
+from fastcore._channel import Channel
 from fastcore._socket import Socket
+from fastcore.contracts import Transport
 from fastcore.limits import DEFAULT_LIMITS, Limits
 
 #: Seconds that a peer has to take a last message.

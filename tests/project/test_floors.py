@@ -24,7 +24,7 @@ FLOORS = [
     ["_socket"],
     ["_outbox"],
     ["_futures", "_watchdog", "_latencies"],
-    ["_iterating _parts"],
+    ["_iterating _parts", "contracts"],
     ["_channel"],
     ["transport"],
     ["client", "server"],
