@@ -105,16 +105,23 @@ def last_line(text: str) -> str:
 def system_calls(peer: Peer, options: Options) -> float:
     """Count the system calls of one round trip of W1, in both processes.
 
-    Two runs under strace, one with some calls more: what is left after subtracting is theirs.
+    Runs under strace, half of them with some calls more: what is left after subtracting is theirs. A busy
+    machine only adds to a run, so the fewest of several are those to subtract.
     """
-    totals = []
-    for count in (CALLS_COUNTED, 2 * CALLS_COUNTED):
-        with tempfile.TemporaryDirectory() as folder:
-            # With -ff each process, and each thread, has a file of its own.
-            wrapper = ["strace", "-ff", "-qq", "-o", f"{folder}/trace"]
-            measure(peer, MAIN["W1"], options, count, wrapper)
-            totals.append(sum(len(p.read_bytes().splitlines()) for p in Path(folder).iterdir()))
-    return (totals[1] - totals[0]) / CALLS_COUNTED
+    few, more = (
+        min(traced_calls(peer, options, count) for _ in range(options.repeats))
+        for count in (CALLS_COUNTED, 2 * CALLS_COUNTED)
+    )
+    return (more - few) / CALLS_COUNTED
+
+
+def traced_calls(peer: Peer, options: Options, count: int) -> int:
+    """Count the system calls of two processes, from their start to their end."""
+    with tempfile.TemporaryDirectory() as folder:
+        # With -ff each process, and each thread, has a file of its own.
+        wrapper = ["strace", "-ff", "-qq", "-o", f"{folder}/trace"]
+        measure(peer, MAIN["W1"], options, count, wrapper)
+        return sum(len(p.read_bytes().splitlines()) for p in Path(folder).iterdir())
 
 
 def can_trace() -> str:
