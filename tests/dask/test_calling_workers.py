@@ -331,10 +331,13 @@ async def test_without_a_scheduler_a_call_says_so():
         await client.register_plugin(ServerPlugin(HANDLERS))
         await remote.add(x=1, y=2)
     with pytest.raises(
-        ConnectionLost, match=r"no worker has a server 'fastcore' .* the scheduler can't be asked"
+        ConnectionLost,
+        match=r"no worker has a server 'fastcore' .* the scheduler can't be asked: .*the client is closed",
     ):
         await remote.add(x=1, y=2)
     remote.close_rpc()
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        await addresses(client)
 
 
 # ---- its end
