@@ -55,7 +55,7 @@ logger = get_logger("fastcore.server")
 _OF_TCP_SERVER = ("ssl_options", "read_chunk_size")
 
 #: Beside the port.
-_OF_LISTEN = [*inspect.signature(TCPServer.listen).parameters][2:]
+_OF_LISTEN = [*inspect.signature(TCPServer.listen).parameters][3:]
 
 #: Connections too many that are told so at a time; those beyond are closed at once.
 _TURNED_AWAY = 100
@@ -247,7 +247,9 @@ class Server(TCPServer):
         """Tell who this is: the handler of ``{'op': 'identity'}``."""
         return {"type": type(self).__name__, "id": self.id}
 
-    def listen(self, port: int | str | None = None, *args: Any, **kwargs: Any) -> None:
+    def listen(
+        self, port: int | str | None = None, address: str | None = None, *args: Any, **kwargs: Any
+    ) -> None:
         """Accept connections on a port.
 
         Parameters
@@ -255,9 +257,11 @@ class Server(TCPServer):
         port : int or str, optional
             ``default_port`` if left out; 0 picks a free one; ``'unix:/path'`` is a unix
             socket, which only its owner can reach.
+        address : str, optional
+            A name or number of this machine, IPv6 with its brackets or without. Left out, the
+            server is reachable on every interface.
         *args, **kwargs
-            As ``tornado.tcpserver.TCPServer.listen`` takes them, first the address. Without
-            an address, the server is reachable on every interface of the machine.
+            As ``tornado.tcpserver.TCPServer.listen`` takes them.
 
         Raises
         ------
@@ -271,10 +275,10 @@ class Server(TCPServer):
             check_keywords(super().listen, kwargs, _OF_LISTEN)
             number = listening_port(self.default_port if port is None else port)
             try:
-                super().listen(number, *args, **kwargs)
+                super().listen(number, address and address.strip("[]"), *args, **kwargs)
             except OSError as error:
-                where = args[0] if args else kwargs.get("address", "")
-                raise type(error)(error.errno, f"{error.strerror}: {where}, port {number}") from error
+                where = f"{address or ''}, port {number}"
+                raise type(error)(error.errno, f"{error.strerror}: {where}") from error
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on sockets that listen already."""
