@@ -20,10 +20,10 @@ from typing import Any, Final, Protocol
 from tornado.iostream import IOStream
 
 from fastcore.addressing import Address, format_address
-from fastcore.client.calls import RemoteCall
+from fastcore.client.calls import RemoteCall, value_of_call
 from fastcore.client.connection import ClientConnection
 from fastcore.client.waiting import KnownServer, Waiting, WaitingCall, WaitingStream
-from fastcore.errors import RPCClosed
+from fastcore.errors import BadValue, RPCClosed
 from fastcore.transport.connecting import open_stream
 from fastcore.transport.event_loop import Timer, patience
 from fastcore.transport.tornado import channel_of
@@ -138,22 +138,33 @@ class Connections:
         waiting = WaitingCall(call, message, self.loop.time())
         call.where = self
         self._enter(address, waiting)
+        if call.where is self:
+            # It waits, and whoever made it goes on.
+            try:
+                waiting.freeze()
+            except BadValue as error:
+                call.fail(value_of_call(error, call.op, format_address(address)))
+                self._serve_all()
 
     async def stream(self, address: Address, timeout: float) -> ClientConnection:
         """Give a connection that nobody else uses."""
         waiting = WaitingStream(self.loop.create_future(), self.loop.time())
+        future = waiting.future
         try:
             async with patience(timeout):
                 self._enter(address, waiting)
-                return await waiting.future
+                await future
         except TimeoutError:
-            raise self._no_turn(address, timeout) from None
+            if future.cancelled():
+                raise self._no_turn(address, timeout) from None
+            # It came in the moment in which the time was up.
         except asyncio.CancelledError:
-            if waiting.future.done() and not waiting.future.cancelled():
-                self.release(waiting.future.result())
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.release(future.result())
             raise
         finally:
-            waiting.future.cancel()
+            future.cancel()
+        return future.result()
 
     def give_up(self, call: RemoteCall) -> None:
         """Forget a call that waits: it leaves its place when that is looked at."""

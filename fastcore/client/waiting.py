@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import Any
 
+from fastcore._wire import frozen_call
 from fastcore.addressing import Address
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import ClientConnection, closes
@@ -38,6 +39,16 @@ class WaitingCall:
         """Use a connection that nobody else uses, or that may be shared."""
         start = connection.start_last if self.wants_all else connection.start
         start(self.call, self.message.get("op"), self.message)
+
+    def freeze(self) -> None:
+        """Have its request say what it says now, whenever it is sent.
+
+        Raises
+        ------
+        BadValue
+            If it can't be sent.
+        """
+        self.message = frozen_call(self.message)
 
     def fail(self, error: Exception) -> None:
         """Say that there will be none."""

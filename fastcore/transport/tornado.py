@@ -595,5 +595,14 @@ def _peer_name(stream: IOStream) -> str:
 def name_of(address: Any) -> str:
     """Name a socket's address, as `accept` and `getpeername` give it."""
     if isinstance(address, tuple):
-        return format_address((address[0], address[1]))
+        host, port, _, scope = (*address, 0, 0)[:4]
+        return format_address((f"{host}%{_interface(scope)}" if scope else host, port))
     return f"unix:{address}" if address else "a unix socket"
+
+
+def _interface(scope: int) -> str | int:
+    """Name the interface on which a link-local address of IPv6 is one."""
+    try:
+        return socket.if_indextoname(scope)
+    except OSError:
+        return scope

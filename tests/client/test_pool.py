@@ -4,11 +4,13 @@ import asyncio
 import gc
 import random
 import socket
+from contextlib import asynccontextmanager
 
 import pytest
 from tornado.iostream import StreamClosedError
 
 from fastcore import ConnectionLost, ConnectionPool, RPCClosed, Server
+from fastcore.client import connections
 from helpers.answers import DELAYS, Answers
 from helpers.support import until
 from helpers.surface import HANDLERS, serving
@@ -139,4 +141,27 @@ async def test_a_connection_of_ones_own_is_waited_for_as_long_as_the_pool_says_u
         with pytest.raises(TimeoutError, match=r"0\.1 s"):
             await pool.connect("127.0.0.1", server.port, timeout=0.1)
         pool.release(taken)
+        pool.close()
+
+
+async def test_a_connection_that_comes_in_the_moment_in_which_the_time_is_up_is_taken(monkeypatch):
+    limits = []
+
+    @asynccontextmanager
+    async def patience(seconds):
+        async with asyncio.timeout(None) as limit:
+            limits.append(limit)
+            yield
+
+    monkeypatch.setattr(connections, "patience", patience)
+    async with served() as server:
+        pool = ConnectionPool(limit=1)
+        stream = await pool.connect("127.0.0.1", server.port)
+        waiting = pool.connect("127.0.0.1", server.port)
+        await until(lambda: pool.waiting)
+        limits[-1].reschedule(asyncio.get_running_loop().time())
+        pool.release(stream)
+        assert await waiting is stream
+        pool.release(stream)
+        assert (pool.active, pool.waiting) == (0, 0)
         pool.close()

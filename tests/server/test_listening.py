@@ -279,6 +279,13 @@ async def test_what_is_no_port_is_an_error(port):
         Server({}).listen(port, "127.0.0.1")
 
 
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "two..dots", "\ud800"])
+async def test_a_name_that_no_host_can_have_is_an_error_that_says_so(host):
+    with pytest.raises(OSError, match="no such host") as caught:
+        Server({}).listen(0, host)
+    str(caught.value).encode()
+
+
 async def test_a_path_that_is_too_long_is_an_error_that_says_so(tmp_path):
     with pytest.raises(OSError, match="too long"):
         Server({}).listen(f"unix:{tmp_path}/{'x' * 200}")
