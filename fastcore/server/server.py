@@ -239,7 +239,7 @@ class Server(TCPServer):
     def port(self) -> int:
         """The port of the first TCP socket that listened."""
         if self._first_port is None:
-            raise OSError("the server has no port: it listens nowhere yet, or on a unix socket alone")
+            raise OSError("the server has no port: call .listen() first; a unix socket has none")
         return self._first_port
 
     def identity(self, stream: IOStream) -> dict[str, Any]:
