@@ -183,6 +183,7 @@ cdef class Channel:
     cdef bint has_sent_in_turn(self)
     cdef int send_later(self) except -1
     cdef int send_waiting(self) except -1
+    cdef int close_sent(self) except -1
     cdef int close_unsendable(self, object error) except -1
     cdef int answer_writers(self) except -1
     cdef int set_full(self, bint full) except -1

@@ -413,8 +413,9 @@ cdef class Channel:
         peer : str, optional
             Who it is, if that is known better now.
         acknowledgements : optional
-            What tells how much more the peer takes (``room``), and whether its machine is alive while
-            it takes nothing (``watch``, ``figure``); see ``transport.keepalive``.
+            What tells how much more the peer takes (``room``), whether its machine is alive while it
+            takes nothing (``watch``, ``figure``), and how much has arrived there while some hasn't
+            (``arrived``); see ``transport.keepalive``.
         """
         if self.state == LOST:
             return
@@ -647,11 +648,23 @@ cdef class Channel:
             self.transport.close(error)
 
     def close_when_sent(self):
-        """Close the connection as soon as all messages have left."""
+        """Close the connection as soon as all messages have left, and so that they arrive."""
         if self.state <= OPEN:
             self.state = CLOSING
         if not self.outbox.unsent:
+            self.close_sent()
+
+    cdef int close_sent(self) except -1:
+        """Close, as all has left: but as after a farewell while some of it is still on its way."""
+        if self.state == CLOSING and self.acknowledgements is not None and (
+            self.acknowledgements.arrived() is not None
+        ):
+            self.state = LEAVING
+            self.is_listening = False
+            self.transport.linger()
+        else:
             self.close()
+        return 0
 
     def farewell(self, message, bytes fields=None):
         """Send a last message, and close when the peer has read it, or after a moment.
@@ -1447,7 +1460,7 @@ cdef class Channel:
         if full or self.state == LOST:
             return 0
         if self.state == CLOSING:
-            self.close()
+            self.close_sent()
         elif self.state == LEAVING:
             self.transport.linger()
         elif changed and self.owner is not None:

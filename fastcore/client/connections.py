@@ -190,9 +190,7 @@ class Connections:
         self._serve(server)
         if server.waiting:
             self._look_after_a_while()
-            if server.numbers and not (server.is_grown or server.is_growing):
-                server.is_growing = True
-                self._after(_A_MOMENT, self._grown, server)
+            self._grow_for_a_moment(server)
 
     def _line_up(self, address: Address, waiting: Waiting) -> KnownServer:
         """Have one wait for a connection to a server."""
@@ -206,6 +204,12 @@ class Connections:
     def _known(self, address: Address) -> KnownServer:
         """Give what is known of a server: the same to all who come, whoever comes in between."""
         return self._servers.setdefault(address, KnownServer(address, self._rules.share))
+
+    def _grow_for_a_moment(self, server: KnownServer) -> None:
+        """Have those who may share wait no longer than that for further connections."""
+        if server.numbers and not (server.is_grown or server.is_growing):
+            server.is_growing = True
+            self._after(_A_MOMENT, self._grown, server)
 
     def _grown(self, server: KnownServer) -> None:
         """Make do with the connections that are there."""
@@ -361,6 +365,7 @@ class Connections:
         server.connections[connection] = None
         self._of[connection] = server
         if connection.numbers:
+            server.numbers = True
             self._share(server, connection)
         if connection not in server.shared:
             server.free.append(connection)
@@ -403,6 +408,7 @@ class Connections:
             self._share(server, connection)
         if server.waiting:
             self.loop.call_soon(self._serve, server)
+            self._grow_for_a_moment(server)
 
     def _share(self, server: KnownServer, connection: ClientConnection) -> None:
         if connection.is_last or connection in server.shared:
