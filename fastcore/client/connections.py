@@ -357,6 +357,16 @@ class Connections:
             if server.pop(first):
                 first.fail(error)
         self._serve(server)
+        self._forget(server)
+
+    def _forget(self, server: KnownServer) -> None:
+        """Know nothing more of a server to which there is no connection: it may be another one next."""
+        if server.connections or server.connecting or server.waiting:
+            return
+        if self._servers.get(server.address) is server:
+            del self._servers[server.address]
+        if server.trims is not None:
+            server.trims.cancel()
 
     def add(self, address: Address, stream: IOStream) -> None:
         """Take in an open stream, and give it to who waits first."""
@@ -470,11 +480,7 @@ class Connections:
         for group in (server.free, server.shared):
             if connection in group:
                 group.remove(connection)
-        if not server.connections and not server.connecting and not server.waiting:
-            # It may be another one that answers there next.
-            del self._servers[server.address]
-            if server.trims is not None:
-                server.trims.cancel()
+        self._forget(server)
         if not self.loop.is_closed() and self._watch is not None:
             self.loop.call_soon(self._serve_all)
 
