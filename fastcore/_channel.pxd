@@ -134,6 +134,8 @@ cdef class Channel:
     # Whether `hand_out` will be called, for messages that are here already.
     cdef bint hands_out_later
     # Seconds that its messages took too long lately, and for how many turns it is passed over.
+    # Of the turn, what will be taken by that which was given away in it.
+    cdef double to_come
     cdef double debt
     cdef int passed_over
 

@@ -794,6 +794,7 @@ cdef class Channel:
             return 0
         self.is_delivering = True
         is_rationed = self.is_rationed and self.lender is None
+        self.to_come = 0
         # Without a ration, one message alone needs no clock.
         begun = self.looked_at = monotonic() if is_rationed else 0
         busy_at = thread_time() if self.debt > 0 else -1
@@ -802,7 +803,7 @@ cdef class Channel:
                 if count == 1 and not is_rationed:
                     begun = monotonic()
                 if count and (count % MESSAGES_UNTIMED == 0 or is_rationed and count < MESSAGES_UNTIMED) and (
-                    monotonic() - begun > A_SHARE
+                    monotonic() - begun + self.to_come > A_SHARE
                 ):
                     break
                 owner = self.owner
@@ -874,6 +875,10 @@ cdef class Channel:
                 self.pass_over(begun, busy_at)
         self.hand_out_later()
         return 0
+
+    def expect(self, double seconds):
+        """Count so much more of this turn as taken: by what the owner was given, but later."""
+        self.to_come += seconds
 
     cdef int pass_over(self, double begun, double busy_at) except -1:
         """Give nothing for some turns, if what was given takes too long again and again.
