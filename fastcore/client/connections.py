@@ -190,9 +190,7 @@ class Connections:
         self._serve(server)
         if server.waiting:
             self._look_after_a_while()
-            if server.numbers and not (server.is_grown or server.is_growing):
-                server.is_growing = True
-                self._after(_A_MOMENT, self._grown, server)
+            self._grow_for_a_moment(server)
 
     def _line_up(self, address: Address, waiting: Waiting) -> KnownServer:
         """Have one wait for a connection to a server."""
@@ -206,6 +204,12 @@ class Connections:
     def _known(self, address: Address) -> KnownServer:
         """Give what is known of a server: the same to all who come, whoever comes in between."""
         return self._servers.setdefault(address, KnownServer(address, self._rules.share))
+
+    def _grow_for_a_moment(self, server: KnownServer) -> None:
+        """Have those who may share wait no longer than that for further connections."""
+        if server.numbers and not (server.is_grown or server.is_growing):
+            server.is_growing = True
+            self._after(_A_MOMENT, self._grown, server)
 
     def _grown(self, server: KnownServer) -> None:
         """Make do with the connections that are there."""
@@ -353,6 +357,16 @@ class Connections:
             if server.pop(first):
                 first.fail(error)
         self._serve(server)
+        self._forget(server)
+
+    def _forget(self, server: KnownServer) -> None:
+        """Know nothing more of a server to which there is no connection: it may be another one next."""
+        if server.connections or server.connecting or server.waiting:
+            return
+        if self._servers.get(server.address) is server:
+            del self._servers[server.address]
+        if server.trims is not None:
+            server.trims.cancel()
 
     def add(self, address: Address, stream: IOStream) -> None:
         """Take in an open stream, and give it to who waits first."""
@@ -361,6 +375,7 @@ class Connections:
         server.connections[connection] = None
         self._of[connection] = server
         if connection.numbers:
+            server.numbers = True
             self._share(server, connection)
         if connection not in server.shared:
             server.free.append(connection)
@@ -405,6 +420,7 @@ class Connections:
             self._share(server, connection)
         if server.waiting:
             self.loop.call_soon(self._serve, server)
+            self._grow_for_a_moment(server)
 
     def _share(self, server: KnownServer, connection: ClientConnection) -> None:
         if connection.is_last or connection in server.shared:
@@ -466,11 +482,7 @@ class Connections:
         for group in (server.free, server.shared):
             if connection in group:
                 group.remove(connection)
-        if not server.connections and not server.connecting and not server.waiting:
-            # It may be another one that answers there next.
-            del self._servers[server.address]
-            if server.trims is not None:
-                server.trims.cancel()
+        self._forget(server)
         if not self.loop.is_closed() and self._watch is not None:
             self.loop.call_soon(self._serve_all)
 

@@ -49,6 +49,10 @@ logger = get_logger("fastcore.server")
 _BYTES_OF_ONE: Final = 256 * 1024
 
 
+#: Seconds that a handler which is given up takes later in that turn: to begin, it may be, and to end.
+_A_CANCEL: Final = 0.000_025
+
+
 class _Refused(Exception):
     """A request for which no handler is called."""
 
@@ -512,6 +516,8 @@ class Connection(Owner):
             request.given_up = True
             if request.task is not None:
                 request.task.cancel()
+                # Who calls and gives up, over and over, has had his share of the turn sooner.
+                self.channel.expect(_A_CANCEL)
 
     def _left_by_client(self, request: Request) -> None:
         """End a handler whose answer nobody will hear, where one was wanted."""

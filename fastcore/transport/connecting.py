@@ -95,6 +95,9 @@ class StreamForOne(asyncio.Future[IOStream]):
             if self.done() and not self.cancelled() and self.exception() is None:
                 self._give_back(self.result())
             raise
+        finally:
+            # An error knows the frames that it has passed; with this one it would know whom it is kept by.
+            del self
 
     __iter__ = __await__
 
@@ -208,7 +211,8 @@ async def open_stream(
     except TimeoutError:
         raise not_connected(address, f"not within {timeout:g} s", reason) from reason
     except (OSError, StreamClosedError, UnicodeError) as error:
-        # The last one: a name that can't be asked for.
+        # The last one: a name that can't be asked for. The stream knows the error, and its frames the stream.
+        error.__traceback__ = None
         raise not_connected(address, f"timeout {timeout:g} s", error) from error
     if refused is not None:
         raise refused

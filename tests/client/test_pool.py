@@ -165,3 +165,26 @@ async def test_a_connection_that_comes_in_the_moment_in_which_the_time_is_up_is_
         pool.release(stream)
         assert (pool.active, pool.waiting) == (0, 0)
         pool.close()
+
+
+async def test_nothing_is_left_of_addresses_where_nobody_was():
+    pool = ConnectionPool(timeout=0.05)
+    ports = []
+    for _ in range(20):
+        with socket.create_server(("127.0.0.1", 0)) as reserved:
+            ports.append(reserved.getsockname()[1])
+    calls = [pool(ip="127.0.0.1", port=port).add(x=1, y=2) for port in ports]
+    calls[0].cancel()
+    given_up = pool.connect("127.0.0.1", ports[1])
+    await asyncio.sleep(0)
+    given_up.cancel()
+    assert all(
+        isinstance(each, BaseException) for each in await asyncio.gather(*calls, return_exceptions=True)
+    )
+    [of_loop] = pool._in_loops.values()
+    await until(lambda: not of_loop._servers)
+    async with served() as server:
+        assert await pool(ip="127.0.0.1", port=server.port).add(x=1, y=2) == 3
+        assert len(of_loop._servers) == 1
+        pool.close()
+        assert not of_loop._servers
