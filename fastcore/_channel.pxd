@@ -133,9 +133,9 @@ cdef class Channel:
     cdef bint is_turn_run
     # Whether `hand_out` will be called, for messages that are here already.
     cdef bint hands_out_later
-    # Seconds that its messages took too long lately, and for how many turns it is passed over.
-    # Of the turn, what will be taken by that which was given away in it.
+    # Seconds of this turn that what was given away in it takes later.
     cdef double to_come
+    # Seconds that its messages took too long lately, and for how many turns it is passed over.
     cdef double debt
     cdef int passed_over
 
