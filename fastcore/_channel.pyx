@@ -479,6 +479,9 @@ cdef class Channel:
                 self.is_paused = True
                 self.pause()
         elif self.waiting is not None:
+            if self.buffer.sink_missing:
+                # There is nothing to give yet, and no end to look for behind it.
+                return True
             if socket.is_at_end():
                 # The end came with the last bytes, and who reads by hand looks for it then.
                 self.close()
@@ -487,6 +490,9 @@ cdef class Channel:
                 self.hand_out_later()
             else:
                 self.resolve()
+                if self.buffer.sink_missing and size == self.buffer.lent_size and self.waiting is not None:
+                    # The rest of it is most likely here.
+                    return self.receive()
         elif len(self.buffer) >= self.max_waiting:
             self.is_paused = True
             self.pause()

@@ -588,8 +588,14 @@ def frozen(value):
     return packed
 
 
+# What both sides ask whether it is true, or look up.
+cdef frozenset WORDS = frozenset({"op", "reply", "close"})
+
+
 def frozen_call(dict message not None):
     """As `frozen`, for the keywords of a call. What isn't copied is left alone until its Future is done.
+
+    The call's own words remain as they are.
 
     Raises
     ------
@@ -597,7 +603,10 @@ def frozen_call(dict message not None):
         If the message holds a value that can't be sent; it names the value.
     """
     try:
-        return {key: value if is_fixed(value) else Packed(value, message) for key, value in message.items()}
+        return {
+            key: value if is_fixed(value) or key in WORDS else Packed(value, message)
+            for key, value in message.items()
+        }
     except MemoryError:
         raise
     except Exception as error:
@@ -669,12 +678,12 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
     A small one can't, so it isn't looked over unless a limit is lower.
     """
     cdef int found = HARMLESS_CODE
-    cdef bint has_extensions = False
+    cdef bint has_registered = False
     if len(payload) > NO_SURVEY or max_depth < DEEPEST or max_values <= NO_SURVEY:
-        found = look_over(payload, max_depth, max_values, &has_extensions)
+        found = look_over(payload, max_depth, max_values, &has_registered)
     if found == HARMLESS_CODE and object_pairs_hook is None:
-        if len(payload) > NO_SURVEY and not has_extensions:
-            return unpack_many(payload, tuples)
+        if len(payload) > NO_SURVEY and not has_registered:
+            return unpack_many(payload, ext_hook, tuples)
         return unpack(payload, strict_map_key=False, use_list=not tuples, ext_hook=ext_hook)
     if found == DEEPER:
         # The decoder would come as far, at a hundred times the cost.
@@ -691,15 +700,15 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
     return unpack(payload, **options)
 
 
-cdef object unpack_many(object payload, bint tuples):
+cdef object unpack_many(object payload, object ext_hook, bint tuples):
     """Unpack what may be many values, none of which the collector need look at meanwhile.
 
-    It would look at all of them again and again, as there are more and more. Nobody else can
-    run before it may again: no hook is called, and the GIL is held.
+    It would look at all of them again and again, as there are more and more. No function of the
+    program's own is called before it may again, which may be anything, and take long.
     """
     cdef bint collects = PyGC_Disable()
     try:
-        return unpack(payload, strict_map_key=False, use_list=not tuples)
+        return unpack(payload, strict_map_key=False, use_list=not tuples, ext_hook=ext_hook)
     finally:
         if collects:
             PyGC_Enable()

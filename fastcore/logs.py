@@ -239,8 +239,12 @@ class LastWarnings(logging.Filter):
         """Keep what is a warning, or worse."""
         if record.levelno >= logging.WARNING:
             text = record.getMessage()
-            if record.exc_text:
-                text += ": " + record.exc_text.rpartition("\n")[2].strip()
+            error = record.exc_info[1] if record.exc_info else None
+            if error is not None:
+                # Not the end of its traceback: what it says may have several lines.
+                text += f": {type(error).__name__}"
+                if said := shown(error, self._longest, str):
+                    text += f": {said}"
             self._lines.append((record.created, record.levelname, text[: self._longest]))
         return True
 

@@ -135,7 +135,7 @@ class Connections:
 
     def call(self, call: RemoteCall, address: Address, message: dict[str, Any]) -> None:
         """Start a call over a connection that is free, or have it wait for one."""
-        waiting = WaitingCall(call, message, self.loop.time())
+        waiting = WaitingCall(call, message, self.loop.time(), self._rules.timeout)
         call.where = self
         self._enter(address, waiting)
         if call.where is self:
@@ -148,7 +148,7 @@ class Connections:
 
     async def stream(self, address: Address, timeout: float) -> ClientConnection:
         """Give a connection that nobody else uses."""
-        waiting = WaitingStream(self.loop.create_future(), self.loop.time())
+        waiting = WaitingStream(self.loop.create_future(), self.loop.time(), timeout)
         future = waiting.future
         try:
             async with patience(timeout):
@@ -318,8 +318,8 @@ class Connections:
     async def _connect(self, server: KnownServer) -> None:
         started = self.loop.time()
         # Those who have waited a while have less patience left.
-        since = min(server.since, started)
-        timeout = self._rules.timeout
+        first = server.first()
+        since, timeout = (first.since, first.timeout) if first else (started, self._rules.timeout)
         if started - since > timeout / 10:
             timeout = max(since + timeout - started, timeout / 10)
         try:
@@ -395,7 +395,9 @@ class Connections:
         server.allowed += 1
         question = RemoteCall(loop=self.loop)
         question.begin("identity", self)
-        server.waiting.appendleft(WaitingCall(question, {"op": "identity"}, self.loop.time()))
+        server.waiting.appendleft(
+            WaitingCall(question, {"op": "identity"}, self.loop.time(), self._rules.timeout)
+        )
         self._serve(server)
         self._after(_A_WHILE, self._allow_more, server)
 
@@ -517,14 +519,17 @@ class Connections:
             return
         next_look = None
         for server in [*self._servers.values()]:
-            while (first := server.first()) is not None:
-                until = max(first.since, self._progress) + timeout
-                if not first.is_over and (until > now + 1e-3 or server.connecting):
+            for waiting in [*server.waiting]:
+                if waiting.timeout != timeout:
+                    # It looks at the time itself.
+                    continue
+                until = max(waiting.since, self._progress) + timeout
+                if not waiting.is_over and (until > now + 1e-3 or server.connecting):
                     until = max(until, now + timeout / 4)
                     next_look = until if next_look is None else min(next_look, until)
                     break
-                if server.pop(first):
-                    first.fail(self._no_turn(server.address, timeout))
+                if server.pop(waiting):
+                    waiting.fail(self._no_turn(server.address, timeout))
         if next_look is not None:
             self._look_by(next_look)
 

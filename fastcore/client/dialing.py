@@ -13,7 +13,7 @@ from typing import Any
 from tornado.netutil import ssl_wrap_socket
 
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, unix_family
-from fastcore.client.blocking import BlockingConnection
+from fastcore.client.blocking import BlockingConnection, is_of_a_signal
 from fastcore.limits import Limits
 from fastcore.transport.connecting import (
     LONGEST_RETRY,
@@ -54,10 +54,12 @@ def dial(
         except (ConnectionRefusedError, FileNotFoundError) as error:
             # The server may be about to listen.
             reason = error
-        except TimeoutError as error:
-            raise not_connected(address, f"not within {timeout:g} s", reason) from error
         except (OSError, UnicodeError) as error:
             # The last one: a name that can't be asked for.
+            if isinstance(error, OSError) and is_of_a_signal(error, deadline):
+                raise
+            if isinstance(error, TimeoutError):
+                raise not_connected(address, f"not within {timeout:g} s", reason) from error
             raise not_connected(address, f"timeout {timeout:g} s", error) from error
         else:
             if limits.peer_timeout is not None:
@@ -67,9 +69,10 @@ def dial(
             if token is not None:
                 _show(connection, token, address, timeout, deadline)
             return connection
-        if monotonic() + pause > deadline:
+        left = deadline - monotonic()
+        if left <= 0:
             raise not_connected(address, f"not within {timeout:g} s", reason) from reason
-        sleep(pause)
+        sleep(min(pause, left))
         pause = min(2 * pause, LONGEST_RETRY)
 
 
@@ -81,7 +84,7 @@ def _show(
         connection.show(token, deadline)
     except BaseException as error:
         connection.close()
-        if type(error) is TimeoutError:
+        if isinstance(error, TimeoutError) and not is_of_a_signal(error, deadline):
             raise not_connected(address, f"not within {timeout:g} s", None) from error
         raise
 

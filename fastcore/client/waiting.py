@@ -16,17 +16,18 @@ __all__ = ["KnownServer", "Waiting", "WaitingCall", "WaitingStream"]
 
 
 class WaitingCall:
-    """A call that waits for a connection."""
+    """A call that waits for a connection, for so many seconds."""
 
-    __slots__ = ("call", "message", "since", "wants_all")
+    __slots__ = ("call", "message", "since", "timeout", "wants_all")
 
     #: Nothing has come for a call that isn't under way.
     bytes_in = 0
 
-    def __init__(self, call: RemoteCall, message: dict[str, Any], since: float) -> None:
+    def __init__(self, call: RemoteCall, message: dict[str, Any], since: float, timeout: float) -> None:
         self.call = call
         self.message = message
         self.since = since
+        self.timeout = timeout
         #: Whether it can't share a connection: the server closes it afterwards.
         self.wants_all = closes(message)
 
@@ -56,15 +57,16 @@ class WaitingCall:
 
 
 class WaitingStream:
-    """Somebody who waits for a connection of his own."""
+    """Somebody who waits for a connection of his own, for so many seconds."""
 
-    __slots__ = ("future", "since")
+    __slots__ = ("future", "since", "timeout")
 
     wants_all = True
 
-    def __init__(self, future: asyncio.Future[ClientConnection], since: float) -> None:
+    def __init__(self, future: asyncio.Future[ClientConnection], since: float, timeout: float) -> None:
         self.future = future
         self.since = since
+        self.timeout = timeout
 
     @property
     def is_over(self) -> bool:
@@ -134,14 +136,14 @@ class KnownServer:
         self.waiting.append(waiting)
         self.exclusive += waiting.wants_all
 
-    def pop(self, first: Waiting) -> bool:
+    def pop(self, waiting: Waiting) -> bool:
         """Let one wait no longer; False if somebody who came in between has seen to that."""
         try:
-            # It is the first one, so nothing is searched.
-            self.waiting.remove(first)
+            # It is among the first, so little is searched.
+            self.waiting.remove(waiting)
         except ValueError:
             return False
-        self.exclusive -= first.wants_all
+        self.exclusive -= waiting.wants_all
         return True
 
     def pop_free(self) -> ClientConnection | None:

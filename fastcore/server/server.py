@@ -57,7 +57,7 @@ logger = get_logger("fastcore.server")
 _OF_TCP_SERVER = ("ssl_options", "read_chunk_size")
 
 #: Beside the port.
-_OF_LISTEN = [*inspect.signature(TCPServer.listen).parameters][2:]
+_OF_LISTEN = [*inspect.signature(TCPServer.listen).parameters][3:]
 
 #: Connections too many that are told so at a time; those beyond are closed at once.
 _TURNED_AWAY = 100
@@ -239,14 +239,16 @@ class Server(TCPServer):
     def port(self) -> int:
         """The port of the first TCP socket that listened."""
         if self._first_port is None:
-            raise OSError("the server has no port yet; call .listen() first")
+            raise OSError("the server has no port: call .listen() first; a unix socket has none")
         return self._first_port
 
     def identity(self, stream: IOStream) -> dict[str, Any]:
         """Tell who this is: the handler of ``{'op': 'identity'}``."""
         return {"type": type(self).__name__, "id": self.id}
 
-    def listen(self, port: int | str | None = None, *args: Any, **kwargs: Any) -> None:
+    def listen(
+        self, port: int | str | None = None, address: str | None = None, *args: Any, **kwargs: Any
+    ) -> None:
         """Accept connections on a port.
 
         Parameters
@@ -254,9 +256,11 @@ class Server(TCPServer):
         port : int or str, optional
             ``default_port`` if left out; 0 picks a free one; ``'unix:/path'`` is a unix
             socket, which only its owner can reach.
+        address : str, optional
+            A name or number of this machine, IPv6 with its brackets or without. Left out, the
+            server is reachable on every interface.
         *args, **kwargs
-            As ``tornado.tcpserver.TCPServer.listen`` takes them, first the address. Without
-            an address, the server is reachable on every interface of the machine.
+            As ``tornado.tcpserver.TCPServer.listen`` takes them.
 
         Raises
         ------
@@ -269,13 +273,13 @@ class Server(TCPServer):
         else:
             check_keywords(super().listen, kwargs, _OF_LISTEN)
             number = listening_port(self.default_port if port is None else port)
-            where = args[0] if args else kwargs.get("address", "")
             try:
-                super().listen(number, *args, **kwargs)
+                super().listen(number, address and address.strip("[]"), *args, **kwargs)
             except OSError as error:
-                raise type(error)(error.errno, f"{error.strerror}: {where}, port {number}") from error
+                where = f"{address or ''}, port {number}"
+                raise type(error)(error.errno, f"{error.strerror}: {where}") from error
             except UnicodeError as error:
-                raise OSError(errno.EADDRNOTAVAIL, f"no such host: {shown(where)}, {error}") from error
+                raise OSError(errno.EADDRNOTAVAIL, f"no such host: {shown(address)}, {error}") from error
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on sockets that listen already.

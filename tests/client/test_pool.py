@@ -132,6 +132,18 @@ async def test_a_connection_comes_back_from_who_was_cancelled_in_the_moment_in_w
         pool.close()
 
 
+async def test_a_connection_of_ones_own_is_waited_for_as_long_as_the_pool_says_unless_told_otherwise():
+    async with served() as server:
+        pool = ConnectionPool(limit=1, timeout=0.05)
+        taken = await pool.connect("127.0.0.1", server.port)
+        with pytest.raises(TimeoutError, match=r"0\.05 s"):
+            await pool.connect("127.0.0.1", server.port)
+        with pytest.raises(TimeoutError, match=r"0\.1 s"):
+            await pool.connect("127.0.0.1", server.port, timeout=0.1)
+        pool.release(taken)
+        pool.close()
+
+
 async def test_a_connection_that_comes_in_the_moment_in_which_the_time_is_up_is_taken(monkeypatch):
     limits = []
 

@@ -98,9 +98,10 @@ def has_ipv6() -> bool:
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
-async def test_a_server_on_ipv6_only_is_called_by_all_spellings_of_its_address():
+@pytest.mark.parametrize("address", ["::1", "[::1]"])
+async def test_a_server_on_ipv6_only_is_called_by_all_spellings_of_its_address(address):
     server = Server({"add": lambda stream, x, y: x + y})
-    server.listen(0, "::1", family=socket.AF_INET6)
+    server.listen(0, address, family=socket.AF_INET6)
     async with server:
         for address in (f"[::1]:{server.port}", ("::1", server.port), ("[::1]", server.port)):
             async with rpc(address) as remote:

@@ -232,15 +232,16 @@ async def test_a_socket_with_which_no_tls_can_begin_is_closed(monkeypatch):
         assert one.fileno() == -1
 
 
-async def test_clients_whose_certificate_is_refused_are_told_so_each_counted_and_logged_once(caplog):
+@pytest.mark.parametrize("asks", [{}, {"token": "correct horse"}])
+async def test_clients_whose_certificate_is_refused_are_told_so_each_counted_and_logged_once(caplog, asks):
     caplog.set_level(logging.INFO)
     context = client_context(certified_by=THEIRS)
 
     async def call(port):
-        async with rpc(ip="127.0.0.1", port=port, ssl_options=context) as remote:
+        async with rpc(ip="127.0.0.1", port=port, ssl_options=context, **asks) as remote:
             await remote.add(x=bytes(200_000), y=b"")
 
-    async with served(ssl_options=server_context(clients_of=OURS)) as server:
+    async with served(ssl_options=server_context(clients_of=OURS), **asks) as server:
         results = await asyncio.gather(*[call(server.port) for _ in range(60)], return_exceptions=True)
         assert all("doesn't trust this client's certificate" in str(result) for result in results), results
         assert server.stats()["errors"] == {"tls": 60}
