@@ -413,8 +413,9 @@ cdef class Channel:
         peer : str, optional
             Who it is, if that is known better now.
         acknowledgements : optional
-            What tells how much more the peer takes (``room``), and whether its machine is alive while
-            it takes nothing (``watch``, ``figure``); see ``transport.keepalive``.
+            What tells how much more the peer takes (``room``), whether its machine is alive while it
+            takes nothing (``watch``, ``figure``), and how much has arrived there while some hasn't
+            (``arrived``); see ``transport.keepalive``.
         """
         if self.state == LOST:
             return
@@ -653,11 +654,23 @@ cdef class Channel:
             self.transport.close(error)
 
     def close_when_sent(self):
-        """Close the connection as soon as all messages have left."""
+        """Close the connection as soon as all messages have left, and so that they arrive."""
         if self.state <= OPEN:
             self.state = CLOSING
         if not self.outbox.unsent:
+            self.close_sent()
+
+    cdef int close_sent(self) except -1:
+        """Close, as all has left: but as after a farewell while some of it is still on its way."""
+        if self.state == CLOSING and self.acknowledgements is not None and (
+            self.acknowledgements.arrived() is not None
+        ):
+            self.state = LEAVING
+            self.is_listening = False
+            self.transport.linger()
+        else:
             self.close()
+        return 0
 
     def farewell(self, message, bytes fields=None):
         """Send a last message, and close when the peer has read it, or after a moment.
@@ -787,6 +800,7 @@ cdef class Channel:
             return 0
         self.is_delivering = True
         is_rationed = self.is_rationed and self.lender is None
+        self.to_come = 0
         # Without a ration, one message alone needs no clock.
         begun = self.looked_at = monotonic() if is_rationed else 0
         busy_at = thread_time() if self.debt > 0 else -1
@@ -795,7 +809,7 @@ cdef class Channel:
                 if count == 1 and not is_rationed:
                     begun = monotonic()
                 if count and (count % MESSAGES_UNTIMED == 0 or is_rationed and count < MESSAGES_UNTIMED) and (
-                    monotonic() - begun > A_SHARE
+                    monotonic() - begun + self.to_come > A_SHARE
                 ):
                     break
                 owner = self.owner
@@ -867,6 +881,10 @@ cdef class Channel:
                 self.pass_over(begun, busy_at)
         self.hand_out_later()
         return 0
+
+    def expect(self, double seconds):
+        """Count so much more of this turn as taken: by what the owner was given, but later."""
+        self.to_come += seconds
 
     cdef int pass_over(self, double begun, double busy_at) except -1:
         """Give nothing for some turns, if what was given takes too long again and again.
@@ -1453,7 +1471,7 @@ cdef class Channel:
         if full or self.state == LOST:
             return 0
         if self.state == CLOSING:
-            self.close()
+            self.close_sent()
         elif self.state == LEAVING:
             self.transport.linger()
         elif changed and self.owner is not None:

@@ -145,7 +145,9 @@ def shown(value: object, most: int = 100, convert: Callable[[object], str] = rep
     """
     try:
         text = convert(value) if convert is str else _begun(value, most + 1)
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # it may want to end the program: not where it is only described
         text = f"a {type(value).__name__} that can't be shown"
     return in_one_line(text if len(text) <= most else text[:most] + "...")
 
@@ -239,8 +241,12 @@ class LastWarnings(logging.Filter):
         """Keep what is a warning, or worse."""
         if record.levelno >= logging.WARNING:
             text = record.getMessage()
-            if record.exc_text:
-                text += ": " + record.exc_text.rpartition("\n")[2].strip()
+            error = record.exc_info[1] if record.exc_info else None
+            if error is not None:
+                # Not the end of its traceback: what it says may have several lines.
+                text += f": {type(error).__name__}"
+                if said := shown(error, self._longest, str):
+                    text += f": {said}"
             self._lines.append((record.created, record.levelname, text[: self._longest]))
         return True
 

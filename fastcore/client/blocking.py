@@ -1,8 +1,8 @@
 """One connection that blocks: a socket, the engine, and no event loop.
 
-It has one call at a time. What could leave it in the middle of a message (a Ctrl-C, an error in a
-handler of a signal) finds ``in_step`` false, and then it is closed, never used again. A call that
-is given up between two messages leaves it whole: its number tells its answer from all others.
+It has one call at a time. What could leave it in the middle of a message (a Ctrl-C, what the
+handler of a signal raises) finds ``in_step`` false, and then it is closed, never used again. A call
+that is given up between two messages leaves it whole: its number tells its answer from all others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import ssl
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from fastcore._framing import MessageBuffer
 from fastcore._header import (
@@ -42,9 +42,9 @@ from fastcore.tokens import AUTHENTICATE, greeting, refusal
 from fastcore.transport.connecting import (
     tell_if_in_clear,
 )
-from fastcore.transport.tls import forget_errors
+from fastcore.transport.tls import CUT_OFF, forget_errors
 
-__all__ = ["BlockingCall", "BlockingConnection", "StillAnswers"]
+__all__ = ["BlockingCall", "BlockingConnection", "StillAnswers", "is_of_a_signal"]
 
 #: Bytes that are asked for at once.
 _CHUNK: Final = 32 * 1024
@@ -82,8 +82,33 @@ class BlockingCall:
     def result(self) -> Any:
         """Give the answer, or the list of them; raise the error, if that was it."""
         if self.error is not None:
-            raise self.error
+            self.raise_error()
         return self.last if self.parts is None else [*self.parts.values]
+
+    def raise_error(self) -> NoReturn:
+        """Raise the error, and keep nothing of it.
+
+        It holds the frames that it passes, and with them whoever's loop is left by it: kept here, that
+        would be freed by the collector alone.
+        """
+        error, self.error = self.error, None
+        assert error is not None
+        try:
+            raise error
+        finally:
+            del error
+
+
+def is_of_a_signal(error: OSError, deadline: float | None) -> bool:
+    """Tell whether the handler of a signal has raised an error that looks like one of a socket.
+
+    What the system says has a number, but that a time is over. A handler's may come just when bytes
+    were received, or sent, of which nobody knows then.
+    """
+    if error.errno is not None:
+        return False
+    is_late = deadline is not None and monotonic() >= deadline
+    return not (is_late and isinstance(error, TimeoutError))
 
 
 class StillAnswers(Exception):
@@ -250,9 +275,10 @@ class BlockingConnection:
                 if deadline is not None or self._is_timed:
                     self._set_timeout(deadline)
                 self._sock.sendall(piece)
-        except TimeoutError:
-            raise
         except OSError as error:
+            if error.errno is None:
+                # The time is over, or it is a signal's.
+                raise
             raise self._lost(call, error) from error
         self.in_step = bool(self._numbers)
 
@@ -318,11 +344,12 @@ class BlockingConnection:
                     size = self._sock.recv_into(lent)
                 finally:
                     buffer.commit(size)
-        except TimeoutError:
-            self.in_step = bool(self._numbers)
-            raise
         except OSError as error:
-            raise self._lost(call, error) from error
+            if error.errno is not None:
+                raise self._lost(call, error) from error
+            if not is_of_a_signal(error, deadline):
+                self.in_step = bool(self._numbers)
+            raise
         if not size:
             raise self._lost(call, None)
 
@@ -374,11 +401,14 @@ class BlockingConnection:
         assert isinstance(frame, bytes)
         # Where the server has gone, what it said before can still be read, and after that shows it.
         self.in_step = False
-        with suppress(OSError):
+        try:
             if self._is_timed:
                 self._set_timeout(None)
             self._sock.sendall(frame)
             self.in_step = True
+        except OSError as error:
+            if is_of_a_signal(error, None):
+                raise
 
     # ---- given up
 
@@ -402,8 +432,10 @@ class BlockingConnection:
             # Where there is no room for so few bytes, the server doesn't read.
             self._set_nonblocking()
             self.in_step = self._sock.send(frame) == len(frame)
-        except OSError:
+        except OSError as error:
             self.close()
+            if is_of_a_signal(error, None):
+                raise
 
     # ---- between calls
 
@@ -416,7 +448,12 @@ class BlockingConnection:
         try:
             self._set_nonblocking()
             return self._drop_what_came()
-        except (BadMessage, OSError, ValueError):
+        except (BadMessage, ValueError):
+            return False
+        except OSError as error:
+            if is_of_a_signal(error, None):
+                self.close()
+                raise
             return False
 
     def _drop_what_came(self) -> bool:
@@ -463,7 +500,10 @@ class BlockingConnection:
                 "call anew in this one"
             )
         self.close()
-        return ConnectionLost(f"the connection to {self.peer} was lost during the call of {call.op!r}", error)
+        how = f"closed: {CUT_OFF}," if isinstance(error, ssl.SSLEOFError) else "lost"
+        return ConnectionLost(
+            f"the connection to {self.peer} was {how} during the call of {call.op!r}", error
+        )
 
     def abort(self) -> None:
         """End it from another thread: whoever waits for it hears so."""

@@ -13,7 +13,7 @@ from typing import Any
 from tornado.netutil import ssl_wrap_socket
 
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, unix_family
-from fastcore.client.blocking import BlockingConnection
+from fastcore.client.blocking import BlockingConnection, is_of_a_signal
 from fastcore.limits import Limits
 from fastcore.transport.connecting import (
     LONGEST_RETRY,
@@ -22,6 +22,7 @@ from fastcore.transport.connecting import (
     not_connected,
 )
 from fastcore.transport.keepalive import set_peer_timeout
+from fastcore.transport.tls import certified_name
 
 __all__ = ["dial"]
 
@@ -53,9 +54,12 @@ def dial(
         except (ConnectionRefusedError, FileNotFoundError) as error:
             # The server may be about to listen.
             reason = error
-        except TimeoutError as error:
-            raise not_connected(address, f"not within {timeout:g} s", reason) from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            # The last one: a name that can't be asked for.
+            if isinstance(error, OSError) and is_of_a_signal(error, deadline):
+                raise
+            if isinstance(error, TimeoutError):
+                raise not_connected(address, f"not within {timeout:g} s", reason) from error
             raise not_connected(address, f"timeout {timeout:g} s", error) from error
         else:
             if limits.peer_timeout is not None:
@@ -65,9 +69,10 @@ def dial(
             if token is not None:
                 _show(connection, token, address, timeout, deadline)
             return connection
-        if monotonic() + pause > deadline:
+        left = deadline - monotonic()
+        if left <= 0:
             raise not_connected(address, f"not within {timeout:g} s", reason) from reason
-        sleep(pause)
+        sleep(min(pause, left))
         pause = min(2 * pause, LONGEST_RETRY)
 
 
@@ -79,7 +84,7 @@ def _show(
         connection.show(token, deadline)
     except BaseException as error:
         connection.close()
-        if type(error) is TimeoutError:
+        if isinstance(error, TimeoutError) and not is_of_a_signal(error, deadline):
             raise not_connected(address, f"not within {timeout:g} s", None) from error
         raise
 
@@ -99,7 +104,12 @@ def _open(
         if port is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if ssl_options is not None:
-            return ssl_wrap_socket(sock, ssl_options, server_hostname=host, server_side=False)
+            secure: Any = ssl_wrap_socket(
+                sock, ssl_options, server_hostname=certified_name(host), server_side=False
+            )
+            # An end without the peer's word is to be told from one that it wanted.
+            secure.suppress_ragged_eofs = False
+            sock = secure
     except BaseException:
         sock.close()
         raise
@@ -116,15 +126,13 @@ def _first_of(targets: list[tuple[int, Any]], deadline: float) -> socket.socket:
             while targets or attempts:
                 if targets:
                     family, target = targets.pop(0)
-                    sock = socket.socket(family, socket.SOCK_STREAM)
-                    attempts[sock] = family
-                    sock.setblocking(False)
-                    number = sock.connect_ex(target)
-                    if number not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
-                        reason = OSError(number, os.strerror(number))
-                        attempts.pop(sock)
-                        sock.close()
+                    try:
+                        sock = _begin(family, target)
+                    except OSError as error:
+                        # This machine may have no IPv6, whatever the host has.
+                        reason = error
                         continue
+                    attempts[sock] = family
                     selector.register(sock, selectors.EVENT_WRITE)
                 wait = min(_left(deadline), NEXT_ADDRESS) if targets else _left(deadline)
                 for key, _ in selector.select(wait):
@@ -143,6 +151,17 @@ def _first_of(targets: list[tuple[int, Any]], deadline: float) -> socket.socket:
             for sock in attempts:
                 if sock is not winner:
                     sock.close()
+
+
+def _begin(family: int, target: Any) -> socket.socket:
+    """Make a socket that connects."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    number = sock.connect_ex(target)
+    if number not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+        sock.close()
+        raise OSError(number, os.strerror(number))
+    return sock
 
 
 def _is_itself(sock: socket.socket, family: int) -> bool:

@@ -12,8 +12,8 @@ from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
-from fastcore.client.blocking import BlockingCall, BlockingConnection, StillAnswers
-from fastcore.client.calls import check_arguments, no_stream, too_late
+from fastcore.client.blocking import BlockingCall, BlockingConnection, StillAnswers, is_of_a_signal
+from fastcore.client.calls import check_arguments, too_late
 from fastcore.client.connection import closes
 from fastcore.client.dialing import dial
 from fastcore.errors import ConnectionLost, RPCClosed
@@ -210,7 +210,7 @@ class _Calls:
                     connection.read_for(call, deadline)
         except BaseException as error:
             connection.give_up(call)
-            if isinstance(error, TimeoutError) and timeout is not None:
+            if timeout is not None and _is_late(error, deadline):
                 raise too_late(op, self.peer, timeout) from None
             raise
         finally:
@@ -236,7 +236,7 @@ class _Calls:
         except BaseException as error:
             if connection is not None:
                 self.release(connection)
-            if isinstance(error, TimeoutError) and timeout is not None:
+            if timeout is not None and _is_late(error, deadline):
                 raise too_late(call.op, self.peer, timeout) from error.__cause__
             raise
 
@@ -256,7 +256,7 @@ class _Calls:
         try:
             connection = dial(self.address, min(left, self.timeout), self._limits, *self._options)
         except ConnectionLost as error:
-            if left < self.timeout:
+            if deadline is not None and monotonic() >= deadline:
                 # It is the call that took too long.
                 raise TimeoutError from error
             raise
@@ -376,21 +376,20 @@ class Answers(Iterator[Any]):
             return call.parts.take()
         except BaseException as error:
             self.close()
-            if isinstance(error, TimeoutError) and self._timeout is not None:
+            if self._timeout is not None and _is_late(error, self._deadline):
                 raise too_late(call.op, self._calls.peer, self._timeout) from None
             raise
 
     def _after_the_last(self) -> Any:
         call = self._call
         last, call.last = call.last, None
-        error, call.error = call.error, None
         self.close()
-        if error is not None:
-            raise error
+        if call.error is not None:
+            call.raise_error()
         if last is None:
             raise StopIteration
         if not isinstance(last, list):
-            raise no_stream(call.op)
+            raise TypeError(f"{call.op!r} gave one answer and no stream of them: call it without each")
         # A server that knows no parts gives a list of them.
         assert call.parts is not None
         call.parts.values.extend(last)
@@ -411,6 +410,11 @@ class Answers(Iterator[Any]):
 
     def __del__(self) -> None:
         self.close()
+
+
+def _is_late(error: BaseException, deadline: float | None) -> bool:
+    """Tell whether a call has ended because its time is over."""
+    return isinstance(error, TimeoutError) and not is_of_a_signal(error, deadline)
 
 
 #: Those whose connections are no longer theirs after a fork.

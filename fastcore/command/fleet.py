@@ -63,7 +63,7 @@ class Fleet:
         #: Connections that no worker could take yet.
         self._waiting: list[socket.socket] = []
         self._is_ending = False
-        self._reloading: asyncio.Task[None] | None = None
+        self._shall_replace = asyncio.Event()
 
     # ---- what a monitor looks at
 
@@ -109,7 +109,7 @@ class Fleet:
         """
         self._listening = listening
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGHUP, self._shall_replace.set)
         for name in _PASSED_ON:
             number = getattr(signal, name)
             loop.add_signal_handler(number, self._pass_on, number)
@@ -136,6 +136,7 @@ class Fleet:
             for name in self._names:
                 tasks.create_task(self._keep(name))
             tasks.create_task(self._look())
+            tasks.create_task(self._replace_when_told())
 
     async def _end(self) -> None:
         self._is_ending = True
@@ -152,10 +153,11 @@ class Fleet:
         if ended:
             _, late = await asyncio.wait(ended, timeout=0.2)
             if late:
-                logger.warning(
-                    "ending: %d workers have up to %g s; Ctrl-C once more ends at once",
-                    len(late),
+                logger.info(
+                    "ending: up to %g s for workers (%d of %d); Ctrl-C once more ends at once",
                     deadline,
+                    len(late),
+                    len(ended),
                 )
                 await asyncio.wait(ended, timeout=deadline + _GRACE)
         if self._living():
@@ -215,18 +217,18 @@ class Fleet:
                     logger.error("worker %s is started again in %g s", name, pause)
                     await asyncio.sleep(pause)
 
-    def _reload(self) -> None:
-        is_reloading = self._reloading is not None and not self._reloading.done()
-        if len(self._workers) == len(self._names) and not is_reloading:
-            self._reloading = asyncio.get_running_loop().create_task(self._replace_all())
+    async def _replace_when_told(self) -> None:
+        """Replace all workers for each time that it is told; told in the middle of it, once more."""
+        while True:
+            await self._shall_replace.wait()
+            self._shall_replace.clear()
+            await self._replace_all()
 
     async def _replace_all(self) -> None:
         """Replace one worker after the other: the new one serves before the old one ends."""
         for name in self._names:
             async with self._places[name]:
                 before = self._workers[name]
-                if self._is_ending:
-                    return
                 if not await self._start(name):
                     logger.error("the workers are not replaced any further; %s goes on", before)
                     return

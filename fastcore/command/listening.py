@@ -58,7 +58,8 @@ class Listening:
                 return [sock]
             return bind_sockets(default_port if port is None else port, host)
         except (OSError, OverflowError) as error:
-            raise CommandError(f"can't listen on {host}, port {port}: {error}") from error
+            where = host if port is None else f"{host}, port {port}"
+            raise CommandError(f"can't listen on {where}: {error}") from error
 
     def leave_path(self) -> None:
         """Take a unix socket's path away, so that no further client finds it.

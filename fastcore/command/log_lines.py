@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import textwrap
 from datetime import UTC, datetime
 
 __all__ = ["JsonLines", "add_logging", "set_up"]
@@ -81,5 +82,6 @@ class JsonLines(logging.Formatter):
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         if record.exc_text:
-            said["traceback"] = record.exc_text
+            # Of the lines of a log it is told apart by being indented; here it is by its key.
+            said["traceback"] = textwrap.dedent(record.exc_text)
         return json.dumps(said)

@@ -119,6 +119,7 @@ async def _run_alone(arguments: argparse.Namespace) -> None:
             arguments.deadline,
             ready=lambda: _tell(arguments, listening.address, monitored),
             ending=begin_to_end,
+            way_out="; Ctrl-C once more ends at once",
         )
 
 

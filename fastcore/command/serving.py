@@ -12,7 +12,7 @@ from typing import Final
 
 from fastcore.command.program import hook, load_server
 from fastcore.command.settings import limits_of
-from fastcore.command.usage import CommandError, load_certificate, token_of
+from fastcore.command.usage import CommandError, in_one_line, load_certificate, token_of
 from fastcore.command.words import describe_seconds
 from fastcore.logs import get_logger
 from fastcore.server.server import Server
@@ -66,6 +66,7 @@ async def serve_until(
     *,
     ready: Callable[[], object],
     ending: Callable[[], object] = lambda: None,
+    way_out: str = "",
     last_calls: float = 0.0,
 ) -> None:
     """Serve until it is asked for the end; then let the handlers answer that run.
@@ -82,20 +83,30 @@ async def serve_until(
         Seconds that running handlers have.
     ready, ending : callable
         Called when it serves, and when it begins to end.
+    way_out : str
+        What is said, where something is waited for, of how to end without that.
     last_calls : float
         Seconds that clients have for calls over connections that are open then: who has just
         connected still gets his answer.
+
+    Raises
+    ------
+    CommandError
+        If ``on_start`` raises.
     """
     asking = asyncio.ensure_future(asked.wait())
     starting = asyncio.ensure_future(hook(module, "on_start", server))
     try:
         await asyncio.wait([asking, starting], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
-            starting.result()
+            try:
+                starting.result()
+            except Exception as error:
+                raise CommandError(f"on_start of {module.__name__} raised {in_one_line(error)}") from error
             ready()
             await asking
             ending()
-            await _told_to_end(server, module, deadline)
+            await _told_to_end(server, module, deadline, way_out)
             await _nobody_is_connected(server, last_calls)
     finally:
         starting.cancel()
@@ -103,17 +114,18 @@ async def serve_until(
         await server.shutdown(deadline)
 
 
-async def _told_to_end(server: Server, module: ModuleType, deadline: float) -> None:
+async def _told_to_end(server: Server, module: ModuleType, deadline: float, way_out: str) -> None:
     snapshot = Server.snapshot(server)
     calls = snapshot["calls"]
     if calls:
         longest = [f"{call['op']!r} for {describe_seconds(call['seconds'])}" for call in calls[:_NAMED]]
-        logger.warning(
-            "ending: %d handlers still run, and have up to %g s: %s%s; Ctrl-C once more ends at once",
-            snapshot["running"],
+        logger.info(
+            "ending: up to %g s for what still runs (%d): %s%s%s",
             deadline,
+            snapshot["running"],
             ", ".join(longest),
             ", ..." if len(calls) > _NAMED else "",
+            way_out,
         )
     try:
         async with asyncio.timeout(deadline):

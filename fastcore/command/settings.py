@@ -18,7 +18,7 @@ __all__ = ["add_limits", "limits_of"]
 NAMES: Final = {
     *(field.name for field in dataclasses.fields(Limits)),
     *inspect.signature(Server.__init__).parameters,
-} - {"self", "handlers", "kwargs", "expose"}
+} - {"self", "handlers", "kwargs", "expose", "token", "authenticate", "middleware"}
 _UNITS: Final = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _WORDS: Final = {"none": None, "true": True, "false": False}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastcore.command.looking import ask, place, title
 from fastcore.command.usage import add_server
-from fastcore.command.words import describe_bytes, describe_seconds
+from fastcore.command.words import describe_bytes, describe_latency, describe_seconds
 from fastcore.logs import in_one_line
 from fastcore.server.snapshot import Snapshot
 
@@ -48,13 +48,7 @@ def _in_words(where: str, told: Snapshot) -> str:
             f"{worker['connections']['open']:,} connections"
         )
     rows = [
-        [
-            in_one_line(name),
-            f"{op['count']:,}",
-            f"{op['errors']:,}",
-            describe_seconds(op["p50"]),
-            describe_seconds(op["p99"]),
-        ]
+        [in_one_line(name), f"{op['count']:,}", f"{op['errors']:,}", *describe_latency(op)]
         for name, op in sorted(told["ops"].items())
     ]
     if rows:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastcore.command.looking import ask, place, title
 from fastcore.command.usage import CommandError, add_server, positive, seconds
-from fastcore.command.words import describe_bytes, describe_seconds
+from fastcore.command.words import describe_bytes, describe_latency, describe_seconds
 from fastcore.logs import in_one_line
 from fastcore.server.figures import OpStats
 from fastcore.server.snapshot import Snapshot
@@ -81,8 +81,7 @@ def _table(where: str, before: Snapshot, told: Snapshot, passed: float) -> Rende
             Text(in_one_line(name)),
             f"{since[name].count / passed:,.0f}",
             f"{op['count']:,}",
-            describe_seconds(recent["p50"]),
-            describe_seconds(recent["p99"]),
+            *describe_latency(recent),
             Text(f"{op['errors']:,}", style="red" if op["errors"] else ""),
         )
     parts: list[RenderableType] = [head, ops]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["describe_bytes", "describe_seconds"]
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["describe_bytes", "describe_latency", "describe_seconds"]
 
 
 def describe_seconds(seconds: float) -> str:
@@ -24,6 +27,21 @@ def describe_seconds(seconds: float) -> str:
         return f"{minutes} min"
     hours = minutes // 60
     return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} days"
+
+
+def describe_latency(op: Mapping[str, Any]) -> tuple[str, str]:
+    """Write p50 and p99 of an op, of which no call may have ended yet.
+
+    Examples
+    --------
+    >>> describe_latency({'count': 2, 'p50': 0.25, 'p99': 12})
+    ('250 ms', '12 s')
+    >>> describe_latency({'count': 0, 'p50': 0.0, 'p99': 0.0})
+    ('-', '-')
+    """
+    if not op["count"]:
+        return "-", "-"
+    return describe_seconds(op["p50"]), describe_seconds(op["p99"])
 
 
 def describe_bytes(count: float) -> str:

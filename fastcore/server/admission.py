@@ -88,7 +88,9 @@ def _by_token(tokens: Tokens) -> Authenticate:
 
     def authenticate(stream: IOStream, message: dict[str, Any]) -> str:
         if "token" not in message:
-            raise PermissionError("this server asks for a token; pass token=")
+            raise PermissionError(
+                "this server asks for a token; pass token= (or --token-file to the command)"
+            )
         owner = tokens.owner(message["token"])
         if owner is None:
             raise PermissionError("this is none of the server's tokens")
@@ -273,15 +275,14 @@ class Newcomer(Owner):
     @property
     def is_over(self) -> bool:
         """Whether the server knows by itself how this ended."""
-        return self.decided.done()
+        return self.decided.done() or self.decided.cancelling() > 0
 
     def running(self) -> tuple[()]:
         """Tell that no handler runs."""
         return ()
 
-    def is_handled_by(self, task: asyncio.Task[Any]) -> bool:
+    def request_of(self, task: asyncio.Task[Any] | None) -> None:
         """Tell that no handler runs."""
-        return False
 
     # ---- what the channel tells
 
@@ -314,6 +315,8 @@ class Newcomer(Owner):
         else:
             if not self.is_over:
                 tell_of_refused(self._admission.figures, error, channel.peer, channel.first_bytes)
+            # Before it is closed, as that asks whether this has been told.
+            self.decided.cancel()
             channel.close(error)
 
     def owes(self) -> bool:

@@ -13,7 +13,7 @@ import functools
 import inspect
 import types
 from collections.abc import Coroutine, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from contextvars import Context, copy_context
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from tornado.gen import convert_yielded
 from tornado.iostream import IOStream
 
 from fastcore._header import CallHeader
+from fastcore.logs import shown
 from fastcore.middleware import CallDetails, Middleware
 from fastcore.server.connection import Connection
 from fastcore.server.results import end_of, gives_parts, is_async, is_to_wait_for
@@ -106,6 +107,11 @@ async def _whole(
             if isinstance(manager, AbstractContextManager):
                 stack.enter_context(manager)
                 continue
+            if not isinstance(manager, AbstractAsyncContextManager):
+                raise TypeError(
+                    f"middleware gives a context manager, not {shown(manager, 50)}: "
+                    "decorate it with @contextmanager"
+                )
             if not in_task:
                 await _pause()
                 in_task = True

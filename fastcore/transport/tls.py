@@ -15,6 +15,7 @@ from fastcore.remote_errors import error_reply
 __all__ = [
     "CUT_OFF",
     "answer_plainly",
+    "certified_name",
     "check_ssl_options",
     "explain",
     "forget_errors",
@@ -31,13 +32,14 @@ CUT_OFF: Final = (
 
 _NO_TLS: Final = "the peer doesn't speak TLS here"
 _NO_CERTIFICATE: Final = (
-    "the server asks for a client certificate; load one into the context that is given as ssl_options="
+    "the server asks for a client certificate; load one into the context that is given as ssl_options= "
+    "(or pass --certfile to the command)"
 )
-_NOT_TRUSTED: Final = "refused: the peer doesn't trust this {side}'s certificate"
+_NOT_TRUSTED: Final = "the peer doesn't trust this {side}'s certificate"
 _OTHER_VERSION: Final = "there is no version of TLS that both ends take"
 _LEFT: Final = "the peer left during the TLS handshake"
 
-_TLS_ONLY: Final = ConnectionRefusedError("this port speaks TLS; pass ssl_options=")
+_TLS_ONLY: Final = ConnectionRefusedError("this port speaks TLS; pass ssl_options= (or --tls to the command)")
 
 #: What Tornado makes a context of.
 _OF_A_CONTEXT: Final = frozenset(("ssl_version", "certfile", "keyfile", "cert_reqs", "ca_certs", "ciphers"))
@@ -58,8 +60,8 @@ _EXPLANATIONS: Final = {
     "TLSV1_ALERT_DECRYPT_ERROR": _NOT_TRUSTED,
     "SSLV3_ALERT_BAD_CERTIFICATE": _NOT_TRUSTED,
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": _NOT_TRUSTED,
-    "SSLV3_ALERT_CERTIFICATE_REVOKED": "refused: this {side}'s certificate has been revoked",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "refused: this {side}'s certificate has expired",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "the peer says that this {side}'s certificate has been revoked",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the peer says that this {side}'s certificate has expired",
     "TLSV1_ALERT_PROTOCOL_VERSION": _OTHER_VERSION,
     "UNSUPPORTED_PROTOCOL": _OTHER_VERSION,
     "NO_PROTOCOLS_AVAILABLE": _OTHER_VERSION,
@@ -84,6 +86,17 @@ def check_ssl_options(options: object) -> None:
     elif options is not None and not isinstance(options, ssl.SSLContext):
         kinds = "an ssl.SSLContext, or a dict of what makes one"
         raise TypeError(f"ssl_options is {kinds}, not {shown(options)}")
+
+
+def certified_name(host: str) -> str:
+    """Give what a host's certificate calls it, without the interface of a link-local address.
+
+    Examples
+    --------
+    >>> certified_name('fe80::1%eth0')
+    'fe80::1'
+    """
+    return host.partition("%")[0]
 
 
 def with_own_errors(sock: ssl.SSLSocket, function: Callable[..., T], *args: Any) -> T:

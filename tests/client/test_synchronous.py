@@ -1,11 +1,14 @@
 """The client that blocks: scripts, threads, notebooks, and whatever ends a call in the middle."""
 
 import asyncio
+import contextlib
 import functools
+import gc
 import os
 import socket
 import threading
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -122,6 +125,40 @@ def test_a_port_where_nobody_listens_is_an_error_that_names_it():
             SyncClient(ip="127.0.0.1", port=port).add(timeout=0.05)
 
 
+async def test_whatever_prevents_a_connection_is_told_also_to_a_call_that_has_a_timeout():
+    def use(server):
+        with pytest.raises(ConnectionLost, match="certificate verify failed"):
+            client(server, ssl_options=client_context(trusts=THEIRS)).add(timeout=2)
+
+    async with served(ssl_options=server_context()) as server:
+        await in_a_thread(lambda: use(server))
+
+
+async def test_an_error_keeps_nothing_of_whoever_it_was_told_to():
+    class OfTheCaller:
+        pass
+
+    def fails(call):
+        mine = OfTheCaller()
+        kept.append(weakref.ref(mine))
+        call()
+
+    def use(server):
+        with client(server) as remote:
+            for call in (remote.boom, lambda: [*remote.boom.each()]):
+                with contextlib.suppress(KeyError):
+                    fails(call)
+
+    kept: list[weakref.ref[OfTheCaller]] = []
+    gc.disable()
+    try:
+        async with served(Handlers().all) as server:
+            await in_a_thread(lambda: use(server))
+        assert [each() for each in kept] == [None, None]
+    finally:
+        gc.enable()
+
+
 async def test_a_server_that_begins_to_listen_a_little_later_is_found():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -227,14 +264,15 @@ async def test_a_call_to_a_classic_server_that_takes_too_long_costs_its_connecti
 
 
 INTERRUPTED = """if True:
-    import random, signal, sys, time
+    import builtins, random, signal, sys, time
     from fastcore import SyncClient
-    port, seed = map(int, sys.argv[1:])
-    chance = random.Random(seed)
+    port, kind = int(sys.argv[1]), getattr(builtins, sys.argv[2])
+    chance = random.Random(7)
 
     def call(remote, number):
         if number % 3:
-            got = remote.echo(x=[number, bytes(number % 7 * 30_000)])
+            timeout = 60 if number % 2 else None
+            got = remote.echo(x=[number, bytes(number % 7 * 30_000)], timeout=timeout)
             assert got == [number, bytes(number % 7 * 30_000)], (got[0], number)
         else:
             rows = [row["n"] for row in remote.rows.each(count=number % 50)]
@@ -247,8 +285,11 @@ INTERRUPTED = """if True:
             call(remote, number)
     usual = (time.monotonic() - began) / 20
 
-    # What Ctrl-C does; by a timer, which comes once for each call, and never to who counts.
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    def handler(*_):
+        raise kind("by a signal")
+
+    # By a timer, which comes once for each call, and never to who counts.
+    signal.signal(signal.SIGALRM, handler)
     interrupted = right = number = 0
     remote = SyncClient(ip="127.0.0.1", port=port)
     while interrupted < 300:
@@ -258,7 +299,8 @@ INTERRUPTED = """if True:
             call(remote, number)
             signal.setitimer(signal.ITIMER_REAL, 0)
             right += 1
-        except KeyboardInterrupt:
+        except kind as error:
+            assert "by a signal" in str(error)
             interrupted += 1
     print("right", right > 0, remote.echo(x=number) == number)
     remote.close_rpc()
@@ -267,12 +309,15 @@ INTERRUPTED = """if True:
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no timer that sends signals")
 @pytest.mark.parametrize("peer", ["today's", "classic"])
-async def test_a_ctrl_c_at_any_moment_gives_nobody_somebody_elses_answer(peer):
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "TimeoutError", "InterruptedError"])
+async def test_what_a_signal_raises_at_any_moment_gives_nobody_somebody_elses_answer(peer, error):
+    """What Ctrl-C raises, and what looks like something that happened to the connection."""
+
     def rows(count):
         return [{"n": n} for n in range(count)]
 
     def use(server):
-        with Program("-W", "ignore::ResourceWarning", "-c", INTERRUPTED, str(server.port), "7") as program:
+        with Program("-W", "ignore::ResourceWarning", "-c", INTERRUPTED, str(server.port), error) as program:
             assert program.rest() == "right True True", program.errors
 
     if peer == "classic":

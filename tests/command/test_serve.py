@@ -199,7 +199,7 @@ def test_a_hook_that_fails_at_the_start_ends_it(folder: Path):
     with Program("-m", "fastcore", "serve", "bad:handlers", cwd=folder) as program:
         assert program.rest() == ""
         assert program.wait() == 1
-        assert program.errors.splitlines()[-1] == "fastcore: LookupError: no registry"
+        assert program.errors.splitlines()[-1] == "fastcore: on_start of bad raised LookupError: no registry"
 
 
 def test_a_hook_that_hangs_at_the_start_can_be_ended(folder: Path):

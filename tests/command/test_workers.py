@@ -210,6 +210,32 @@ async def test_they_are_replaced_one_after_the_other_and_run_the_program_as_it_i
         assert not any(map(is_running, before))
 
 
+async def test_told_in_the_middle_of_it_they_are_replaced_once_more(tmp_path: Path):
+    async with fleet(tmp_path) as running:
+        first = await running.pids()
+        (tmp_path / "shop.py").write_text(PROGRAM.replace("VERSION = 1", "VERSION = 2  # and longer"))
+        running.program.send(signal.SIGHUP)
+        while len(await running.pids() & first) != 1:
+            await asyncio.sleep(0.02)
+        (tmp_path / "shop.py").write_text(PROGRAM.replace("VERSION = 1", "VERSION = 3  # and longer still"))
+        for _ in range(3):
+            running.program.send(signal.SIGHUP)
+        while running.program.errors.count("all workers were replaced") < 2:
+            await asyncio.sleep(0.02)
+        assert {await running.ask("version") for _ in range(2)} == {3}
+
+
+async def test_told_to_end_in_the_middle_of_it_nothing_is_wrong(tmp_path: Path):
+    async with fleet(tmp_path) as running:
+        before = await running.pids()
+        running.program.send(signal.SIGHUP)
+        while len(await running.pids() & before) != 1:
+            await asyncio.sleep(0.02)
+        running.program.send(signal.SIGTERM)
+        await running.ends()
+        assert "ERROR" not in running.program.errors
+
+
 async def test_while_they_are_replaced_each_connection_is_served_and_no_answer_is_lost(tmp_path: Path):
     async with fleet(tmp_path) as running:
         stop = asyncio.Event()
@@ -294,7 +320,7 @@ async def test_told_to_end_all_answer_first(tmp_path: Path, number: signal.Signa
         while (await running.stats())["running"] < 2:
             await asyncio.sleep(0.02)
         running.program.send(number)
-        await running.is_logged("2 workers have up to 10 s")
+        await running.is_logged("up to 10 s for workers (2 of 2)")
         assert (await get(running.monitor, "/health")).body == b"draining"
         assert set(await calls) == pids
         await running.ends()

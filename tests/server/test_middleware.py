@@ -343,6 +343,18 @@ async def test_a_handler_that_blocks_the_loop_is_still_named(caplog):
     assert "'blocks', called from" in caplog.text
 
 
+async def test_what_gives_no_context_manager_is_told_what_it_lacks():
+    def undecorated(call):
+        yield
+
+    async with (
+        served(middleware=[undecorated]) as server,
+        rpc(ip="127.0.0.1", port=server.port) as remote,
+    ):
+        with pytest.raises(TypeError, match=r"not <generator object .*: decorate it with @contextmanager"):
+            await remote.add(x=1, y=2)
+
+
 async def test_what_its_own_errors_are_the_caller_is_told():
     @contextlib.contextmanager
     def broken(call: CallDetails) -> Iterator[None]:

@@ -244,13 +244,18 @@ def test_warnings_are_remembered_without_a_program_that_logs():
     assert logging.getLogger("fastcore").handlers == []
 
 
-def test_an_exception_is_remembered_by_its_last_line():
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyError("two\nlines"), "KeyError: 'two\\nlines'"),
+        (ValueError("the first line\nand the second"), "ValueError: the first line\\nand the second"),
+        (StopAsyncIteration(), "StopAsyncIteration"),
+    ],
+)
+def test_an_exception_is_remembered_by_its_type_and_all_that_it_says(error: Exception, told: str):
     logger = get_logger("fastcore.test_of_exceptions")
-    try:
-        raise KeyError("two\nlines")
-    except KeyError:
-        logger.exception("it failed")
-    assert last_warnings.as_list()[-1]["text"] == "it failed: KeyError: 'two\\nlines'"
+    logger.warning("it failed", exc_info=error)
+    assert last_warnings.as_list()[-1]["text"] == f"it failed: {told}"
 
 
 def test_only_so_many_are_remembered_and_so_much_of_each():

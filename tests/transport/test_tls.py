@@ -12,7 +12,18 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 
-from fastcore import ConnectionLost, ConnectionPool, Server, connect, messages, read, rpc, send_recv, write
+from fastcore import (
+    ConnectionLost,
+    ConnectionPool,
+    Server,
+    SyncClient,
+    connect,
+    messages,
+    read,
+    rpc,
+    send_recv,
+    write,
+)
 from fastcore.transport import tornado
 from fastcore.transport.tls import with_own_errors
 from fastcore.transport.tornado import accept_stream
@@ -221,15 +232,16 @@ async def test_a_socket_with_which_no_tls_can_begin_is_closed(monkeypatch):
         assert one.fileno() == -1
 
 
-async def test_clients_whose_certificate_is_refused_are_told_so_each_counted_and_logged_once(caplog):
+@pytest.mark.parametrize("asks", [{}, {"token": "correct horse"}])
+async def test_clients_whose_certificate_is_refused_are_told_so_each_counted_and_logged_once(caplog, asks):
     caplog.set_level(logging.INFO)
     context = client_context(certified_by=THEIRS)
 
     async def call(port):
-        async with rpc(ip="127.0.0.1", port=port, ssl_options=context) as remote:
+        async with rpc(ip="127.0.0.1", port=port, ssl_options=context, **asks) as remote:
             await remote.add(x=bytes(200_000), y=b"")
 
-    async with served(ssl_options=server_context(clients_of=OURS)) as server:
+    async with served(ssl_options=server_context(clients_of=OURS), **asks) as server:
         results = await asyncio.gather(*[call(server.port) for _ in range(60)], return_exceptions=True)
         assert all("doesn't trust this client's certificate" in str(result) for result in results), results
         assert server.stats()["errors"] == {"tls": 60}
@@ -388,6 +400,15 @@ async def test_a_call_whose_server_is_cut_off_says_so():
     ):
         with pytest.raises(ConnectionLost, match=r"cut off.* during the call of 'ask'"):
             await remote.ask()
+
+
+async def test_so_does_one_of_a_client_that_blocks():
+    async with peer(lambda sock: sock.recv(1000)) as port:
+        with (
+            SyncClient(ip="127.0.0.1", port=port, ssl_options=client_context()) as remote,
+            pytest.raises(ConnectionLost, match=r"cut off.* during the call of 'ask'"),
+        ):
+            await in_a_thread(remote.ask)
 
 
 @pytest.mark.parametrize("size", [10, 5_000_000])

@@ -173,8 +173,9 @@ function showOps(before, now) {
     button.setAttribute("aria-pressed", String(name === chosen));
     button.addEventListener("click", () => { chosen = name === chosen ? null : name; show(); });
     const recent = callsBetween(since, now, name);
-    const p50 = quantile(recent, 0.5) ?? figures.p50;
-    const p99 = quantile(recent, 0.99) ?? figures.p99;
+    const ever = figures.count ? figures : {};
+    const p50 = quantile(recent, 0.5) ?? ever.p50;
+    const p99 = quantile(recent, 0.99) ?? ever.p99;
     const failed = element("span", number(figures.errors), figures.errors ? "bad" : "");
     return row([button, number(perSecond(before, now, name)), number(figures.count), duration(p50), duration(p99), failed]);
   });
