@@ -49,7 +49,8 @@ def watch() -> None:
     folder = os.path.dirname(__file__)
 
     def __getattr__(name: str) -> NoReturn:
-        if name in _ours(folder):
+        # Their package has a version; it is asked for here where nothing is left of either.
+        if name == "__version__" or name in _ours(folder):
             raise ImportError(f"no {name!r} here: {explain(folder)}", name="fastcore")
         # Of others, Python asks here before it looks for a module of that name: their package has many.
         raise AttributeError(f"module 'fastcore' has no attribute {name!r}")

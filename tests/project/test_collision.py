@@ -111,7 +111,9 @@ def test_where_theirs_came_last_the_first_of_our_names_says_why(
 
 
 @pytest.mark.parametrize("last", ["install_ours", "install_theirs"])
-@pytest.mark.parametrize("program", ["from fastcore import rpc", "import fastcore; fastcore.Server"])
+@pytest.mark.parametrize(
+    "program", ["from fastcore import rpc", "import fastcore; fastcore.Server", "import fastcore.command.cli"]
+)
 def test_where_theirs_was_uninstalled_the_first_of_our_names_says_why(
     environment: Environment, program: str, last: str
 ) -> None:
