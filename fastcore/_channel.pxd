@@ -133,6 +133,8 @@ cdef class Channel:
     cdef bint is_turn_run
     # Whether `hand_out` will be called, for messages that are here already.
     cdef bint hands_out_later
+    # Seconds of this turn that what was given away in it takes later.
+    cdef double to_come
     # Seconds that its messages took too long lately, and for how many turns it is passed over.
     cdef double debt
     cdef int passed_over
@@ -183,6 +185,7 @@ cdef class Channel:
     cdef bint has_sent_in_turn(self)
     cdef int send_later(self) except -1
     cdef int send_waiting(self) except -1
+    cdef int close_sent(self) except -1
     cdef int close_unsendable(self, object error) except -1
     cdef int answer_writers(self) except -1
     cdef int set_full(self, bint full) except -1

@@ -413,8 +413,9 @@ cdef class Channel:
         peer : str, optional
             Who it is, if that is known better now.
         acknowledgements : optional
-            What tells how much more the peer takes (``room``), and whether its machine is alive while
-            it takes nothing (``watch``, ``figure``); see ``transport.keepalive``.
+            What tells how much more the peer takes (``room``), whether its machine is alive while it
+            takes nothing (``watch``, ``figure``), and how much has arrived there while some hasn't
+            (``arrived``); see ``transport.keepalive``.
         """
         if self.state == LOST:
             return
@@ -478,6 +479,9 @@ cdef class Channel:
                 self.is_paused = True
                 self.pause()
         elif self.waiting is not None:
+            if self.buffer.sink_missing:
+                # There is nothing to give yet, and no end to look for behind it.
+                return True
             if socket.is_at_end():
                 # The end came with the last bytes, and who reads by hand looks for it then.
                 self.close()
@@ -486,6 +490,9 @@ cdef class Channel:
                 self.hand_out_later()
             else:
                 self.resolve()
+                if self.buffer.sink_missing and size == self.buffer.lent_size and self.waiting is not None:
+                    # The rest of it is most likely here.
+                    return self.receive()
         elif len(self.buffer) >= self.max_waiting:
             self.is_paused = True
             self.pause()
@@ -647,11 +654,23 @@ cdef class Channel:
             self.transport.close(error)
 
     def close_when_sent(self):
-        """Close the connection as soon as all messages have left."""
+        """Close the connection as soon as all messages have left, and so that they arrive."""
         if self.state <= OPEN:
             self.state = CLOSING
         if not self.outbox.unsent:
+            self.close_sent()
+
+    cdef int close_sent(self) except -1:
+        """Close, as all has left: but as after a farewell while some of it is still on its way."""
+        if self.state == CLOSING and self.acknowledgements is not None and (
+            self.acknowledgements.arrived() is not None
+        ):
+            self.state = LEAVING
+            self.is_listening = False
+            self.transport.linger()
+        else:
             self.close()
+        return 0
 
     def farewell(self, message, bytes fields=None):
         """Send a last message, and close when the peer has read it, or after a moment.
@@ -781,6 +800,7 @@ cdef class Channel:
             return 0
         self.is_delivering = True
         is_rationed = self.is_rationed and self.lender is None
+        self.to_come = 0
         # Without a ration, one message alone needs no clock.
         begun = self.looked_at = monotonic() if is_rationed else 0
         busy_at = thread_time() if self.debt > 0 else -1
@@ -789,7 +809,7 @@ cdef class Channel:
                 if count == 1 and not is_rationed:
                     begun = monotonic()
                 if count and (count % MESSAGES_UNTIMED == 0 or is_rationed and count < MESSAGES_UNTIMED) and (
-                    monotonic() - begun > A_SHARE
+                    monotonic() - begun + self.to_come > A_SHARE
                 ):
                     break
                 owner = self.owner
@@ -861,6 +881,10 @@ cdef class Channel:
                 self.pass_over(begun, busy_at)
         self.hand_out_later()
         return 0
+
+    def expect(self, double seconds):
+        """Count so much more of this turn as taken: by what the owner was given, but later."""
+        self.to_come += seconds
 
     cdef int pass_over(self, double begun, double busy_at) except -1:
         """Give nothing for some turns, if what was given takes too long again and again.
@@ -1447,7 +1471,7 @@ cdef class Channel:
         if full or self.state == LOST:
             return 0
         if self.state == CLOSING:
-            self.close()
+            self.close_sent()
         elif self.state == LEAVING:
             self.transport.linger()
         elif changed and self.owner is not None:

@@ -20,6 +20,7 @@ cdef class Socket:
 
     cdef int descriptor(self) except? -1
     cdef Py_ssize_t receive(self, MessageBuffer buffer) except? -1
+    cdef Py_ssize_t receive_by_function(self, MessageBuffer buffer) except? -1
     cdef bint is_at_end(self) except -1
     cdef bint has_something(self) except -1
     cdef Py_ssize_t send(self, object frame) except? -1

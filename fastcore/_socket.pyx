@@ -12,7 +12,7 @@ from cpython.exc cimport PyErr_SetFromErrno
 from cpython.list cimport PyList_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 
-from fastcore._framing cimport MessageBuffer
+from fastcore._framing cimport INTO_SINK, MessageBuffer
 
 cdef extern from "_socket.h":
     const bint SOCKETS_ARE_FILES
@@ -33,6 +33,8 @@ cdef extern from "_socket.h":
 cdef enum:
     # Bytes asked for in one receive. What is lent may be more, where a frame's length is known.
     RECEIVE = 131_072
+    # Received of a large message in one turn, at most, where each value has memory of its own.
+    AT_ONCE = 1_048_576
     # Pieces of one message that leave without the steps of Python's socket object.
     FEW_PIECES = 16
 
@@ -70,8 +72,13 @@ cdef class Socket:
         return -1 if self.fileno is None else self.fileno()
 
     cdef Py_ssize_t receive(self, MessageBuffer buffer) except? -1:
-        """What one system call gives: the number of bytes, 0 at the end, or WOULD_BLOCK."""
+        """What one system call gives: the number of bytes, 0 at the end, or WOULD_BLOCK.
+
+        Of a message that is received into memory of its own, what several give: a turn of the loop for
+        each value, and for what follows it, would cost more than receiving it.
+        """
         cdef Py_ssize_t size
+        cdef Py_ssize_t total
         cdef void *memory
         cdef int fd = self.descriptor()
         if fd >= 0 and not buffer.sink_missing:
@@ -83,12 +90,21 @@ cdef class Socket:
             finally:
                 buffer.commit_memory(max(size, 0))
             return size
+        total = size = self.receive_by_function(buffer)
+        while size == buffer.lent_size and buffer.stage == INTO_SINK and total < AT_ONCE:
+            size = self.receive_by_function(buffer)
+            # The end will be told again.
+            total += max(size, 0)
+        return total
+
+    cdef Py_ssize_t receive_by_function(self, MessageBuffer buffer) except? -1:
+        """What one call of the socket's own function gives, into the memory that is lent next."""
+        cdef Py_ssize_t size = 0
         if is_inside:
             return WOULD_BLOCK
         enter()
         try:
             lent = buffer.prepare(RECEIVE)
-            size = 0
             try:
                 received = self.recv_into(lent)
                 size = received or 0

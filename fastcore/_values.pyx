@@ -60,6 +60,7 @@ cdef enum:
     # hold one MessagePack value.
     ARRAY_TYPE = 108
     FIRST_WITH_VALUE = 110
+    REGISTERED_TYPE = 112
     LAST_WITH_VALUE = 113
     # Those inside each other in which it looks; the decoder goes no deeper.
     DEEPEST_INSIDE = 16
@@ -393,13 +394,13 @@ def survey(payload, Py_ssize_t max_depth, Py_ssize_t max_values, /) -> int:
     >>> survey(b'\\x93\\x01\\x02\\x03', 10, 3) == TOO_MANY
     True
     """
-    cdef bint has_extensions
-    return look_over(payload, max_depth, max_values, &has_extensions)
+    cdef bint has_registered
+    return look_over(payload, max_depth, max_values, &has_registered)
 
 
 cdef int look_over(object payload, Py_ssize_t max_depth, Py_ssize_t max_values,
-                   bint *has_extensions) except -1:
-    """As `survey`; and whether there are values of which the decoder will ask what they are."""
+                   bint *has_registered) except -1:
+    """As `survey`; and whether there are values that functions of the program's own will be called for."""
     cdef Container open_ones[DEEPEST_SIZE]
     cdef const unsigned char *start
     cdef Py_buffer view
@@ -408,17 +409,17 @@ cdef int look_over(object payload, Py_ssize_t max_depth, Py_ssize_t max_values,
     if type(payload) is bytes:
         start = <const unsigned char *> PyBytes_AS_STRING(payload)
         return survey_in(start, start + PyBytes_GET_SIZE(payload), max_depth, max_values, open_ones,
-                         has_extensions)
+                         has_registered)
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
     start = <const unsigned char *> view.buf
     try:
-        return survey_in(start, start + view.len, max_depth, max_values, open_ones, has_extensions)
+        return survey_in(start, start + view.len, max_depth, max_values, open_ones, has_registered)
     finally:
         PyBuffer_Release(&view)
 
 
 cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssize_t max_depth,
-                   Py_ssize_t max_values, Container *open_ones, bint *has_extensions) noexcept:
+                   Py_ssize_t max_values, Container *open_ones, bint *has_registered) noexcept:
     cdef unsigned long long count, left
     # Values that all open containers together still lack.
     cdef unsigned long long lacking = 0
@@ -426,7 +427,7 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
     cdef Py_ssize_t depth = 0
     cdef int found = HARMLESS_FOUND
     cdef unsigned char first
-    has_extensions[0] = False
+    has_registered[0] = False
     while token < end and distance(token, end) >= head_size(token[0]):
         first = token[0]
         values += 1
@@ -454,7 +455,7 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
         elif distance(token, end) < head_size(first) + body_size(token):
             return found
         elif holds_value(token):
-            has_extensions[0] = True
+            has_registered[0] |= token[head_size(first) - 1] == REGISTERED_TYPE
             if depth == max_depth:
                 return DEEPER_FOUND
             token += head_size(first)
@@ -464,8 +465,6 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
             depth += 1
             continue
         else:
-            if 0xc7 <= first < 0xca or 0xd4 <= first < 0xd9:
-                has_extensions[0] = True
             token += head_size(first) + body_size(token)
         while depth:
             open_ones[depth - 1].missing -= 1

@@ -42,7 +42,7 @@ from fastcore._values import (
 )
 from fastcore.bad_values import find_bad_value
 from fastcore.compressions import compressions
-from fastcore.engine_errors import BadMessage, FrameTooLarge, TooDeep, TooManyValues
+from fastcore.engine_errors import BadMessage, BadValue, FrameTooLarge, TooDeep, TooManyValues
 from fastcore.limits import MAX_DEPTH
 from fastcore.logs import shown
 from fastcore.values.kinds import Code
@@ -121,7 +121,7 @@ cpdef object encode(object message, object compression=None, bytes fields=None, 
     """
     try:
         return encoded(message, compression, fields, dialect)
-    except (DialectUnknown, MemoryError):
+    except (BadValue, DialectUnknown, MemoryError):
         raise
     except Exception as error:
         try_it = partial(encode_alone, PLAIN if dialect == PLAIN else VALUES)
@@ -136,11 +136,14 @@ cdef object encoded(object message, object compression, bytes fields, int dialec
     if found == TOO_DEEP:
         # MessagePack would come as far, with all that there is on each level.
         raise ValueError(NESTED)
-    if compression is not None:
-        return compressed(pack(message, dialect, strictly or found == FOUND), compression, fields)
-    if found == FOUND:
+    if compression is None and found == FOUND:
         return in_pieces(message, fields, dialect)
-    payload = pack(message, dialect, strictly)
+    if found == FOUND:
+        payload = b"".join(packed_around(message, dialect))
+    else:
+        payload = pack(message, dialect, strictly)
+    if compression is not None:
+        return compressed(payload, compression, fields)
     size = PyBytes_GET_SIZE(payload)
     if size < TELL_LENGTH:
         whole = frame(payload, fields)
@@ -304,6 +307,8 @@ cdef Search find_in_place(object value, int depth, bint *strictly, dict holders,
     if depth <= 0 or is_inside_itself(&around, DEEPEST - depth):
         return TOO_DEEP
     if kind is not dict and kind is not list and kind is not tuple and kind is not ExtType:
+        if kind is Packed:
+            return FOUND
         how = kind_of(kind)
         if how is not None:
             strictly[0] |= is_hidden(value)
@@ -378,14 +383,22 @@ cdef bint is_hidden(object value):
     return isinstance(value, (str, int, float, bytes, dict, list, tuple))
 
 
-cdef list in_pieces(object message, bytes fields, int dialect):
+cdef object in_pieces(object message, bytes fields, int dialect):
+    cdef list pieces = packed_around(message, dialect)
+    cdef Py_ssize_t last = PyList_GET_SIZE(pieces) - 1
+    pieces[0] = length_header(size_of(pieces), fields) + <bytes> pieces[0]
+    pieces[last] = <bytes> pieces[last] + SENTINEL_BYTES
+    # Among what was packed before there may be nothing large.
+    return pieces if last else pieces[0]
+
+
+cdef list packed_around(object message, int dialect):
+    """Pack a message around what isn't copied. The first piece and the last one are bytes."""
     cdef list pieces = []
     # What comes after the last piece, in parts.
     cdef list parts = []
     pack_around(message, parts, pieces, DEEPEST, dialect, FIRST, {})
-    parts.append(SENTINEL_BYTES)
-    pieces.append(b"".join(parts))
-    pieces[0] = length_header(size_of(pieces) - PyBytes_GET_SIZE(SENTINEL_BYTES), fields) + <bytes> pieces[0]
+    end_piece(parts, pieces)
     return pieces
 
 
@@ -407,6 +420,9 @@ cdef int pack_around(object value, list parts, list pieces, int depth, int diale
     cdef Py_ssize_t lacking = 0
     cdef bint strictly = False
     cdef Search found = FOUND
+    if type(value) is Packed:
+        (<Packed> value).put(parts, pieces, dialect)
+        return 0
     if <Py_ssize_t> <void *> value not in holders:
         found = find_in_place(value, depth, &strictly, holders, NULL)
     elif depth <= 0 or holders[<Py_ssize_t> <void *> value] is BEING_PACKED:
@@ -499,6 +515,104 @@ cdef bytes token_head(unsigned char first, Py_ssize_t size):
     return PyBytes_FromStringAndSize(<char *> head, 5)
 
 
+# ---- values as they were
+
+@cython.final
+cdef class Packed:
+    """A value as it was when this was made. It stands for that value in a message which is sent later.
+
+    Which values the peer reads needn't be known before that.
+
+    Parameters
+    ----------
+    value : object
+        Binary values of IN_PLACE bytes or more in it stay where they lie.
+    message : object
+        What it belongs to, for the error that names a value which only some peers read.
+    """
+    cdef list pieces
+    # For peers that read no extension types; and why there is no such form.
+    cdef list plainly
+    cdef object error
+
+    def __init__(self, value, message):
+        try:
+            self.pieces = self.plainly = packed_around(value, ASK)
+            return
+        except DialectUnknown:
+            self.pieces = packed_around(value, VALUES)
+        try:
+            self.plainly = packed_around(value, PLAIN)
+        except Exception as error:
+            self.error = find_bad_value(message, partial(encode_alone, PLAIN), error)
+
+    cdef int put(self, list parts, list pieces, int dialect) except -1:
+        """Have it come next in a message."""
+        if dialect == ASK and self.plainly is not self.pieces:
+            raise DialectUnknown
+        if dialect == PLAIN and self.error is not None:
+            raise self.error
+        for piece in self.plainly if dialect == PLAIN else self.pieces:
+            if type(piece) is bytes:
+                parts.append(piece)
+            else:
+                end_piece(parts, pieces)
+                pieces.append(piece)
+        return 0
+
+    cdef int own(self) except -1:
+        """Copy what still lies where somebody may change it."""
+        for pieces in (self.pieces, self.plainly):
+            if pieces is not None:
+                pieces[:] = [piece if type(piece) is bytes else bytes(piece) for piece in pieces]
+        return 0
+
+
+cdef inline bint is_fixed(object value) noexcept:
+    """Whether a value can't change."""
+    return is_scalar(value) or type(value) is bytes or type(value) is Packed
+
+
+def frozen(value):
+    """Give what says in a message, sent at any time, what a value is now; nobody has to leave it alone."""
+    cdef Packed packed
+    if is_fixed(value):
+        return value
+    try:
+        packed = Packed(value, value)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise find_bad_value(value, partial(encode_alone, VALUES), error) from None
+    packed.own()
+    return packed
+
+
+# What both sides ask whether it is true, or look up.
+cdef frozenset WORDS = frozenset({"op", "reply", "close"})
+
+
+def frozen_call(dict message not None):
+    """As `frozen`, for the keywords of a call. What isn't copied is left alone until its Future is done.
+
+    The call's own words remain as they are.
+
+    Raises
+    ------
+    BadValue
+        If the message holds a value that can't be sent; it names the value.
+    """
+    try:
+        return {
+            key: value if is_fixed(value) or key in WORDS else Packed(value, message)
+            for key, value in message.items()
+        }
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise find_bad_value(message, partial(encode_alone, VALUES), error) from None
+
+
 # ---- in
 
 cpdef object decode(bytes header, object payload, Py_ssize_t max_decompressed_size=LARGEST_SIZE,
@@ -564,12 +678,12 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
     A small one can't, so it isn't looked over unless a limit is lower.
     """
     cdef int found = HARMLESS_CODE
-    cdef bint has_extensions = False
+    cdef bint has_registered = False
     if len(payload) > NO_SURVEY or max_depth < DEEPEST or max_values <= NO_SURVEY:
-        found = look_over(payload, max_depth, max_values, &has_extensions)
+        found = look_over(payload, max_depth, max_values, &has_registered)
     if found == HARMLESS_CODE and object_pairs_hook is None:
-        if len(payload) > NO_SURVEY and not has_extensions:
-            return unpack_many(payload, tuples)
+        if len(payload) > NO_SURVEY and not has_registered:
+            return unpack_many(payload, ext_hook, tuples)
         return unpack(payload, strict_map_key=False, use_list=not tuples, ext_hook=ext_hook)
     if found == DEEPER:
         # The decoder would come as far, at a hundred times the cost.
@@ -586,15 +700,15 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
     return unpack(payload, **options)
 
 
-cdef object unpack_many(object payload, bint tuples):
+cdef object unpack_many(object payload, object ext_hook, bint tuples):
     """Unpack what may be many values, none of which the collector need look at meanwhile.
 
-    It would look at all of them again and again, as there are more and more. Nobody else can
-    run before it may again: no hook is called, and the GIL is held.
+    It would look at all of them again and again, as there are more and more. No function of the
+    program's own is called before it may again, which may be anything, and take long.
     """
     cdef bint collects = PyGC_Disable()
     try:
-        return unpack(payload, strict_map_key=False, use_list=not tuples)
+        return unpack(payload, strict_map_key=False, use_list=not tuples, ext_hook=ext_hook)
     finally:
         if collects:
             PyGC_Enable()

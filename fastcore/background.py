@@ -6,13 +6,20 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, Self
+from contextlib import suppress
+from typing import Any, Final, Self
 
 from fastcore.addressing import format_address
+from fastcore.logs import get_logger
 from fastcore.server.server import Server
 from fastcore.server.service import Handler
 
 __all__ = ["ServerInThread"]
+
+logger = get_logger("fastcore.server")
+
+#: Seconds for a thread to end, when its handlers have had their time.
+_PATIENCE: Final = 5.0
 
 
 class ServerInThread:
@@ -97,15 +104,26 @@ class ServerInThread:
     def stop(self, deadline: float = 1.0) -> None:
         """End the server and its thread. A second time, it does nothing.
 
+        Called by one of its own handlers it returns at once, and the server ends when that has answered. A
+        thread that a handler blocks can't be ended: it is left alone after some seconds more, with a line in
+        the log.
+
         Parameters
         ----------
         deadline : float
             Seconds in which handlers that run may still answer.
         """
-        if self._thread.is_alive():
-            self._deadline = deadline
+        if not self._thread.is_alive():
+            return
+        self._deadline = deadline
+        # Somebody else may have ended it just now.
+        with suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self._ends.set)
-            self._thread.join()
+        if threading.current_thread() is self._thread:
+            return
+        self._thread.join(deadline + _PATIENCE)
+        if self._thread.is_alive():
+            logger.warning("%r doesn't end: something blocks its thread", self)
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,14 @@ from typing import Any, Protocol
 
 from fastcore._channel import Channel
 from fastcore._header import CallHeader, call_fields, request_fields
-from fastcore._wire import HAS_TO_BE_ASKED, SPEAKS_PLAINLY, SPEAKS_VALUES, DialectUnknown, with_extra
+from fastcore._wire import (
+    HAS_TO_BE_ASKED,
+    SPEAKS_PLAINLY,
+    SPEAKS_VALUES,
+    DialectUnknown,
+    frozen_call,
+    with_extra,
+)
 from fastcore.addressing import Address
 from fastcore.client.calls import RemoteCall, value_of_call
 from fastcore.contracts import Owner
@@ -190,7 +197,12 @@ class ClientConnection(Owner):
     def _not_sent(self, call: RemoteCall, message: dict[str, Any], error: BaseException) -> None:
         if isinstance(error, DialectUnknown):
             # The answer to what every server knows shows which values this one reads.
-            self._held = call, message
+            try:
+                self._held = call, frozen_call(message)
+            except BadValue as bad:
+                call.fail(self._told(bad, call))
+                self._settle()
+                return
             question = RemoteCall(loop=self.channel.loop)
             question.begin("identity", None)
             self.start(question, "identity", {"op": "identity"})

@@ -20,10 +20,10 @@ from typing import Any, Final, Protocol
 from tornado.iostream import IOStream
 
 from fastcore.addressing import Address, format_address
-from fastcore.client.calls import RemoteCall
+from fastcore.client.calls import RemoteCall, value_of_call
 from fastcore.client.connection import ClientConnection
 from fastcore.client.waiting import KnownServer, Waiting, WaitingCall, WaitingStream
-from fastcore.errors import RPCClosed
+from fastcore.errors import BadValue, RPCClosed
 from fastcore.transport.connecting import open_stream
 from fastcore.transport.event_loop import Timer, patience
 from fastcore.transport.tornado import channel_of
@@ -135,25 +135,36 @@ class Connections:
 
     def call(self, call: RemoteCall, address: Address, message: dict[str, Any]) -> None:
         """Start a call over a connection that is free, or have it wait for one."""
-        waiting = WaitingCall(call, message, self.loop.time())
+        waiting = WaitingCall(call, message, self.loop.time(), self._rules.timeout)
         call.where = self
         self._enter(address, waiting)
+        if call.where is self:
+            # It waits, and whoever made it goes on.
+            try:
+                waiting.freeze()
+            except BadValue as error:
+                call.fail(value_of_call(error, call.op, format_address(address)))
+                self._serve_all()
 
     async def stream(self, address: Address, timeout: float) -> ClientConnection:
         """Give a connection that nobody else uses."""
-        waiting = WaitingStream(self.loop.create_future(), self.loop.time())
+        waiting = WaitingStream(self.loop.create_future(), self.loop.time(), timeout)
+        future = waiting.future
         try:
             async with patience(timeout):
                 self._enter(address, waiting)
-                return await waiting.future
+                await future
         except TimeoutError:
-            raise self._no_turn(address, timeout) from None
+            if future.cancelled():
+                raise self._no_turn(address, timeout) from None
+            # It came in the moment in which the time was up.
         except asyncio.CancelledError:
-            if waiting.future.done() and not waiting.future.cancelled():
-                self.release(waiting.future.result())
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.release(future.result())
             raise
         finally:
-            waiting.future.cancel()
+            future.cancel()
+        return future.result()
 
     def give_up(self, call: RemoteCall) -> None:
         """Forget a call that waits: it leaves its place when that is looked at."""
@@ -179,9 +190,7 @@ class Connections:
         self._serve(server)
         if server.waiting:
             self._look_after_a_while()
-            if server.numbers and not (server.is_grown or server.is_growing):
-                server.is_growing = True
-                self._after(_A_MOMENT, self._grown, server)
+            self._grow_for_a_moment(server)
 
     def _line_up(self, address: Address, waiting: Waiting) -> KnownServer:
         """Have one wait for a connection to a server."""
@@ -195,6 +204,12 @@ class Connections:
     def _known(self, address: Address) -> KnownServer:
         """Give what is known of a server: the same to all who come, whoever comes in between."""
         return self._servers.setdefault(address, KnownServer(address, self._rules.share))
+
+    def _grow_for_a_moment(self, server: KnownServer) -> None:
+        """Have those who may share wait no longer than that for further connections."""
+        if server.numbers and not (server.is_grown or server.is_growing):
+            server.is_growing = True
+            self._after(_A_MOMENT, self._grown, server)
 
     def _grown(self, server: KnownServer) -> None:
         """Make do with the connections that are there."""
@@ -303,8 +318,8 @@ class Connections:
     async def _connect(self, server: KnownServer) -> None:
         started = self.loop.time()
         # Those who have waited a while have less patience left.
-        since = min(server.since, started)
-        timeout = self._rules.timeout
+        first = server.first()
+        since, timeout = (first.since, first.timeout) if first else (started, self._rules.timeout)
         if started - since > timeout / 10:
             timeout = max(since + timeout - started, timeout / 10)
         try:
@@ -342,6 +357,16 @@ class Connections:
             if server.pop(first):
                 first.fail(error)
         self._serve(server)
+        self._forget(server)
+
+    def _forget(self, server: KnownServer) -> None:
+        """Know nothing more of a server to which there is no connection: it may be another one next."""
+        if server.connections or server.connecting or server.waiting:
+            return
+        if self._servers.get(server.address) is server:
+            del self._servers[server.address]
+        if server.trims is not None:
+            server.trims.cancel()
 
     def add(self, address: Address, stream: IOStream) -> None:
         """Take in an open stream, and give it to who waits first."""
@@ -350,6 +375,7 @@ class Connections:
         server.connections[connection] = None
         self._of[connection] = server
         if connection.numbers:
+            server.numbers = True
             self._share(server, connection)
         if connection not in server.shared:
             server.free.append(connection)
@@ -369,7 +395,9 @@ class Connections:
         server.allowed += 1
         question = RemoteCall(loop=self.loop)
         question.begin("identity", self)
-        server.waiting.appendleft(WaitingCall(question, {"op": "identity"}, self.loop.time()))
+        server.waiting.appendleft(
+            WaitingCall(question, {"op": "identity"}, self.loop.time(), self._rules.timeout)
+        )
         self._serve(server)
         self._after(_A_WHILE, self._allow_more, server)
 
@@ -392,6 +420,7 @@ class Connections:
             self._share(server, connection)
         if server.waiting:
             self.loop.call_soon(self._serve, server)
+            self._grow_for_a_moment(server)
 
     def _share(self, server: KnownServer, connection: ClientConnection) -> None:
         if connection.is_last or connection in server.shared:
@@ -453,11 +482,7 @@ class Connections:
         for group in (server.free, server.shared):
             if connection in group:
                 group.remove(connection)
-        if not server.connections and not server.connecting and not server.waiting:
-            # It may be another one that answers there next.
-            del self._servers[server.address]
-            if server.trims is not None:
-                server.trims.cancel()
+        self._forget(server)
         if not self.loop.is_closed() and self._watch is not None:
             self.loop.call_soon(self._serve_all)
 
@@ -494,14 +519,17 @@ class Connections:
             return
         next_look = None
         for server in [*self._servers.values()]:
-            while (first := server.first()) is not None:
-                until = max(first.since, self._progress) + timeout
-                if not first.is_over and (until > now + 1e-3 or server.connecting):
+            for waiting in [*server.waiting]:
+                if waiting.timeout != timeout:
+                    # It looks at the time itself.
+                    continue
+                until = max(waiting.since, self._progress) + timeout
+                if not waiting.is_over and (until > now + 1e-3 or server.connecting):
                     until = max(until, now + timeout / 4)
                     next_look = until if next_look is None else min(next_look, until)
                     break
-                if server.pop(first):
-                    first.fail(self._no_turn(server.address, timeout))
+                if server.pop(waiting):
+                    waiting.fail(self._no_turn(server.address, timeout))
         if next_look is not None:
             self._look_by(next_look)
 

@@ -22,6 +22,7 @@ from fastcore.transport.connecting import (
     not_connected,
 )
 from fastcore.transport.keepalive import set_peer_timeout
+from fastcore.transport.tls import certified_name
 
 __all__ = ["dial"]
 
@@ -53,8 +54,9 @@ def dial(
         except (ConnectionRefusedError, FileNotFoundError) as error:
             # The server may be about to listen.
             reason = error
-        except OSError as error:
-            if is_of_a_signal(error, deadline):
+        except (OSError, UnicodeError) as error:
+            # The last one: a name that can't be asked for.
+            if isinstance(error, OSError) and is_of_a_signal(error, deadline):
                 raise
             if isinstance(error, TimeoutError):
                 raise not_connected(address, f"not within {timeout:g} s", reason) from error
@@ -102,7 +104,7 @@ def _open(
         if port is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if ssl_options is not None:
-            return ssl_wrap_socket(sock, ssl_options, server_hostname=host, server_side=False)
+            return ssl_wrap_socket(sock, ssl_options, server_hostname=certified_name(host), server_side=False)
     except BaseException:
         sock.close()
         raise
@@ -119,15 +121,13 @@ def _first_of(targets: list[tuple[int, Any]], deadline: float) -> socket.socket:
             while targets or attempts:
                 if targets:
                     family, target = targets.pop(0)
-                    sock = socket.socket(family, socket.SOCK_STREAM)
-                    attempts[sock] = family
-                    sock.setblocking(False)
-                    number = sock.connect_ex(target)
-                    if number not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
-                        reason = OSError(number, os.strerror(number))
-                        attempts.pop(sock)
-                        sock.close()
+                    try:
+                        sock = _begin(family, target)
+                    except OSError as error:
+                        # This machine may have no IPv6, whatever the host has.
+                        reason = error
                         continue
+                    attempts[sock] = family
                     selector.register(sock, selectors.EVENT_WRITE)
                 wait = min(_left(deadline), NEXT_ADDRESS) if targets else _left(deadline)
                 for key, _ in selector.select(wait):
@@ -146,6 +146,17 @@ def _first_of(targets: list[tuple[int, Any]], deadline: float) -> socket.socket:
             for sock in attempts:
                 if sock is not winner:
                     sock.close()
+
+
+def _begin(family: int, target: Any) -> socket.socket:
+    """Make a socket that connects."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    number = sock.connect_ex(target)
+    if number not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+        sock.close()
+        raise OSError(number, os.strerror(number))
+    return sock
 
 
 def _is_itself(sock: socket.socket, family: int) -> bool:

@@ -318,8 +318,17 @@ class ConnectionPool:
             connections = self._in_loops[loop] = Connections(self, loop)
         return connections
 
-    def connect(self, ip: str, port: int | None, timeout: float = 3) -> asyncio.Future[IOStream]:
+    def connect(self, ip: str, port: int | None, timeout: float | None = None) -> asyncio.Future[IOStream]:
         """Give a connection that nobody else uses until it is released or closed.
+
+        Parameters
+        ----------
+        ip : str
+            The host, or ``'unix:/path'``.
+        port : int
+            The port; None for a unix socket.
+        timeout : float, optional
+            Seconds to wait for it; the pool's ``timeout`` otherwise.
 
         Returns
         -------
@@ -336,7 +345,8 @@ class ConnectionPool:
             In the Future: all that there may be were in use until then.
         """
         connections = self._here()
-        return StreamForOne(self._connect(connections, (ip, port), timeout), self.release, connections.loop)
+        seconds = self.timeout if timeout is None else timeout
+        return StreamForOne(self._connect(connections, (ip, port), seconds), self.release, connections.loop)
 
     async def _connect(self, connections: Connections, address: Address, timeout: float) -> IOStream:
         channel = (await connections.stream(address, timeout)).channel

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import Any
 
+from fastcore._wire import frozen_call
 from fastcore.addressing import Address
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import ClientConnection, closes
@@ -15,17 +16,18 @@ __all__ = ["KnownServer", "Waiting", "WaitingCall", "WaitingStream"]
 
 
 class WaitingCall:
-    """A call that waits for a connection."""
+    """A call that waits for a connection, for so many seconds."""
 
-    __slots__ = ("call", "message", "since", "wants_all")
+    __slots__ = ("call", "message", "since", "timeout", "wants_all")
 
     #: Nothing has come for a call that isn't under way.
     bytes_in = 0
 
-    def __init__(self, call: RemoteCall, message: dict[str, Any], since: float) -> None:
+    def __init__(self, call: RemoteCall, message: dict[str, Any], since: float, timeout: float) -> None:
         self.call = call
         self.message = message
         self.since = since
+        self.timeout = timeout
         #: Whether it can't share a connection: the server closes it afterwards.
         self.wants_all = closes(message)
 
@@ -39,21 +41,32 @@ class WaitingCall:
         start = connection.start_last if self.wants_all else connection.start
         start(self.call, self.message.get("op"), self.message)
 
+    def freeze(self) -> None:
+        """Have its request say what it says now, whenever it is sent.
+
+        Raises
+        ------
+        BadValue
+            If it can't be sent.
+        """
+        self.message = frozen_call(self.message)
+
     def fail(self, error: Exception) -> None:
         """Say that there will be none."""
         self.call.fail(error)
 
 
 class WaitingStream:
-    """Somebody who waits for a connection of his own."""
+    """Somebody who waits for a connection of his own, for so many seconds."""
 
-    __slots__ = ("future", "since")
+    __slots__ = ("future", "since", "timeout")
 
     wants_all = True
 
-    def __init__(self, future: asyncio.Future[ClientConnection], since: float) -> None:
+    def __init__(self, future: asyncio.Future[ClientConnection], since: float, timeout: float) -> None:
         self.future = future
         self.since = since
+        self.timeout = timeout
 
     @property
     def is_over(self) -> bool:
@@ -123,14 +136,14 @@ class KnownServer:
         self.waiting.append(waiting)
         self.exclusive += waiting.wants_all
 
-    def pop(self, first: Waiting) -> bool:
+    def pop(self, waiting: Waiting) -> bool:
         """Let one wait no longer; False if somebody who came in between has seen to that."""
         try:
-            # It is the first one, so nothing is searched.
-            self.waiting.remove(first)
+            # It is among the first, so little is searched.
+            self.waiting.remove(waiting)
         except ValueError:
             return False
-        self.exclusive -= first.wants_all
+        self.exclusive -= waiting.wants_all
         return True
 
     def pop_free(self) -> ClientConnection | None:

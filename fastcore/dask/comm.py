@@ -7,16 +7,20 @@ travel is fastcore's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from socket import SHUT_RDWR
 from ssl import SSLError
 from typing import Any, Final
 
+from distributed import Worker
+from distributed.comm.addressing import get_address_host
 from distributed.comm.core import CommClosedError
 from distributed.comm.tcp import (
     TCP,
     TLS,
     BaseTCPBackend,
+    BaseTCPListener,
     TCPConnector,
     TCPListener,
     TLSConnector,
@@ -24,7 +28,7 @@ from distributed.comm.tcp import (
     convert_stream_closed_error,
 )
 from distributed.comm.utils import from_frames, to_frames
-from distributed.utils import nbytes
+from distributed.utils import get_ip, nbytes
 from tornado import gen
 from tornado.iostream import IOStream, StreamClosedError
 
@@ -122,7 +126,8 @@ class FastcoreComm(TCP):
         Raises
         ------
         CommClosedError
-            The connection has ended.
+            The connection has ended. What fails to be serialised leaves it usable; any other
+            error ends it.
         """
         if self.stream is None:
             raise CommClosedError(f"in {self}: closed here")
@@ -134,12 +139,17 @@ class FastcoreComm(TCP):
             context={"sender": self.local_info, "recipient": self.remote_info, **self.handshake_options},
             frame_split_size=self.max_shard_size,
         )
-        written = self._channel.write(message_of(frames))
-        if written.done():
-            try:
+        message = message_of(frames)
+        try:
+            written = self._channel.write(message)
+            if written.done():
                 written.result()
-            except StreamClosedError as error:
-                self._forget(error)
+        except StreamClosedError as error:
+            self._forget(error)
+        except BaseException:
+            # Nobody could tell what of it has left.
+            self.abort()
+            raise
         return sum(map(nbytes, frames))
 
     def _forget(self, error: Exception) -> None:
@@ -186,14 +196,28 @@ class FastcoresConnector(TLSConnector):
     comm_class = FastcoresComm
 
 
-class FastcoreListener(TCPListener):
+class _FacingScheduler(BaseTCPListener):
+    """A worker's listener on every interface is reached where the worker reaches its scheduler.
+
+    In several networks it would give an address of another one, where its peers may have no way to.
+    Workers of Dask say so to the listeners of ``tcp://`` and ``tls://``, and to no others.
+    """
+
+    def __init__(self, address: str, comm_handler: Callable[..., Any], *args: Any, **options: Any) -> None:
+        worker = getattr(comm_handler, "__self__", None)
+        if isinstance(worker, Worker):
+            options.setdefault("default_host", get_ip(get_address_host(worker.scheduler.address)))
+        super().__init__(address, comm_handler, *args, **options)
+
+
+class FastcoreListener(_FacingScheduler, TCPListener):
     """Listens on ``fastcore://`` addresses."""
 
     prefix = "fastcore://"
     comm_class = FastcoreComm
 
 
-class FastcoresListener(TLSListener):
+class FastcoresListener(_FacingScheduler, TLSListener):
     """Listens on ``fastcores://`` addresses."""
 
     prefix = "fastcores://"

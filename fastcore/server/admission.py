@@ -281,9 +281,8 @@ class Newcomer(Owner):
         """Tell that no handler runs."""
         return ()
 
-    def is_handled_by(self, task: asyncio.Task[Any]) -> bool:
+    def request_of(self, task: asyncio.Task[Any] | None) -> None:
         """Tell that no handler runs."""
-        return False
 
     # ---- what the channel tells
 

@@ -33,7 +33,7 @@ from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.failures import is_of_the_call, tell_of_failure, tell_of_unsendable
 from fastcore.server.held import PATIENCE, HeldRequest, HeldRequests
 from fastcore.server.parts import Blocked, send_parts
-from fastcore.server.request import Request
+from fastcore.server.request import Request, being_handled
 from fastcore.server.results import gives_parts, is_to_wait_for
 from fastcore.server.service import Handler, Service
 from fastcore.server.slow_steps import Timed
@@ -47,6 +47,10 @@ logger = get_logger("fastcore.server")
 
 #: A request counts once more for each so many bytes among those that run.
 _BYTES_OF_ONE: Final = 256 * 1024
+
+
+#: Seconds that a handler which is given up takes later in that turn: to begin, it may be, and to end.
+_A_CANCEL: Final = 0.000_025
 
 
 class _Refused(Exception):
@@ -256,6 +260,7 @@ class Connection(Owner):
         request.weight = 1 + size // _BYTES_OF_ONE
         self._weight += request.weight
         self.service.running += request.weight
+        context.run(being_handled.set, request)
         # Not by its keyword, which task factories needn't know.
         task = context.run(channel.loop.create_task, self._run(request, result))
         if not request.is_over:
@@ -511,6 +516,8 @@ class Connection(Owner):
             request.given_up = True
             if request.task is not None:
                 request.task.cancel()
+                # Who calls and gives up, over and over, has had his share of the turn sooner.
+                self.channel.expect(_A_CANCEL)
 
     def _left_by_client(self, request: Request) -> None:
         """End a handler whose answer nobody will hear, where one was wanted."""
@@ -580,9 +587,11 @@ class Connection(Owner):
         """Tell whether no handler runs, or one that waits for the peer."""
         return not self._is_busy or self.channel.is_read_by_hand
 
-    def is_handled_by(self, task: asyncio.Task[Any]) -> bool:
-        """Tell whether a task is one of its handlers'."""
-        return any(request.task is task for request in self._requests())
+    def request_of(self, task: asyncio.Task[Any] | None) -> Request | None:
+        """Give that one of its requests whose handler a task is, or has led to where this is asked."""
+        here = being_handled.get()
+        requests = (each for each in self._requests() if each is here or (task and each.task is task))
+        return next(requests, None)
 
     def running(self) -> list[tuple[Any, int]]:
         """Tell which ops run, and by ``perf_counter_ns`` since when."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastcore._channel import Channel
 from fastcore._header import PART_FLAG
+from fastcore._wire import frozen
 from fastcore.server.request import Request
 from fastcore.server.results import end_of, is_async
 from fastcore.server.turns import A_TURN, Turn
@@ -35,6 +36,8 @@ async def send_parts(result: Any, request: Request, channel: Channel, turn: Turn
             async for value in result:
                 if request.left == 0 or channel.is_full:
                     turn.end()
+                    # Others run meanwhile, and may change what they all have.
+                    value = frozen(value)
                     await _room_for(request, channel)
                     begun = await turn.begin()
                 if request.left is not None:
@@ -49,6 +52,8 @@ async def send_parts(result: Any, request: Request, channel: Channel, turn: Turn
             for value in result:
                 if request.left == 0 or channel.is_full:
                     turn.end()
+                    # Others run meanwhile, and may change what they all have.
+                    value = frozen(value)
                     await _room_for(request, channel)
                     begun = await turn.begin()
                 if request.left is not None:
@@ -72,14 +77,16 @@ async def _list_of(result: Any, request: Request, turn: Turn, begun: int, blocke
         if is_async(result):
             async for value in result:
                 if request.reply:
-                    values.append(value)
+                    # Whoever gives it may change it before he gives the next.
+                    values.append(frozen(value))
                 if perf_counter_ns() - begun > A_TURN:
                     turn.end()
                     begun = await turn.begin()
         else:
             for value in result:
                 if request.reply:
-                    values.append(value)
+                    # Whoever gives it may change it before he gives the next.
+                    values.append(frozen(value))
                 if (took := perf_counter_ns() - begun) > A_TURN:
                     blocked(took)
                     turn.end()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Final
 
 from fastcore._futures import set_value
 from fastcore._header import call_fields
 from fastcore.server.figures import OpStats
 
-__all__ = ["Request"]
+__all__ = ["Request", "being_handled"]
 
 
 class Request:
@@ -62,3 +63,7 @@ class Request:
         """Let it look again whether parts may be sent."""
         if self.waiting is not None:
             set_value(self.waiting, None)
+
+
+#: The one whose handler waits for something, for that and all that it has started.
+being_handled: Final[ContextVar[Request | None]] = ContextVar("fastcore.being_handled", default=None)

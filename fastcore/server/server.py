@@ -7,6 +7,7 @@ is told of them, and their common end. What happens on one is in ``connection``.
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import inspect
 import socket
@@ -29,6 +30,7 @@ from fastcore.middleware import check_middleware
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.accepting import Acceptor, SocketFile, bind_unix
 from fastcore.server.connection import Connection
+from fastcore.server.ending import Ending
 from fastcore.server.service import Handler, Service
 from fastcore.server.snapshot import Health, Snapshot, describe_ops, take
 from fastcore.server.strangers import tell_of_refused
@@ -55,7 +57,7 @@ logger = get_logger("fastcore.server")
 _OF_TCP_SERVER = ("ssl_options", "read_chunk_size")
 
 #: Beside the port.
-_OF_LISTEN = [*inspect.signature(TCPServer.listen).parameters][2:]
+_OF_LISTEN = [*inspect.signature(TCPServer.listen).parameters][3:]
 
 #: Connections too many that are told so at a time; those beyond are closed at once.
 _TURNED_AWAY = 100
@@ -227,10 +229,7 @@ class Server(TCPServer):
         self._acceptors: list[Acceptor] = []
         #: Of the unix sockets that were made here.
         self._files: dict[socket.socket, SocketFile] = {}
-        self._all_closed: asyncio.Future[None] | None = None
-        #: Connections that go on until a handler that waits for the end itself has answered.
-        self._staying = 0
-        self._shutdown: asyncio.Task[None] | None = None
+        self._ending: Ending | None = None
         self._first_port: int | None = None
         #: Where it listens.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -240,14 +239,16 @@ class Server(TCPServer):
     def port(self) -> int:
         """The port of the first TCP socket that listened."""
         if self._first_port is None:
-            raise OSError("the server has no port: it listens nowhere yet, or on a unix socket alone")
+            raise OSError("the server has no port: call .listen() first; a unix socket has none")
         return self._first_port
 
     def identity(self, stream: IOStream) -> dict[str, Any]:
         """Tell who this is: the handler of ``{'op': 'identity'}``."""
         return {"type": type(self).__name__, "id": self.id}
 
-    def listen(self, port: int | str | None = None, *args: Any, **kwargs: Any) -> None:
+    def listen(
+        self, port: int | str | None = None, address: str | None = None, *args: Any, **kwargs: Any
+    ) -> None:
         """Accept connections on a port.
 
         Parameters
@@ -255,14 +256,16 @@ class Server(TCPServer):
         port : int or str, optional
             ``default_port`` if left out; 0 picks a free one; ``'unix:/path'`` is a unix
             socket, which only its owner can reach.
+        address : str, optional
+            A name or number of this machine, IPv6 with its brackets or without. Left out, the
+            server is reachable on every interface.
         *args, **kwargs
-            As ``tornado.tcpserver.TCPServer.listen`` takes them, first the address. Without
-            an address, the server is reachable on every interface of the machine.
+            As ``tornado.tcpserver.TCPServer.listen`` takes them.
 
         Raises
         ------
         OSError
-            If the port is taken.
+            If the port is taken, or the address isn't this machine's.
         """
         if isinstance(port, str) and port.startswith(UNIX_SCHEME):
             sock, self._files[sock] = bind_unix(port)
@@ -271,13 +274,30 @@ class Server(TCPServer):
             check_keywords(super().listen, kwargs, _OF_LISTEN)
             number = listening_port(self.default_port if port is None else port)
             try:
-                super().listen(number, *args, **kwargs)
+                super().listen(number, address and address.strip("[]"), *args, **kwargs)
             except OSError as error:
-                where = args[0] if args else kwargs.get("address", "")
-                raise type(error)(error.errno, f"{error.strerror}: {where}, port {number}") from error
+                where = f"{address or ''}, port {number}"
+                raise type(error)(error.errno, f"{error.strerror}: {where}") from error
+            except UnicodeError as error:
+                raise OSError(errno.EADDRNOTAVAIL, f"no such host: {shown(address)}, {error}") from error
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept connections on sockets that listen already."""
+        """Accept connections on sockets that listen already.
+
+        Raises
+        ------
+        RuntimeError
+            If the server is ending.
+        """
+        if self._ending is not None:
+            if not self._ending.is_over:
+                for sock in sockets:
+                    sock.close()
+                raise RuntimeError("the server is ending: await its shutdown() before it listens again")
+            self._ending = None
+            self._service.is_ending = False
+        if not self._acceptors:
+            self._first_port = None
         self._service.context = copy_context()
         self._loop = current_loop()
         for sock in sockets:
@@ -403,52 +423,10 @@ class Server(TCPServer):
         >>> asyncio.run(main())
         done
         """
-        if self._shutdown is None:
-            ending = self._end_all(deadline, asyncio.current_task())
-            self._shutdown = asyncio.get_running_loop().create_task(ending)
-        else:
-            # Who asks again may have less patience.
-            asyncio.get_running_loop().call_later(deadline, self._wait_no_more)
-        # Twice at once, or by somebody who is given up, it goes on all the same.
-        await asyncio.shield(self._shutdown)
-
-    def _wait_no_more(self) -> None:
-        if self._all_closed is not None and not self._all_closed.done():
-            self._all_closed.set_result(None)
-
-    async def _end_all(self, deadline: float, caller: asyncio.Task[Any] | None) -> None:
-        service = self._service
-        begun = asyncio.get_running_loop().time()
+        if self._ending is None:
+            self._ending = Ending(self._service, self._connections, self._turned_away)
         self.stop()
-        service.is_ending = True
-        for connection in [*self._connections.values()]:
-            connection.finish()
-        # A handler that calls this answers when it is through; nobody waits for that here.
-        staying = {
-            channel
-            for channel, connection in [*self._connections.items()]
-            if caller is not None and connection.is_handled_by(caller)
-        }
-        if self._connections.keys() - staying:
-            self._all_closed = asyncio.get_running_loop().create_future()
-            self._staying = len(staying)
-            await asyncio.wait([self._all_closed], timeout=deadline)
-        left = self._connections.keys() - staying
-        if left and deadline > 0:
-            logger.warning(
-                "ended with %d handlers running and %d connections open, after %.1f s",
-                len(service.tasks),
-                len(left),
-                asyncio.get_running_loop().time() - begun,
-            )
-        cancelled = [task for task in [*service.tasks] if task is not caller]
-        for task in cancelled:
-            task.cancel()
-        if cancelled:
-            # They may clean up, as long as that takes no time.
-            await asyncio.wait(cancelled, timeout=0.1)
-        for channel in [*left, *self._turned_away]:
-            channel.close()
+        await self._ending.wait(deadline)
 
     def stats(self) -> dict[str, Any]:
         """Tell what the server did and does.
@@ -550,8 +528,8 @@ class Server(TCPServer):
         if error is not None and is_refusal(error) and not connection.is_over:
             # Something is wrong with its TLS, or there is somebody on the way.
             tell_of_refused(self._service.figures, error, channel.peer)
-        if len(self._connections) <= self._staying:
-            self._wait_no_more()
+        if self._ending is not None:
+            self._ending.look()
 
     def _turn_away(self, channel: Channel) -> Awaitable[None]:
         limit = f"the server has {self._max_connections:,} connections, and takes no more"

@@ -22,7 +22,7 @@ from fastcore.limits import Limits, check_flag, check_keywords, check_seconds
 from fastcore.logs import get_logger, in_one_line
 from fastcore.tokens import check_token, greeting, is_public, refusal
 from fastcore.transport.event_loop import current_loop, ignore_io_loop, patience
-from fastcore.transport.tls import check_ssl_options, explain
+from fastcore.transport.tls import certified_name, check_ssl_options, explain
 from fastcore.transport.tornado import channel_of, socket_of
 
 __all__ = [
@@ -95,6 +95,9 @@ class StreamForOne(asyncio.Future[IOStream]):
             if self.done() and not self.cancelled() and self.exception() is None:
                 self._give_back(self.result())
             raise
+        finally:
+            # An error knows the frames that it has passed; with this one it would know whom it is kept by.
+            del self
 
     __iter__ = __await__
 
@@ -208,7 +211,8 @@ async def open_stream(
     except TimeoutError:
         raise not_connected(address, f"not within {timeout:g} s", reason) from reason
     except (OSError, StreamClosedError, UnicodeError) as error:
-        # The last one: a name that can't be asked for.
+        # The last one: a name that can't be asked for. The stream knows the error, and its frames the stream.
+        error.__traceback__ = None
         raise not_connected(address, f"timeout {timeout:g} s", error) from error
     if refused is not None:
         raise refused
@@ -261,7 +265,11 @@ async def _open(address: Address, ssl_options: dict[str, Any] | ssl.SSLContext |
         stream = IOStream(sock)
     else:
         sock = ssl_wrap_socket(
-            sock, ssl_options, server_hostname=address[0], server_side=False, do_handshake_on_connect=False
+            sock,
+            ssl_options,
+            server_hostname=certified_name(address[0]),
+            server_side=False,
+            do_handshake_on_connect=False,
         )
         stream = SSLIOStream(sock, ssl_options=ssl_options)
     stream.set_nodelay(True)
@@ -318,6 +326,9 @@ def _close_result(attempt: asyncio.Task[socket.socket]) -> None:
 async def _connect_socket(family: int, target: Any) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
+    if family == socket.AF_INET6 and target[3]:
+        # uvloop asks for host and port alone to be resolved, and the interface would be lost.
+        target = f"{target[0]}%{target[3]}", target[1]
     try:
         await asyncio.get_running_loop().sock_connect(sock, target)
         if family != getattr(socket, "AF_UNIX", None) and sock.getsockname() == sock.getpeername():
@@ -356,5 +367,9 @@ async def _resolve(address: Address) -> list[tuple[int, Any]]:
         # A numeric address needs no look-up, and so no thread.
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except RuntimeError:
+            # There are no more threads: the interpreter is about to end.
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, target) for family, _, _, _, target in found]

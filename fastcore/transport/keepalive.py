@@ -105,6 +105,11 @@ class Acknowledgements:
             return _ENDLESS
         return info.window - info.unsent - (info.sent - info.repeated - info.acknowledged)
 
+    def arrived(self) -> int | None:
+        """Tell how many bytes have arrived at the peer's machine; None when none is on its way there."""
+        info = self._info()
+        return info.acknowledged if info is not None and (info.packets or info.unsent) else None
+
     def watch(self) -> None:
         """Take the kernel's limit off, as somebody looks from now on."""
         self._set_limit(0)

@@ -15,6 +15,7 @@ from fastcore.remote_errors import error_reply
 __all__ = [
     "CUT_OFF",
     "answer_plainly",
+    "certified_name",
     "check_ssl_options",
     "explain",
     "forget_errors",
@@ -85,6 +86,17 @@ def check_ssl_options(options: object) -> None:
     elif options is not None and not isinstance(options, ssl.SSLContext):
         kinds = "an ssl.SSLContext, or a dict of what makes one"
         raise TypeError(f"ssl_options is {kinds}, not {shown(options)}")
+
+
+def certified_name(host: str) -> str:
+    """Give what a host's certificate calls it, without the interface of a link-local address.
+
+    Examples
+    --------
+    >>> certified_name('fe80::1%eth0')
+    'fe80::1'
+    """
+    return host.partition("%")[0]
 
 
 def with_own_errors(sock: ssl.SSLSocket, function: Callable[..., T], *args: Any) -> T:

@@ -32,7 +32,7 @@ from fastcore.contracts import Transport
 from fastcore.limits import DEFAULT_LIMITS, Limits
 from fastcore.logs import get_logger
 from fastcore.transport.event_loop import check_thread_of, run_in_thread_of
-from fastcore.transport.keepalive import set_peer_timeout
+from fastcore.transport.keepalive import Acknowledgements, set_peer_timeout
 from fastcore.transport.resets import look_for_resets
 from fastcore.transport.tls import CUT_OFF, answer_plainly, explain, is_refusal, with_own_errors
 
@@ -84,6 +84,7 @@ class StreamTransport(Transport):
     """
 
     __slots__ = (
+        "_acknowledgements",
         "_close_fd",
         "_fd",
         "_is_lingering",
@@ -105,6 +106,7 @@ class StreamTransport(Transport):
         self._is_lingering = False
         self._on_readable: Callable[[], object] = self.channel.receive
         self._timer: asyncio.TimerHandle | None = None
+        self._acknowledgements: Acknowledgements | None = None
         stream._fastcore_channel = self.channel  # type: ignore[attr-defined]
         # Every way of closing a stream passes here, while it can still send.
         self._close_fd = stream.close_fd
@@ -159,7 +161,16 @@ class StreamTransport(Transport):
             socket.socket.shutdown(socket_of(self.stream), socket.SHUT_WR)
         self._on_readable = self._drop
         self._watch(self._selector.add_reader, self._drop)
-        self._timer = self.channel.loop.call_later(_LAST_WORDS, self.channel.close)
+        self._wait_for_the_peer(None)
+
+    def _wait_for_the_peer(self, before: int | None) -> None:
+        """Close after a moment, unless more of what was said arrives meanwhile."""
+        arrived = None if self._acknowledgements is None else self._acknowledgements.arrived()
+        if before is not None and arrived in (None, before):
+            self.channel.close()
+            return
+        again = self.channel.close if arrived is None else functools.partial(self._wait_for_the_peer, arrived)
+        self._timer = self.channel.loop.call_later(_LAST_WORDS, again)
 
     # ---- the stream
 
@@ -183,9 +194,8 @@ class StreamTransport(Transport):
         sock = socket_of(stream)
         if stream.closed():
             return
-        acknowledgements = None
         if channel.limits.peer_timeout is not None:
-            acknowledgements = set_peer_timeout(sock, channel.limits.peer_timeout)
+            self._acknowledgements = set_peer_timeout(sock, channel.limits.peer_timeout)
         if stream._read_buffer_size:
             channel.buffer.feed(bytes(stream._read_buffer))
             stream._read_buffer.clear()
@@ -198,7 +208,7 @@ class StreamTransport(Transport):
         if stream.writing():
             # Bytes that somebody has written to it before.
             self.want_write()
-        channel.opened(self._socket(sock), _peer_name(stream) or None, acknowledgements)
+        channel.opened(self._socket(sock), _peer_name(stream) or None, self._acknowledgements)
         look_for_resets(self)
 
     def _stream_wants(self, state: int) -> None:
@@ -595,5 +605,14 @@ def _peer_name(stream: IOStream) -> str:
 def name_of(address: Any) -> str:
     """Name a socket's address, as `accept` and `getpeername` give it."""
     if isinstance(address, tuple):
-        return format_address((address[0], address[1]))
+        host, port, _, scope = (*address, 0, 0)[:4]
+        return format_address((f"{host}%{_interface(scope)}" if scope else host, port))
     return f"unix:{address}" if address else "a unix socket"
+
+
+def _interface(scope: int) -> str | int:
+    """Name the interface on which a link-local address of IPv6 is one."""
+    try:
+        return socket.if_indextoname(scope)
+    except OSError:
+        return scope

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fastcore import ConnectionLost, Server, ServerInThread, SyncClient, connect, rpc
+from fastcore import ConnectionLost, Server, ServerInThread, SyncClient, background, connect, rpc
 from helpers.support import Program
 
 
@@ -93,6 +93,49 @@ def test_it_ends_what_runs_and_all_connections():
     assert ended == [True]
     assert time.monotonic() - begun < 5
     server.stop()
+
+
+async def stops_later(server: ServerInThread) -> str:
+    await asyncio.sleep(0)
+    server.stop()
+    return "stopped"
+
+
+@pytest.mark.parametrize("stop", [lambda server: server.stop() or "stopped", stops_later])
+def test_a_handler_may_stop_it_and_answers(stop):
+    server = ServerInThread({"stop": lambda stream: stop(server)})
+    assert call(server, "stop") == "stopped"
+    server._thread.join(5)
+    assert repr(server).startswith("<ServerInThread: Server was on")
+
+
+def test_many_may_stop_it_at_the_same_time():
+    server = ServerInThread({"add": add})
+    threads = [threading.Thread(target=server.stop) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_one_whose_handler_blocks_is_not_waited_for_without_end(monkeypatch, caplog):
+    monkeypatch.setattr(background, "_PATIENCE", 0.05)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def blocks(stream):
+        begun.set()
+        go_on.wait()
+
+    server = ServerInThread({"blocks": blocks})
+    with SyncClient(server.address) as remote:
+        remote.blocks(reply=False)
+        begun.wait(5)
+        server.stop(deadline=0)
+        assert "doesn't end: something blocks its thread" in caplog.text
+        go_on.set()
+        server.stop(deadline=0)
+    assert repr(server).startswith("<ServerInThread: Server was on")
 
 
 def test_one_that_nobody_stops_keeps_no_program_from_ending():

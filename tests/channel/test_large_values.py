@@ -1,11 +1,16 @@
 """Large binary values over sockets: sent from the caller's memory, which it may change at once."""
 
+import asyncio
+import io
 import socket
 
 from tornado.iostream import IOStream
 
 from fastcore import connect, read, rpc, write
+from fastcore._socket import Socket
+from fastcore._values import LARGE
 from fastcore._wire import IN_PLACE
+from helpers.toy_transport import toy_pair
 from helpers.wire import served
 
 
@@ -45,3 +50,35 @@ async def test_a_message_of_a_thousand_values_arrives_whole():
     handlers = {"count": lambda stream, values: len(values)}
     async with served(handlers) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
         assert await remote.count(values=values) == 1_100
+
+
+async def turns_to_receive(values):
+    """Receive a message that is all there; give how many bytes each turn of the loop received of it."""
+    one, another = toy_pair(pieces=2**24, writable_values=True)
+    another.channel.write(values)
+    sent = io.BytesIO(b"".join(one.incoming.get_nowait() for _ in another.sends))
+    await asyncio.sleep(0)  # and nobody else looks for it
+    channel = one.channel
+    channel.opened(Socket(sent.readinto, one.send))
+    message = channel.read()
+    turns = []
+
+    def receive():
+        before = sent.tell()
+        channel.receive()
+        turns.append(sent.tell() - before)
+        if not message.done():
+            channel.loop.call_soon(receive)
+
+    channel.loop.call_soon(receive)
+    assert await message == values
+    return turns
+
+
+async def test_the_values_of_a_message_take_no_turn_each():
+    assert len(await turns_to_receive([bytes([number]) * LARGE for number in range(3)])) == 1
+
+
+async def test_a_very_large_message_leaves_the_others_their_turns():
+    turns = await turns_to_receive([bytes(LARGE)] * 40)
+    assert max(turns) < 2**21

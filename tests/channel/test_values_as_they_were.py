@@ -1,12 +1,15 @@
 """A message says what was true when it was handed over, or its Future tells when that is over."""
 
 import asyncio
+import enum
+from datetime import date
 from types import SimpleNamespace
 
 import pytest
 
-from fastcore import connect, read, rpc, write
+from fastcore import BadValue, ConnectionPool, connect, read, register_type, rpc, send_recv, write
 from helpers.certificates import client_context, server_context
+from helpers.classic_server import classic_server
 from helpers.support import until
 from helpers.wire import served
 
@@ -165,3 +168,142 @@ async def test_what_is_given_up_while_it_leaves_may_be_changed_then(send, securi
         assert all(data == b"a" * SIZE for data in kept)
         assert await remote.add(x=1, y=2) == 3
         stream.close()
+
+
+def echo(stream, value):
+    return value
+
+
+@register_type
+class Choice(enum.Enum):
+    """Travels by its name, but to those who know no types by its value."""
+
+    ONE = object()
+
+
+def grow(values):
+    """What a program does next with what it has just sent."""
+    values[:] = [*values, b"later"]
+
+
+GROWING = {"a list": [1, 2], "bytes": bytearray(b"once"), "what not every peer reads": [date(2026, 11, 29)]}
+
+
+@pytest.mark.parametrize("what", GROWING)
+@pytest.mark.parametrize("compression", [None, "zlib"])
+async def test_a_call_that_waits_for_a_connection_says_what_was_true_when_it_was_made(what, compression):
+    values = GROWING[what][:]
+    async with (
+        served({"echo": echo}) as server,
+        rpc(ip="127.0.0.1", port=server.port, compression=compression) as remote,
+    ):
+        calls, expected = [], []
+        for _ in range(10):
+            expected.append(values[:])
+            calls.append(remote.echo(value=values))
+            values[:] = values + values
+        assert await asyncio.gather(*calls) == expected
+
+
+async def test_a_call_that_waits_for_its_turn_does_too_whoever_the_server_is():
+    async with classic_server(echo=lambda value: value) as server:
+        pool = ConnectionPool(limit=1)
+        remote = pool(ip="127.0.0.1", port=server.port)
+        values = {"n": 0}
+        calls = []
+        for number in range(5):
+            values["n"] = number
+            calls.append(remote.echo(value=values))
+        one = send_recv(ip="127.0.0.1", port=server.port, op="echo", value=values)
+        values["n"] = "later"
+        assert await asyncio.gather(*calls, one) == [{"n": n} for n in [0, 1, 2, 3, 4, 4]]
+        pool.close()
+
+
+async def test_large_values_of_a_call_that_waits_stay_where_they_lie():
+    memory = bytearray(b"a" * SIZE)
+    async with served({"echo": echo}) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        call = remote.echo(value={"large": memory, "small": 1})
+        with pytest.raises(BufferError):
+            # It is lent until the call is done.
+            memory.clear()
+        assert await call == {"large": bytes(memory), "small": 1}
+        memory.clear()
+
+
+async def test_a_call_that_waits_and_cant_be_sent_says_so_at_once_and_leaves_its_place():
+    async with served({"echo": echo}) as server:
+        pool = ConnectionPool(limit=1)
+        remote = pool(ip="127.0.0.1", port=server.port)
+        stream = await pool.connect("127.0.0.1", server.port)
+        call = remote.echo(value={"rows": [1, object()]})
+        assert call.done()
+        assert pool.waiting == 0
+        with pytest.raises(BadValue, match=r"the call of 'echo' to .* value\['rows'\]\[1\] is of type obj"):
+            await call
+        pool.release(stream)
+        assert await remote.echo(value=[1]) == [1]
+        pool.close()
+
+
+async def test_what_a_classic_server_cant_read_is_told_though_it_was_packed_before():
+    async with (
+        classic_server(echo=lambda value: value) as server,
+        rpc(ip="127.0.0.1", port=server.port) as remote,
+    ):
+        values = [1, Choice.ONE]
+        calls = [remote.echo(value=values), remote.echo(value=1)]
+        grow(values)
+        with pytest.raises(BadValue, match=r"the call of 'echo' to .* can't be sent"):
+            await calls[0]
+        assert await calls[1] == 1
+
+
+def collects(stream, waits=False):
+    values = []
+    for number in range(3):
+        values.append(number)
+        yield values
+
+
+async def collects_later(stream):
+    for values in collects(stream):
+        yield values
+
+
+@pytest.mark.parametrize("op", ["collects", "collects_later"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+async def test_a_list_of_what_a_generator_gives_has_each_as_it_was(op, compression):
+    handlers = {"collects": collects, "collects_later": collects_later}
+    expected = [[0], [0, 1], [0, 1, 2]]
+    async with served(handlers, compression=compression) as server:
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            assert await getattr(remote, op)() == expected
+        stream = await connect("127.0.0.1", server.port)
+        # Without a number all of them come together.
+        await write(stream, {"op": op})
+        assert await read(stream) == expected
+        stream.close()
+
+
+async def test_what_a_generator_gives_is_sent_as_it_was_though_it_waits_for_its_reader():
+    state = {"version": 0, "large": bytearray(b"a" * 100_000)}
+
+    async def watch(stream):
+        while True:
+            yield state
+
+    async with served({"watch": watch}) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        call = remote.watch()
+        iterator = aiter(call)
+        assert (await anext(iterator))["version"] == 0
+        # Until as many are on their way as may be.
+        before = -1
+        while before != (before := server.stats()["messages"]["out"]):
+            await asyncio.sleep(0.05)
+        state.update(version=1, large=bytearray(b"b" * 100_000))
+        versions = [(await anext(iterator)) for _ in range(before + 1)]
+        seen = [value["version"] for value in versions]
+        assert seen.count(0) == before, "one more has been given than was sent"
+        assert all(value["large"][:1] == [b"a", b"b"][value["version"]] for value in versions)
+        call.cancel()

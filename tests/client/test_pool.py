@@ -4,11 +4,13 @@ import asyncio
 import gc
 import random
 import socket
+from contextlib import asynccontextmanager
 
 import pytest
 from tornado.iostream import StreamClosedError
 
 from fastcore import ConnectionLost, ConnectionPool, RPCClosed, Server
+from fastcore.client import connections
 from helpers.answers import DELAYS, Answers
 from helpers.support import until
 from helpers.surface import HANDLERS, serving
@@ -128,3 +130,61 @@ async def test_a_connection_comes_back_from_who_was_cancelled_in_the_moment_in_w
         await until(lambda: pool.active == 0)
         pool.release(await pool.connect("127.0.0.1", server.port))
         pool.close()
+
+
+async def test_a_connection_of_ones_own_is_waited_for_as_long_as_the_pool_says_unless_told_otherwise():
+    async with served() as server:
+        pool = ConnectionPool(limit=1, timeout=0.05)
+        taken = await pool.connect("127.0.0.1", server.port)
+        with pytest.raises(TimeoutError, match=r"0\.05 s"):
+            await pool.connect("127.0.0.1", server.port)
+        with pytest.raises(TimeoutError, match=r"0\.1 s"):
+            await pool.connect("127.0.0.1", server.port, timeout=0.1)
+        pool.release(taken)
+        pool.close()
+
+
+async def test_a_connection_that_comes_in_the_moment_in_which_the_time_is_up_is_taken(monkeypatch):
+    limits = []
+
+    @asynccontextmanager
+    async def patience(seconds):
+        async with asyncio.timeout(None) as limit:
+            limits.append(limit)
+            yield
+
+    monkeypatch.setattr(connections, "patience", patience)
+    async with served() as server:
+        pool = ConnectionPool(limit=1)
+        stream = await pool.connect("127.0.0.1", server.port)
+        waiting = pool.connect("127.0.0.1", server.port)
+        await until(lambda: pool.waiting)
+        limits[-1].reschedule(asyncio.get_running_loop().time())
+        pool.release(stream)
+        assert await waiting is stream
+        pool.release(stream)
+        assert (pool.active, pool.waiting) == (0, 0)
+        pool.close()
+
+
+async def test_nothing_is_left_of_addresses_where_nobody_was():
+    pool = ConnectionPool(timeout=0.05)
+    ports = []
+    for _ in range(20):
+        with socket.create_server(("127.0.0.1", 0)) as reserved:
+            ports.append(reserved.getsockname()[1])
+    calls = [pool(ip="127.0.0.1", port=port).add(x=1, y=2) for port in ports]
+    calls[0].cancel()
+    given_up = pool.connect("127.0.0.1", ports[1])
+    await asyncio.sleep(0)
+    given_up.cancel()
+    assert all(
+        isinstance(each, BaseException) for each in await asyncio.gather(*calls, return_exceptions=True)
+    )
+    [of_loop] = pool._in_loops.values()
+    await until(lambda: not of_loop._servers)
+    async with served() as server:
+        assert await pool(ip="127.0.0.1", port=server.port).add(x=1, y=2) == 3
+        assert len(of_loop._servers) == 1
+        pool.close()
+        assert not of_loop._servers

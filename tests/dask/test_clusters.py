@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster, Scheduler, Security, Worker
-from distributed.comm import parse_address
+from distributed.comm import get_address_host, parse_address
 
 from helpers.certificates import OURS
 from helpers.support import Program, in_a_thread, until
@@ -123,6 +123,19 @@ async def test_both_schemes_in_one_cluster():
                         made = client.submit(squares, 200_000, workers=[here.address], pure=False)
                         moved = client.submit(np.sum, made, workers=[there.address], pure=False)
                         assert await moved == np.sum(squares(200_000))
+
+
+@pytest.mark.parametrize("scheme", ["fastcore", "tcp"])
+async def test_a_worker_on_every_interface_is_reached_where_it_reaches_the_scheduler(scheme):
+    """And not at its machine's address in some other network."""
+    async with (
+        Scheduler(
+            protocol=scheme, port=0, host="127.0.0.1", dashboard=False, dashboard_address=":0"
+        ) as scheduler,
+        Worker(scheduler.address, dashboard=False) as worker,
+    ):
+        assert parse_address(worker.listen_address)[1].startswith("0.0.0.0:")
+        assert get_address_host(worker.address) == "127.0.0.1"
 
 
 async def test_the_commands_of_dask(tmp_path):

@@ -221,6 +221,24 @@ async def test_what_cant_be_serialised_costs_its_writer_an_error_and_nothing_els
         assert await other.read() == "next"
 
 
+class Broken:
+    """A channel in which something is interrupted."""
+
+    def write(self, message):
+        raise KeyboardInterrupt
+
+
+async def test_a_write_that_is_interrupted_ends_it():
+    """As that of tcp: nobody could tell what of the message has left."""
+    async with pair() as (comm, other):
+        comm._channel = Broken()
+        with pytest.raises(KeyboardInterrupt):
+            await comm.write("x")
+        assert comm.closed()
+        with pytest.raises(CommClosedError):
+            await other.read()
+
+
 async def test_a_comm_that_nobody_has_any_more_is_closed(caplog):
     accepted = asyncio.Queue()
     async with listening(accepted.put) as listener:

@@ -45,7 +45,9 @@ class ToyTransport(Transport):
         self.sends: list[int] = []
         self.unsent = 0
         self.wants_write = self.is_paused = self.is_lingering = self.is_closed = self.is_shut = False
-        self.channel = Channel(self, self.loop, limits, options.get("compression"), name)
+        self.channel = Channel(
+            self, self.loop, limits, options.get("compression"), name, options.get("writable_values", False)
+        )
 
     def open(self) -> None:
         self.channel.opened(Socket(self.receive_into, self.send))

@@ -63,6 +63,8 @@ ATTACKS = {
     "an answer that can't be sent": frame(call("odd"), call=1),
     "a handler that raises": frame(call("fail"), call=1),
     "a deep handler that raises": frame(call("deep"), call=1),
+    "a call that is given up": frame(call("wait"), call=1) + frame(b"\xc0", cancel=1),
+    "parts that are given up": frame(call("rows"), call=1) + frame(b"\xc0", cancel=1),
 }
 
 
@@ -74,11 +76,16 @@ def serve(pipe: Connection, uses_uvloop: bool) -> None:
     def deep(stream, depth=50):
         return deep(stream, depth - 1) if depth else [][0]
 
+    async def wait(stream):
+        await asyncio.sleep(3600)
+
     handlers = {
         "add": lambda stream, x, y: x + y,
         "odd": lambda stream: [{"value": object()}],
         "fail": lambda stream: [][0],
         "deep": deep,
+        "wait": wait,
+        "rows": lambda stream: (number for number in range(10**6)),
     }
 
     async def main():

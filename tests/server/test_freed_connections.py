@@ -11,8 +11,9 @@ from contextlib import suppress
 import pytest
 
 from fastcore import ConnectionLost, connect, messages, read, rpc, write
+from fastcore.transport import connecting
 from fastcore.transport.tornado import channel_of
-from helpers.certificates import client_context, server_context
+from helpers.certificates import THEIRS, client_context, server_context
 from helpers.support import until
 from helpers.wire import served
 
@@ -154,3 +155,36 @@ async def test_a_connection_that_has_ended_is_freed_by_its_last_reference(client
         user.forget()
         async with asyncio.timeout(5):
             await until(lambda: not [each for each in left if each() is not None])
+
+
+async def untrusting(server):
+    await connect("127.0.0.1", server.port, ssl_options=client_context(trusts=THEIRS))
+
+
+async def calling(server):
+    await rpc(ip="127.0.0.1", port=server.port, ssl_options=client_context(trusts=THEIRS)).add(x=1, y=2)
+
+
+async def given_up(server):
+    connecting = connect("127.0.0.1", server.port, ssl_options=client_context())
+    await until(lambda: server.stats()["connections"]["open"])
+    connecting.cancel()
+    with suppress(asyncio.CancelledError):
+        await connecting
+    raise ConnectionLost("given up")
+
+
+@pytest.mark.parametrize("connects", [untrusting, calling, given_up])
+async def test_a_connection_that_never_came_about_is_freed_too(connects, monkeypatch):
+    left = []
+
+    def channel_of_stream(stream, *arguments, **options):
+        channel = channel_of(stream, *arguments, **options)
+        left.extend(map(weakref.ref, (stream, channel)))
+        return channel
+
+    monkeypatch.setattr(connecting, "channel_of", channel_of_stream)
+    async with served(ssl_options=server_context()) as server:
+        with pytest.raises(ConnectionLost):
+            await connects(server)
+        await until(lambda: left and not any(each() for each in left))

@@ -98,9 +98,10 @@ def has_ipv6() -> bool:
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
-async def test_a_server_on_ipv6_only_is_called_by_all_spellings_of_its_address():
+@pytest.mark.parametrize("address", ["::1", "[::1]"])
+async def test_a_server_on_ipv6_only_is_called_by_all_spellings_of_its_address(address):
     server = Server({"add": lambda stream, x, y: x + y})
-    server.listen(0, "::1", family=socket.AF_INET6)
+    server.listen(0, address, family=socket.AF_INET6)
     async with server:
         for address in (f"[::1]:{server.port}", ("::1", server.port), ("[::1]", server.port)):
             async with rpc(address) as remote:
@@ -276,6 +277,13 @@ async def test_a_server_in_processes_serves_in_each_of_them():
 async def test_what_is_no_port_is_an_error(port):
     with pytest.raises(ValueError, match=r"no such port|no path"):
         Server({}).listen(port, "127.0.0.1")
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "two..dots", "\ud800"])
+async def test_a_name_that_no_host_can_have_is_an_error_that_says_so(host):
+    with pytest.raises(OSError, match="no such host") as caught:
+        Server({}).listen(0, host)
+    str(caught.value).encode()
 
 
 async def test_a_path_that_is_too_long_is_an_error_that_says_so(tmp_path):

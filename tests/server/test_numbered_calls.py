@@ -574,8 +574,12 @@ async def test_a_handler_without_a_number_reads_what_has_none_and_calls_get_the_
         assert by_number == {number: number for number in range(40)}
 
 
+# Nobody listens at the address of a stream that was accepted: connections to there are waited for in vain.
+CONNECTING = 3600
+
+
 async def calls_back(stream):
-    async with rpc(stream=stream) as remote:
+    async with rpc(stream=stream, timeout=CONNECTING) as remote:
         return await asyncio.gather(*[remote.question(n=n) for n in range(3)])
 
 
@@ -586,7 +590,7 @@ async def calls_back_later(stream):
 
 @gen.coroutine
 def calls_back_at_once(stream):
-    remote = rpc(stream=stream)
+    remote = rpc(stream=stream, timeout=CONNECTING)
     answers = yield [remote.question(n=n) for n in range(3)]
     remote.close_rpc()
     return answers

@@ -147,3 +147,98 @@ async def test_a_server_closes_all_that_it_has_opened_at_the_end_of_its_block(tm
             await read(stream)
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", server.port)
+
+
+class EndsItself(Server):
+    """A server whose handlers end it, each in a way of its own."""
+
+    def __init__(self, together=1):
+        self.together = asyncio.Barrier(together)
+        ways = [self.at_once, self.in_a_task, self.with_a_time_limit, self.in_parts, self.later_in_parts]
+        super().__init__({"wait": self.wait, **{way.__name__: way for way in ways}})
+
+    async def end(self):
+        await self.together.wait()
+        await self.shutdown(60)
+
+    async def wait(self, stream):
+        await asyncio.sleep(0.05)
+        return "waited"
+
+    async def at_once(self, stream):
+        await self.end()
+        return ["ended"]
+
+    async def in_a_task(self, stream):
+        await asyncio.create_task(self.end())
+        return ["ended"]
+
+    async def with_a_time_limit(self, stream):
+        await asyncio.wait_for(self.end(), 60)
+        return ["ended"]
+
+    async def in_parts(self, stream):
+        await self.end()
+        yield "ended"
+
+    def later_in_parts(self, stream):
+        async def rows():
+            await asyncio.gather(self.end(), self.end())
+            yield "ended"
+
+        return rows()
+
+
+WAYS = ["at_once", "in_a_task", "with_a_time_limit", "in_parts", "later_in_parts"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_handler_that_ends_its_server_waits_for_others_and_answers(way):
+    async with EndsItself() as server:
+        server.listen(0, "127.0.0.1")
+        stream = await connect("127.0.0.1", server.port)
+        async with rpc(ip="127.0.0.1", port=server.port) as remote, asyncio.timeout(30):
+            await write(stream, {"op": "wait"})
+            assert await getattr(remote, way)() == ["ended"]
+            assert await read(stream) == "waited"
+        stream.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_handler_without_a_number_may_end_its_server_too(way):
+    async with EndsItself() as server, asyncio.timeout(30):
+        server.listen(0, "127.0.0.1")
+        stream = await connect("127.0.0.1", server.port)
+        await write(stream, {"op": way})
+        assert await read(stream) == ["ended"]
+        stream.close()
+
+
+async def test_handlers_that_end_their_server_at_the_same_time_all_answer():
+    async with EndsItself(together=len(WAYS) + 1) as server:
+        server.listen(0, "127.0.0.1")
+        async with rpc(ip="127.0.0.1", port=server.port, share=0) as remote, asyncio.timeout(30):
+            answers = await asyncio.gather(*[getattr(remote, way)() for way in WAYS])
+            assert answers == [["ended"]] * len(WAYS)
+
+
+async def test_a_server_may_listen_again_when_it_has_ended():
+    work = Work()
+    async with served(work.handlers) as server:
+        port = server.port
+        async with rpc(ip="127.0.0.1", port=port) as remote:
+            call = remote.work()
+            await work.begun.wait()
+            ending = asyncio.ensure_future(server.shutdown(deadline=20))
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="is ending: await its shutdown"):
+                server.listen(0, "127.0.0.1")
+            work.go_on.set()
+            await call
+            await ending
+        server.listen(0, "127.0.0.1")
+        async with rpc(ip="127.0.0.1", port=server.port) as remote:
+            assert await remote.work() == b"done" * 100_000
+        assert server.health() == "ready"
+        await server.shutdown(deadline=20)
+        assert server.health() == "draining"

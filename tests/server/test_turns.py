@@ -110,3 +110,27 @@ async def test_a_client_that_leaves_leaves_no_turn_behind():
         async with stranger_at(server) as stranger:
             stranger.say(*many("rows", "two", 1, window=3))
             await until(lambda: handlers.done["two"] >= 3)
+
+
+async def test_who_calls_and_gives_up_over_and_over_does_little_of_it_in_one_turn_of_the_loop():
+    """What such calls take comes behind the turn of their connection: the clock doesn't see it there."""
+    begun = [0]
+
+    def turn():
+        begun.append(0)
+        asyncio.get_running_loop().call_soon(turn)
+
+    async def wait(stream):
+        raise AssertionError("it was given up before its first step")
+
+    def begin(stream):
+        begun[-1] += 1
+        return wait(stream)
+
+    async with served({"wait": begin}) as server, stranger_at(server) as stranger:
+        turn()
+        for number in range(500):
+            stranger.calls(number, "wait")
+            stranger.gives_up(number)
+        assert await stranger.hears_answers(*range(500)) == dict.fromkeys(range(500))
+    assert max(begun) <= 12

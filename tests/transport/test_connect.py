@@ -1,14 +1,22 @@
 """``connect``: a stream to a server, or an error that says where nobody was."""
 
 import asyncio
+import errno
 import socket
+import ssl
+import sys
 import time
 
+import psutil
 import pytest
 from tornado.iostream import IOStream, StreamClosedError
 
-from fastcore import ConnectionLost, connect, read, write
+from fastcore import ConnectionLost, Server, SyncClient, connect, read, rpc, write
+from fastcore.transport.tornado import name_of
+from helpers.certificates import OURS, client_context
+from helpers.support import Program, in_a_thread
 from helpers.surface import serving
+from helpers.wire import add
 
 
 async def test_connect_gives_a_stream_as_tornado_has_it():
@@ -90,3 +98,90 @@ async def test_a_name_that_cannot_be_asked_for_is_an_error_that_can_be_printed(n
     with pytest.raises(ConnectionLost, match="could not connect to") as caught:
         await connect(name, 8786)
     str(caught.value).encode()
+
+
+@pytest.mark.parametrize("name", ["a" * 64 + ".example", "two..dots", "\ud800"])
+def test_so_it_is_for_a_client_that_blocks(name):
+    with pytest.raises(ConnectionLost, match="could not connect to") as caught:
+        SyncClient(ip=name, port=8786).add()
+    str(caught.value).encode()
+
+
+async def test_where_this_machine_has_no_ipv6_the_next_address_of_the_host_is_taken(monkeypatch):
+    class Socket(socket.socket):
+        def __init__(self, family=-1, *arguments, **keywords):
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "no such family here")
+            super().__init__(family, *arguments, **keywords)
+
+    def look_up(host, port, *arguments, **keywords):
+        if host != "both.example":
+            return real(host, port, *arguments, **keywords)
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+        ]
+
+    real = socket.getaddrinfo
+    with serving() as server:
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        monkeypatch.setattr(socket, "socket", Socket)
+        (await connect("both.example", server.port)).close()
+        with SyncClient(ip="both.example", port=server.port) as remote:
+            assert await in_a_thread(lambda: remote.add(x=1, y=2)) == 3
+
+
+def link_local() -> str:
+    """An address of IPv6 that is one on its interface alone, with the name of that."""
+    for addresses in psutil.net_if_addrs().values():
+        for each in addresses:
+            if each.family == socket.AF_INET6 and each.address.startswith("fe80:") and "%" in each.address:
+                return each.address
+    pytest.skip("this machine has no link-local address")
+
+
+@pytest.mark.parametrize("security", ["plain", "TLS"])
+async def test_an_address_that_is_one_on_its_interface_alone(security):
+    host = link_local()
+    at_server, at_client = None, None
+    if security == "TLS":
+        at_server, at_client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), client_context()
+        OURS.issue_cert(host.partition("%")[0]).configure_cert(at_server)
+    async with Server({"add": add}, ssl_options=at_server) as server:
+        server.listen(0, host)
+        stream = await connect(host, server.port, ssl_options=at_client)
+        async with rpc(stream=stream, ssl_options=at_client) as remote:
+            assert remote.address == f"[{host}]:{server.port}"
+            assert await remote.add(x=1, y=2) == 3
+            # It is found again.
+            remote.close_streams()
+            assert await remote.add(x=1, y=2) == 3
+        with SyncClient(ip=host, port=server.port, ssl_options=at_client) as client:
+            assert await in_a_thread(lambda: client.add(x=1, y=2)) == 3
+
+
+def test_a_peer_is_named_with_the_interface_on_which_its_address_is_one():
+    number, name = socket.if_nameindex()[0]
+    assert name_of(("fe80::1", 8786, 0, number)) == f"[fe80::1%{name}]:8786"
+    assert name_of(("fe80::1", 8786, 0, 2**31)) == f"[fe80::1%{2**31}]:8786"
+    assert name_of(("2001:db8::1", 8786, 0, 0)) == "[2001:db8::1]:8786"
+
+
+AT_EXIT = """
+import asyncio, atexit
+from fastcore import ServerInThread, rpc
+
+async def call(port):
+    async with rpc(ip="localhost", port=port) as remote:
+        print(await remote.double(x=2))
+
+server = ServerInThread({"double": lambda stream, x: 2 * x})
+atexit.register(server.stop)
+atexit.register(lambda: asyncio.run(call(server.port)))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a loop of its own kind has threads for more than names")
+def test_a_name_is_looked_up_when_there_are_no_more_threads_for_that():
+    with Program("-c", AT_EXIT) as program:
+        assert (program.line(), program.wait()) == ("4", 0)

@@ -1,4 +1,4 @@
-"""A last message: heard by a peer that still sends, and by one that has left nothing is waited for."""
+"""What was said last: heard by a peer that still sends, and for one that has left nothing is waited for."""
 
 import asyncio
 import socket
@@ -12,10 +12,14 @@ from tornado.iostream import IOStream
 from fastcore.transport import tornado
 from fastcore.transport.tornado import channel_of
 from helpers.support import until
-from helpers.wire import frame
+from helpers.wire import SENTINEL, frame
 
 #: More than two sockets hold.
 MUCH = bytes(2_000_000)
+
+told = pytest.mark.skipif(
+    not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system doesn't tell what has arrived"
+)
 
 
 @asynccontextmanager
@@ -93,3 +97,50 @@ async def test_a_peer_that_does_nothing_is_not_waited_for_for_ever(monkeypatch):
         channel_of(stream).farewell("goodbye")
         await until(lambda: stream.closed())
         assert await all_said(theirs) == frame("goodbye")
+
+
+@told
+async def test_what_was_said_before_it_is_closed_arrives_though_the_peer_sends_on():
+    """To close a socket that has received more resets the connection, and drops what is still on its way."""
+    async with met() as (stream, theirs):
+        channel = channel_of(stream)
+        channel.send(MUCH)
+        channel.close_when_sent()
+        assert channel.is_full
+        sending = asyncio.get_running_loop().sock_sendall(theirs, MUCH)
+        _, said = await asyncio.gather(sending, all_said(theirs))
+        assert said.endswith(MUCH + SENTINEL)
+        theirs.shutdown(socket.SHUT_WR)
+        await until(lambda: stream.closed())
+
+
+@told
+async def test_a_peer_that_takes_its_time_gets_all_of_it_and_one_that_takes_nothing_more_is_left(monkeypatch):
+    monkeypatch.setattr(tornado, "_LAST_WORDS", 0.1)
+    async with met() as (stream, theirs):
+        channel = channel_of(stream)
+        channel.send(MUCH)
+        channel.close_when_sent()
+        loop = asyncio.get_running_loop()
+        missing = len(MUCH)
+        while missing > 0:
+            # It is alive, and says so.
+            await loop.sock_sendall(theirs, b"x")
+            missing -= len(await loop.sock_recv(theirs, 2**15))
+            await asyncio.sleep(0.005)
+    async with met() as (stream, _):
+        channel = channel_of(stream)
+        channel.send(MUCH[: 2**16])
+        channel.close_when_sent()
+        await until(lambda: stream.closed())
+
+
+@told
+async def test_where_all_has_arrived_the_connection_is_closed_at_once():
+    async with met() as (stream, theirs):
+        channel = channel_of(stream)
+        channel.send("hello")
+        assert await asyncio.get_running_loop().sock_recv(theirs, 2**16) == frame("hello")
+        await until(lambda: channel.transport._acknowledgements.arrived() is None)
+        channel.close_when_sent()
+        assert stream.closed()
