@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -52,6 +53,8 @@ class Fleet:
     def __init__(self, arguments: argparse.Namespace) -> None:
         if not hasattr(socket, "send_fds"):
             raise CommandError("this system hands no connections to other processes; serve without --workers")
+        if getattr(sys, "frozen", False):
+            raise CommandError("a frozen program starts no further Python; serve without --workers")
         self._arguments = arguments
         self._names = [str(number) for number in range(arguments.workers)]
         #: The one that has each place now, and all that were started.

@@ -137,3 +137,4 @@ async def test_completion_is_for_all_commands(command):
     assert result.code == 0
     for name in ("serve", "run-classic", "--workers"):
         assert name in result.output
+    assert "_certfile_COMPGEN=_shtab_compgen_files" in result.output
