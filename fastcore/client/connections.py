@@ -318,8 +318,7 @@ class Connections:
     async def _connect(self, server: KnownServer) -> None:
         started = self.loop.time()
         # Those who have waited a while have less patience left.
-        first = server.first()
-        since, timeout = (first.since, first.timeout) if first else (started, self._rules.timeout)
+        since, timeout = server.patience() or (started, self._rules.timeout)
         if started - since > timeout / 10:
             timeout = max(since + timeout - started, timeout / 10)
         try:
