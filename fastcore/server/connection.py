@@ -638,7 +638,7 @@ class Connection(Owner):
         return f"{text}; this {self.service.kind} has {known}"
 
     def _end(self) -> None:
-        self.channel.close_when_sent()
+        self.channel.close_when_arrived()
         self._ended()
 
     def _ended(self) -> None:
