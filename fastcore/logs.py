@@ -145,7 +145,9 @@ def shown(value: object, most: int = 100, convert: Callable[[object], str] = rep
     """
     try:
         text = convert(value) if convert is str else _begun(value, most + 1)
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # it may want to end the program: not where it is only described
         text = f"a {type(value).__name__} that can't be shown"
     return in_one_line(text if len(text) <= most else text[:most] + "...")
 

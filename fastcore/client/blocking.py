@@ -42,7 +42,7 @@ from fastcore.tokens import AUTHENTICATE, greeting, refusal
 from fastcore.transport.connecting import (
     tell_if_in_clear,
 )
-from fastcore.transport.tls import forget_errors
+from fastcore.transport.tls import CUT_OFF, forget_errors
 
 __all__ = ["BlockingCall", "BlockingConnection", "StillAnswers", "is_of_a_signal"]
 
@@ -500,7 +500,10 @@ class BlockingConnection:
                 "call anew in this one"
             )
         self.close()
-        return ConnectionLost(f"the connection to {self.peer} was lost during the call of {call.op!r}", error)
+        how = f"closed: {CUT_OFF}," if isinstance(error, ssl.SSLEOFError) else "lost"
+        return ConnectionLost(
+            f"the connection to {self.peer} was {how} during the call of {call.op!r}", error
+        )
 
     def abort(self) -> None:
         """End it from another thread: whoever waits for it hears so."""

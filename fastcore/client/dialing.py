@@ -104,7 +104,12 @@ def _open(
         if port is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if ssl_options is not None:
-            return ssl_wrap_socket(sock, ssl_options, server_hostname=certified_name(host), server_side=False)
+            secure: Any = ssl_wrap_socket(
+                sock, ssl_options, server_hostname=certified_name(host), server_side=False
+            )
+            # An end without the peer's word is to be told from one that it wanted.
+            secure.suppress_ragged_eofs = False
+            sock = secure
     except BaseException:
         sock.close()
         raise

@@ -12,7 +12,18 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 
-from fastcore import ConnectionLost, ConnectionPool, Server, connect, messages, read, rpc, send_recv, write
+from fastcore import (
+    ConnectionLost,
+    ConnectionPool,
+    Server,
+    SyncClient,
+    connect,
+    messages,
+    read,
+    rpc,
+    send_recv,
+    write,
+)
 from fastcore.transport import tornado
 from fastcore.transport.tls import with_own_errors
 from fastcore.transport.tornado import accept_stream
@@ -389,6 +400,15 @@ async def test_a_call_whose_server_is_cut_off_says_so():
     ):
         with pytest.raises(ConnectionLost, match=r"cut off.* during the call of 'ask'"):
             await remote.ask()
+
+
+async def test_so_does_one_of_a_client_that_blocks():
+    async with peer(lambda sock: sock.recv(1000)) as port:
+        with (
+            SyncClient(ip="127.0.0.1", port=port, ssl_options=client_context()) as remote,
+            pytest.raises(ConnectionLost, match=r"cut off.* during the call of 'ask'"),
+        ):
+            await in_a_thread(remote.ask)
 
 
 @pytest.mark.parametrize("size", [10, 5_000_000])
