@@ -605,8 +605,10 @@ def _peer_name(stream: IOStream) -> str:
 def name_of(address: Any) -> str:
     """Name a socket's address, as `accept` and `getpeername` give it."""
     if isinstance(address, tuple):
-        host, port, _, scope = (*address, 0, 0)[:4]
-        return format_address((f"{host}%{_interface(scope)}" if scope else host, port))
+        host, port = address[0], address[1]
+        if len(address) > 2 and address[3]:
+            host = f"{host}%{_interface(address[3])}"
+        return format_address((host, port))
     return f"unix:{address}" if address else "a unix socket"
 
 
