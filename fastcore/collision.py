@@ -1,9 +1,10 @@
 """The other package named ``fastcore``: both in one folder overwrite each other's files.
 
 It is another project's, known to pip as ``fastcore``. Whichever was installed last has its
-``__init__.py`` in the folder that they share. If that is ours, it raises; if it is theirs, a
-line in ``fastcore-rpc.pth`` runs this file when Python starts, so that whoever asks their
-package for one of our names is told. Where there is one of them alone, nothing of this runs.
+``__init__.py`` in the folder that they share. If that is ours, it raises; if it is theirs, or
+went with them when they were uninstalled, a line in ``fastcore-rpc.pth`` runs this file when
+Python starts, so that whoever asks for one of our names is told. Where there is one of them alone,
+nothing of this runs.
 """
 
 from __future__ import annotations
@@ -26,18 +27,21 @@ def explain(folder: str) -> str:
     Examples
     --------
     >>> explain('/env/fastcore')[:61]
-    'two packages share the folder /env/fastcore and overwrite eac'
+    'two packages share the folder /env/fastcore and overwrite and'
     """
     return (
-        f"two packages share the folder {folder} and overwrite each other's files: fastcore-rpc, and "
-        "another project's fastcore (fastai's). Give each a virtual environment of its own. "
+        f"two packages share the folder {folder} and overwrite and remove each other's files: fastcore-rpc, "
+        "and another project's fastcore (fastai's). Give each a virtual environment of its own. "
         "To keep fastcore-rpc here: pip uninstall -y fastcore fastcore-rpc && pip install fastcore-rpc. "
         "To keep the other one: pip uninstall -y fastcore fastcore-rpc && pip install fastcore"
     )
 
 
 def watch() -> None:
-    """Have their package, where it won, explain why it has none of our names."""
+    """Have what has the place of our ``__init__.py`` explain why it has none of our names.
+
+    That is their package, or the bare folder that they have left.
+    """
     try:
         theirs = importlib.import_module("fastcore")
     except ImportError:
@@ -45,7 +49,8 @@ def watch() -> None:
     folder = os.path.dirname(__file__)
 
     def __getattr__(name: str) -> NoReturn:
-        if name in _ours(folder):
+        # Their package has a version; it is asked for here where nothing is left of either.
+        if name == "__version__" or name in _ours(folder):
             raise ImportError(f"no {name!r} here: {explain(folder)}", name="fastcore")
         # Of others, Python asks here before it looks for a module of that name: their package has many.
         raise AttributeError(f"module 'fastcore' has no attribute {name!r}")

@@ -315,14 +315,23 @@ class Connections:
         self._listen_to_all()
         return False
 
+    def _patience(self, server: KnownServer) -> float:
+        """Give the seconds for a connection: those who have waited a while have less patience left.
+
+        Not where it is made: a frame that knows who waits is kept by the error that he is given.
+        """
+        first = server.first()
+        if first is None:
+            return self._rules.timeout
+        waited = self.loop.time() - first.since
+        if waited <= first.timeout / 10:
+            return first.timeout
+        return max(first.timeout - waited, first.timeout / 10)
+
     async def _connect(self, server: KnownServer) -> None:
         started = self.loop.time()
-        # Those who have waited a while have less patience left.
-        since, timeout = server.patience() or (started, self._rules.timeout)
-        if started - since > timeout / 10:
-            timeout = max(since + timeout - started, timeout / 10)
         try:
-            stream = await open_stream(*server.address, timeout, **self._rules.options)
+            stream = await open_stream(*server.address, self._patience(server), **self._rules.options)
             channel = channel_of(stream)
             if channel.is_lost:
                 # Since it was made: TLS tells of a certificate that is refused only then.

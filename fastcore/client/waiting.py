@@ -124,14 +124,6 @@ class KnownServer:
         first = self.first()
         return float("inf") if first is None else first.since
 
-    def patience(self) -> tuple[float, float] | None:
-        """Tell since when the first one waits, and for how many seconds; None where nobody waits.
-
-        Figures alone: a frame that holds the one who waits is held by the error that this is given.
-        """
-        first = self.first()
-        return None if first is None else (first.since, first.timeout)
-
     def first(self) -> Waiting | None:
         """Give the one who has waited longest."""
         try:

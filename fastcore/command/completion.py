@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from fastcore.command.usage import CommandError
@@ -10,6 +11,8 @@ from fastcore.command.usage import CommandError
 __all__ = ["add_to"]
 
 _SHELLS = ("bash", "zsh", "tcsh")
+#: What arguments are called that name a file.
+_PATHS = ("FILE", "PROGRAM")
 
 
 def add_to(commands: Any, parser: argparse.ArgumentParser) -> None:
@@ -24,4 +27,15 @@ def _show(parser: argparse.ArgumentParser, shell: str) -> None:
         import shtab
     except ImportError:
         raise CommandError("completion needs shtab: pip install 'fastcore-rpc[shtab]'") from None
+    for action in _actions(parser):
+        if action.metavar in _PATHS:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(parser, shell))
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _actions(command)

@@ -7,11 +7,12 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from fastcore.command.usage import CommandError
+from fastcore.command.usage import CommandError, in_one_line
 from fastcore.server.server import Server
 
 __all__ = ["hook", "load_server", "target"]
@@ -49,13 +50,29 @@ def load_server(where: tuple[str, str], options: dict[str, Any]) -> tuple[Server
         found: Any = module
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise CommandError(f"can't serve {spelt!r}: {error}") from error
+    except Exception as error:
+        raise CommandError(f"can't serve {spelt!r}: {in_one_line(error)}{_place(error)}") from error
     if isinstance(found, Mapping):
         return Server(found, **options), module
+    if isinstance(found, Server):
+        if options:
+            raise CommandError(f"{spelt!r} is made already, and takes no {', '.join(options)} any more")
+        return found, module
     if isinstance(found, type) and issubclass(found, Server):
         return _made(found, spelt, options), module
-    raise CommandError(f"{spelt!r} is a {type(found).__name__}, not a dict of handlers or a Server subclass")
+    raise CommandError(
+        f"{spelt!r} is a {type(found).__name__}, not a dict of handlers, nor a Server or its class"
+    )
+
+
+def _place(error: BaseException) -> str:
+    """Tell the line of the program that raised; nothing where none of it has run."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in (__file__, importlib.__file__) and not frame.filename.startswith("<frozen")
+    ]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def _made(kind: type[Server], spelt: str, options: dict[str, Any]) -> Server:

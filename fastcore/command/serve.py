@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -100,8 +101,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 async def _run_alone(arguments: argparse.Namespace) -> None:
-    ending = Ending()
+    # While the program is imported nothing is served, so nothing is waited for: asyncio's own Ctrl-C would.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     server, module = loaded(arguments)
+    ending = Ending()
     async with AsyncExitStack() as stack:
         listening = Listening(arguments, server.default_port)
         stack.callback(listening.close)

@@ -94,6 +94,8 @@ def keyword(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
+    if key == "op":
+        raise argparse.ArgumentTypeError("no handler has a keyword 'op': it is what is called")
     try:
         return key, json.loads(value)
     except ValueError:

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import closing
 from typing import Final
 
 from tornado.iostream import IOStream
@@ -54,18 +55,19 @@ async def _work(me: Told, arguments: argparse.Namespace) -> None:
     control, served = _control(ready)
     stream = IOStream(socket.socket(fileno=me.control))
     control.handle_stream(stream, me.name)
-    server, module = loaded(arguments)
-    served.append(server)
-    server.add_sockets([door])
-    await serve_until(
-        asked,
-        server,
-        module,
-        arguments.deadline,
-        ready=ready.set,
-        last_calls=min(_LAST_CALLS, arguments.deadline),
-    )
-    stream.close()
+    # Also where nothing can be served: what the parent asks would be begun as the loop ends.
+    with closing(stream):
+        server, module = loaded(arguments)
+        served.append(server)
+        server.add_sockets([door])
+        await serve_until(
+            asked,
+            server,
+            module,
+            arguments.deadline,
+            ready=ready.set,
+            last_calls=min(_LAST_CALLS, arguments.deadline),
+        )
 
 
 def _control(ready: asyncio.Event) -> tuple[Server, list[Server]]:

@@ -17,6 +17,25 @@ __all__ = ["WorkerLost", "rpc"]
 Begin = Callable[[dict[str, Any], "float | None"], Awaitable[Any]]
 
 
+class _Access:
+    """What an rpc, its operations and its calls have of a dispatcher, which retires after the last of them.
+
+    So an operation is as good as its rpc: ``rpc(client).op()`` drops that before it begins.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def call(self, message: dict[str, Any], timeout: float | None) -> Awaitable[Any]:
+        return self._dispatcher.call(message, timeout)
+
+    async def call_all(self, message: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+        return await self._dispatcher.call_all(message, timeout)
+
+    def __del__(self) -> None:
+        self._dispatcher.retire()
+
+
 class _Remote:
     """Operations that are called like methods, and waited for as the client is used."""
 
@@ -112,9 +131,6 @@ class rpc(_Remote):
     2
     """
 
-    # __del__ runs even where __init__ refused its arguments.
-    status = "closed"
-
     def __init__(
         self,
         client: Client,
@@ -131,9 +147,10 @@ class rpc(_Remote):
         check_limit("per_worker", per_worker, whole=True)
         check_limit("call_timeout", call_timeout)
         dispatcher = Dispatcher(client, name, timeout, per_worker, call_timeout, share, options)
-        super().__init__(client, dispatcher.call)
+        access = _Access(dispatcher)
+        super().__init__(client, access.call)
         self.name = name
-        self.on_all = _Remote(client, dispatcher.call_all)
+        self.on_all = _Remote(client, access.call_all)
         self._dispatcher = dispatcher
         self.status = "running"
 
@@ -154,11 +171,6 @@ class rpc(_Remote):
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.close_rpc()
-
-    def __del__(self) -> None:
-        # `rpc(client).op()` drops the rpc while its call is under way.
-        if self.status != "closed":
-            self._dispatcher.retire()
 
     def __repr__(self) -> str:
         return f"<rpc to the servers {self.name!r} in the workers of {self._client}: {self.status}>"

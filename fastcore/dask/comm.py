@@ -30,7 +30,7 @@ from distributed.comm.tcp import (
 from distributed.comm.utils import from_frames, to_frames
 from distributed.utils import get_ip, nbytes
 from tornado import gen
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 from fastcore.dask.frames import frames_of, message_of
 from fastcore.engine_errors import BadFrame, BadMessage
@@ -169,10 +169,10 @@ class FastcoreComm(TCP):
         try:
             with suppress(OSError):
                 yield self._channel.flushed()
-                if not stream.closed():
-                    # The peer hears of the end even where a forked process has this socket too.
-                    sock: Any = stream.socket
-                    sock.shutdown(SHUT_RDWR)
+                # The peer hears of the end even where a forked process has this socket too; over TLS
+                # by the goodbye, for which this would leave no way out.
+                if not stream.closed() and not isinstance(stream, SSLIOStream):
+                    stream.socket.shutdown(SHUT_RDWR)
         finally:
             self._finalizer.detach()
             stream.close()

@@ -49,8 +49,9 @@ async def find(client: Client, name: str) -> dict[str, Entry]:
 
     Called in the loop of the client. Workers that are gone have none.
     """
-    # Once it is closed it has none.
     scheduler: Any = client.scheduler
+    if scheduler is None:
+        raise RuntimeError(f"the client is {client.status}, and has no scheduler to ask")
     entries, workers = await asyncio.gather(
         scheduler.get_metadata(keys=[_KEY, name], default={}), scheduler.ncores(workers=None)
     )

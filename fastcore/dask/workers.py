@@ -254,6 +254,11 @@ def addresses(client: Client, name: str = "fastcore") -> Any:
         The address of each server, as :class:`fastcore.rpc` takes it, by that of its worker. To be
         awaited where the client is asynchronous.
 
+    Raises
+    ------
+    RuntimeError
+        If the client is closed.
+
     Examples
     --------
     Of two workers: ``{'tcp://10.0.0.5:40331': '10.0.0.5:38211', 'tcp://10.0.0.6:41007': '10.0.0.6:35645'}``.

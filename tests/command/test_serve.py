@@ -45,6 +45,8 @@ class Plain(Server):
 class Open(Server):
     def __init__(self, **kwargs):
         super().__init__(handlers, **kwargs)
+
+made = Open(max_depth=3)
 """
 HOOKS = """
 async def on_start(server):
@@ -174,11 +176,56 @@ async def test_a_subclass_gets_limits_as_keywords(folder: Path):
 
 
 def test_a_subclass_that_takes_no_limits_is_told(folder: Path):
-    arguments = ("serve", "shop:Plain", "--limit", "max_depth=3")
-    with Program("-m", "fastcore", *arguments, cwd=folder) as program:
+    for target, told in (("shop:Plain", "**kwargs"), ("shop:made", "is made already")):
+        arguments = ("serve", target, "--limit", "max_depth=3")
+        with Program("-m", "fastcore", *arguments, cwd=folder) as program:
+            assert program.wait() == 1
+            assert "max_depth" in program.errors
+            assert told in program.errors
+
+
+async def test_a_server_that_is_made_already_is_served_as_it_is(folder: Path):
+    with serving(folder, target="shop:made") as (_, line):
+        async with rpc(ip="127.0.0.1", port=port_of(line)) as remote:
+            with pytest.raises(TooDeep, match="3 levels"):
+                await remote.add(x=[[[[]]]], y=[])
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "told"),
+    [
+        (
+            "import nothing_there",
+            "handlers",
+            "ModuleNotFoundError: No module named 'nothing_there' ({bad}, line 1)",
+        ),
+        ("handlers = {}\n1 / 0", "handlers", "ZeroDivisionError: division by zero ({bad}, line 2)"),
+        ("handlers = {}", "handler", "AttributeError: module 'bad' has no attribute 'handler'"),
+    ],
+)
+def test_a_program_that_cannot_be_imported_is_told_with_its_line(
+    folder: Path, source: str, target: str, told: str
+):
+    (folder / "bad.py").write_text(source)
+    told = f"fastcore: can't serve 'bad:{target}': {told.format(bad=folder / 'bad.py')}"
+    with Program("-m", "fastcore", "serve", f"bad:{target}", cwd=folder) as program:
         assert program.wait() == 1
-        assert "max_depth" in program.errors
-        assert "**kwargs" in program.errors
+        assert program.errors.splitlines() == [told]
+    # And once more by its first worker, which says nothing else.
+    with Program("-m", "fastcore", "serve", f"bad:{target}", "--workers", "2", cwd=folder) as program:
+        assert program.wait() == 1
+        assert told in program.errors.splitlines()
+        assert "pending" not in program.errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_program_that_takes_long_to_be_imported_can_be_ended(folder: Path, number: signal.Signals):
+    (folder / "bad.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)")
+    with Program("-m", "fastcore", "serve", "bad:handlers", cwd=folder) as program:
+        assert program.line() == "importing"
+        program.send(number)
+        assert program.wait() == {signal.SIGTERM: -signal.SIGTERM, signal.SIGINT: 130}[number]
+        assert program.errors == ""
 
 
 # ---- beginning and end

@@ -331,10 +331,13 @@ async def test_without_a_scheduler_a_call_says_so():
         await client.register_plugin(ServerPlugin(HANDLERS))
         await remote.add(x=1, y=2)
     with pytest.raises(
-        ConnectionLost, match=r"no worker has a server 'fastcore' .* the scheduler can't be asked"
+        ConnectionLost,
+        match=r"no worker has a server 'fastcore' .* the scheduler can't be asked: .*the client is closed",
     ):
         await remote.add(x=1, y=2)
     remote.close_rpc()
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        await addresses(client)
 
 
 # ---- its end
@@ -368,6 +371,12 @@ async def test_one_that_nobody_keeps_ends_with_its_last_call():
         worker = client.cluster.workers[0]
         server = worker.plugins["fastcore"]._running[worker].server
         assert await rpc(client).nap(seconds=0.05) == "slept"
+        assert len(await rpc(client).on_all.where()) == 1
+        operation = rpc(client).add
+        gc.collect()
+        await asyncio.sleep(0)
+        assert await operation(x=1, y=2) == 3
+        del operation
         gc.collect()
         await until(lambda: server.stats()["connections"]["open"] == 0)
 
@@ -423,6 +432,8 @@ def test_where_the_client_waits_so_does_this():
             assert len(found) == 8
         with pytest.raises(RPCClosed):
             remote.add(x=1, y=2)
+        assert rpc(client).add(x=1, y=2) == 3
+        assert len(rpc(client).on_all.where()) == 2
         kept = rpc(client)
         assert kept.add(x=1, y=2) == 3
     # Also after the client and its loop have ended.

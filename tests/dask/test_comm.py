@@ -154,6 +154,14 @@ async def test_who_reads_hears_of_the_end():
                 await use
 
 
+@pytest.mark.parametrize("scheme", TLS)
+async def test_an_end_in_order_is_no_violation_of_anything(scheme):
+    async with pair(scheme) as (comm, other):
+        await other.close()
+        with pytest.raises(CommClosedError, match=r"the connection to .* was closed$"):
+            await comm.read()
+
+
 async def test_it_is_closed_when_the_peer_is_gone_though_nobody_reads():
     async with pair() as (comm, other):
         assert not comm.closed()

@@ -49,6 +49,10 @@ class Environment:
         for name, text in THEIRS.items():
             (self.site / "fastcore" / name).write_text(text)
 
+    def uninstall_theirs(self) -> None:
+        for name in THEIRS:
+            (self.site / "fastcore" / name).unlink()
+
     def run(self, program: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         command = [self.python, "-c", program]
@@ -66,7 +70,7 @@ def told(done: subprocess.CompletedProcess[str], folder: Path) -> str:
     """The one error: its last line says what and what to do."""
     assert done.returncode == 1
     line = done.stderr.splitlines()[-1]
-    assert f"two packages share the folder {folder} and overwrite each other's files" in line
+    assert f"two packages share the folder {folder} and overwrite and remove each other's files" in line
     assert "pip uninstall -y fastcore fastcore-rpc && pip install fastcore-rpc" in line
     return line
 
@@ -104,6 +108,20 @@ def test_where_theirs_came_last_the_first_of_our_names_says_why(
     environment.install_theirs()
     line = told(environment.run(program), environment.site / "fastcore")
     assert line.startswith(f"ImportError: no {program.split()[-1].rpartition('.')[2]!r} here: ")
+
+
+@pytest.mark.parametrize("last", ["install_ours", "install_theirs"])
+@pytest.mark.parametrize(
+    "program", ["from fastcore import rpc", "import fastcore; fastcore.Server", "import fastcore.command.cli"]
+)
+def test_where_theirs_was_uninstalled_the_first_of_our_names_says_why(
+    environment: Environment, program: str, last: str
+) -> None:
+    environment.install_ours()
+    environment.install_theirs()
+    getattr(environment, last)()
+    environment.uninstall_theirs()
+    told(environment.run(program), environment.site / "fastcore")
 
 
 def test_where_theirs_came_last_it_works_as_ever(environment: Environment) -> None:

@@ -31,7 +31,7 @@ FLOORS = [
     ["background", "classic", "monitor"],
     ["surface"],
     ["dask"],
-    ["command __main__", "telemetry", "testing"],
+    ["command __main__", "telemetry", "testing", "__pyinstaller"],
 ]
 PLACES = {
     room: (floor, side)
