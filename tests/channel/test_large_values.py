@@ -74,7 +74,7 @@ async def turns_to_receive(values):
     assert await message == values
     # A reader may go on in the middle of that turn.
     await asyncio.sleep(0)
-    return turns
+    return [size for size in turns if size]
 
 
 async def test_the_values_of_a_message_take_no_turn_each():
