@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from fastcore.logs import get_logger
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "hear"]
 
 logger = get_logger("fastcore.command")
 
@@ -23,6 +23,26 @@ _A_MOMENT: Final = 1.0
 
 #: What a shell expects of a program that Ctrl-C ended.
 _INTERRUPTED = 130
+
+
+def hear(number: int, handler: Callable[..., object]) -> None:
+    """Have a handler called when a signal comes, at once.
+
+    Not by the loop alone: a handler of the server may block it, and Ctrl-C must end that too. But by
+    the loop as well, which watches for signals then: one that comes just before it begins to wait
+    would be heard of only after that.
+
+    Parameters
+    ----------
+    number : int
+        The signal.
+    handler : callable
+        As ``signal.signal`` takes it.
+    """
+    with suppress(NotImplementedError):
+        # Windows' loop watches for them anyway.
+        asyncio.get_running_loop().add_signal_handler(number, lambda: None)
+    signal.signal(number, handler)
 
 
 class Ending:
@@ -44,9 +64,8 @@ class Ending:
         self._at_once = at_once
         self._loop = asyncio.get_running_loop()
         self._is_asked = False
-        # Not by the loop: a handler may block it, and Ctrl-C must end that too.
-        signal.signal(signal.SIGTERM, self._terminated)
-        signal.signal(signal.SIGINT, self._interrupted)
+        hear(signal.SIGTERM, self._terminated)
+        hear(signal.SIGINT, self._interrupted)
 
     def _terminated(self, *_: Any) -> None:
         if not self._is_asked:

@@ -20,6 +20,7 @@ from tornado.iostream import IOStream
 
 from fastcore.command.cli import parser, told
 from fastcore.command.door import Door
+from fastcore.command.ending import hear
 from fastcore.command.log_lines import set_up
 from fastcore.command.serving import loaded, serve_until
 from fastcore.command.worker_arguments import Told
@@ -49,7 +50,7 @@ async def _work(me: Told, arguments: argparse.Namespace) -> None:
     name = tuple(me.listens_on) if isinstance(me.listens_on, list) else me.listens_on
     door = Door(me.door, name, asked.set)
     # Somebody ends this worker alone: the parent is told, and shuts the door.
-    signal.signal(signal.SIGTERM, lambda *_: door.ask_to_leave())
+    hear(signal.SIGTERM, lambda *_: door.ask_to_leave())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ready = asyncio.Event()
     control, served = _control(ready)
