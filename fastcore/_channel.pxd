@@ -33,6 +33,8 @@ cdef class Channel:
     cdef Watchdog watchdog
     # Tells how much more the peer takes; None where nobody needs to know.
     cdef object acknowledgements
+    # Whether it stays, when all has left, until that has arrived.
+    cdef bint sees_off
     # How much may have been sent in all before that is asked.
     cdef long long room_ends
     # Whether something waits for a peer that takes no more, or will soon.

@@ -654,22 +654,31 @@ cdef class Channel:
             self.transport.close(error)
 
     def close_when_sent(self):
-        """Close the connection as soon as all messages have left, and so that they arrive."""
+        """Close the connection as soon as all messages have left."""
         if self.state <= OPEN:
             self.state = CLOSING
-        if not self.outbox.unsent:
+        if self.state == CLOSING and not self.outbox.unsent:
             self.close_sent()
 
+    def close_when_arrived(self):
+        """As `close_when_sent`, but while some of it is on its way to the peer, as after a farewell."""
+        self.sees_off = True
+        self.close_when_sent()
+
     cdef int close_sent(self) except -1:
-        """Close, as all has left: but as after a farewell while some of it is still on its way."""
-        if self.state == CLOSING and self.acknowledgements is not None and (
-            self.acknowledgements.arrived() is not None
-        ):
-            self.state = LEAVING
-            self.is_listening = False
-            self.transport.linger()
-        else:
+        """Close, as all has left."""
+        cdef object arrived = None
+        if self.sees_off and self.acknowledgements is not None:
+            arrived = self.acknowledgements.arrived()
+        if self.state != CLOSING:
+            # By somebody who came in between.
+            return 0
+        if arrived is None:
             self.close()
+            return 0
+        self.state = LEAVING
+        self.is_listening = False
+        self.transport.linger()
         return 0
 
     def farewell(self, message, bytes fields=None):

@@ -27,7 +27,7 @@ def explain(folder: str) -> str:
     Examples
     --------
     >>> explain('/env/fastcore')[:61]
-    'two packages share the folder /env/fastcore and overwrite eac'
+    'two packages share the folder /env/fastcore and overwrite and'
     """
     return (
         f"two packages share the folder {folder} and overwrite and remove each other's files: fastcore-rpc, "

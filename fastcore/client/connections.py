@@ -316,7 +316,10 @@ class Connections:
         return False
 
     def _patience(self, server: KnownServer) -> float:
-        """Give the seconds for a connection: those who have waited a while have less patience left."""
+        """Give the seconds for a connection: those who have waited a while have less patience left.
+
+        Not where it is made: a frame that knows who waits is kept by the error that he is given.
+        """
         first = server.first()
         if first is None:
             return self._rules.timeout

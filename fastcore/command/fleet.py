@@ -133,7 +133,7 @@ class Fleet:
         for names in (self._names[:1], self._names[1:]):
             started = await asyncio.gather(*[self._start(name) for name in names])
             if not all(started):
-                raise CommandError("a worker ended before it served; see above")
+                raise CommandError("a worker ended before it served, or couldn't be started; see above")
         ready()
         async with asyncio.TaskGroup() as tasks:
             for name in self._names:
@@ -183,11 +183,16 @@ class Fleet:
     # ---- workers
 
     async def _start(self, name: str) -> bool:
-        """Start a worker for a place, and have it once it serves; False if it ended before."""
+        """Start a worker for a place, and have it once it serves; False if it never does."""
         assert self._listening is not None
-        worker = await WorkerProcess.started(
-            name, self._listening.sockets[0], self._arguments, self._take_back
-        )
+        try:
+            worker = await WorkerProcess.started(
+                name, self._listening.sockets[0], self._arguments, self._take_back
+            )
+        except OSError as error:
+            # The machine lacks something, such as descriptors, that it may have again soon.
+            logger.error("worker %s can't be started: %s", name, error)
+            return False
         self._started = [*self._living(), worker]
         if self._is_ending:
             worker.retire()

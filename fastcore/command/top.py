@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastcore.command.looking import ask, place, title
 from fastcore.command.usage import CommandError, add_server, positive, seconds
 from fastcore.command.words import describe_bytes, describe_latency, describe_seconds
+from fastcore.errors import ConnectionLost
 from fastcore.logs import in_one_line
 from fastcore.server.figures import OpStats
 from fastcore.server.snapshot import Snapshot
@@ -41,21 +42,32 @@ async def run(arguments: argparse.Namespace) -> None:
     Raises
     ------
     CommandError
-        If rich isn't installed, or the server doesn't tell.
+        If rich isn't installed, or the server doesn't tell at the beginning.
     """
     try:
         from rich.live import Live
     except ImportError:
         raise CommandError("top needs rich: pip install 'fastcore-rpc[rich]'") from None
+    from rich.console import Group
+    from rich.text import Text
+
     before, asked = await ask(arguments, "stats"), time.monotonic()
+    shown = _table(title(arguments), before, before, 1.0)
     looks = 1
-    with Live(_table(title(arguments), before, before, 1.0), auto_refresh=False) as live:
+    with Live(shown, auto_refresh=False) as live:
         while arguments.count is None or looks < arguments.count:
             await asyncio.sleep(arguments.every)
-            told, now = await ask(arguments, "stats"), time.monotonic()
-            live.update(_table(title(arguments), before, told, now - asked), refresh=True)
-            before, asked = told, now
             looks += 1
+            try:
+                told, now = await ask(arguments, "stats"), time.monotonic()
+            except (CommandError, ConnectionLost) as error:
+                # It may be restarted just now.
+                gone = Text(f"{in_one_line(str(error))}; it is tried again", style="red")
+                live.update(Group(gone, shown), refresh=True)
+                continue
+            shown = _table(title(arguments), before, told, now - asked)
+            live.update(shown, refresh=True)
+            before, asked = told, now
 
 
 def _table(where: str, before: Snapshot, told: Snapshot, passed: float) -> RenderableType:

@@ -91,6 +91,11 @@ class WorkerProcess:
             Those of ``fastcore serve``.
         orphaned : callable
             Called with the connections that it was handed and didn't take, when it has ended.
+
+        Raises
+        ------
+        OSError
+            If the machine lacks what it takes.
         """
         door, its_door = socket.socketpair()
         control, its_control = socket.socketpair()
@@ -98,14 +103,19 @@ class WorkerProcess:
             told = Told(
                 name, its_door.fileno(), its_control.fileno(), listening.getsockname(), arguments.given
             )
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "fastcore.command.worker", json.dumps(told)),
-                pass_fds=(its_door.fileno(), its_control.fileno()),
-                env={**os.environ, "FASTCORE_WORKER": name},
-                # Ctrl-C is the parent's: it says when they end.
-                process_group=0,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    *("-m", "fastcore.command.worker", json.dumps(told)),
+                    pass_fds=(its_door.fileno(), its_control.fileno()),
+                    env={**os.environ, "FASTCORE_WORKER": name},
+                    # Ctrl-C is the parent's: it says when they end.
+                    process_group=0,
+                )
+            except BaseException:
+                door.close()
+                control.close()
+                raise
         return cls(name, process, DoorToWorker(door), IOStream(control), orphaned)
 
     def __str__(self) -> str:

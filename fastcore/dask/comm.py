@@ -35,7 +35,7 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from fastcore.dask.frames import frames_of, message_of
 from fastcore.engine_errors import BadFrame, BadMessage
 from fastcore.limits import Limits
-from fastcore.transport.tornado import channel_of
+from fastcore.transport.tornado import channel_of, socket_of
 
 __all__ = ["FastcoreBackend", "FastcoreComm", "FastcoresBackend", "FastcoresComm"]
 
@@ -172,7 +172,7 @@ class FastcoreComm(TCP):
                 # The peer hears of the end even where a forked process has this socket too; over TLS
                 # by the goodbye, for which this would leave no way out.
                 if not stream.closed() and not isinstance(stream, SSLIOStream):
-                    stream.socket.shutdown(SHUT_RDWR)
+                    socket_of(stream).shutdown(SHUT_RDWR)
         finally:
             self._finalizer.detach()
             stream.close()

@@ -281,8 +281,9 @@ class Newcomer(Owner):
         """Tell that no handler runs."""
         return ()
 
-    def request_of(self, task: asyncio.Task[Any] | None) -> None:
+    def requests_of(self, task: asyncio.Task[Any] | None) -> tuple[()]:
         """Tell that no handler runs."""
+        return ()
 
     # ---- what the channel tells
 

@@ -33,7 +33,7 @@ from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.failures import is_of_the_call, tell_of_failure, tell_of_unsendable
 from fastcore.server.held import PATIENCE, HeldRequest, HeldRequests
 from fastcore.server.parts import Blocked, send_parts
-from fastcore.server.request import Request, being_handled
+from fastcore.server.request import Request, being_handled, being_served
 from fastcore.server.results import gives_parts, is_to_wait_for
 from fastcore.server.service import Handler, Service
 from fastcore.server.slow_steps import Timed
@@ -79,6 +79,7 @@ class Connection(Owner):
     __slots__ = (
         "_begins",
         "_closes",
+        "_context",
         "_has_numbers",
         "_held",
         "_in_order",
@@ -99,6 +100,9 @@ class Connection(Owner):
         self.stream = stream
         self.channel = channel
         self.ended = ended
+        #: What each request's handler begins with, whoever's turn it is called in.
+        self._context = service.context.copy()
+        self._context.run(being_served.set, object())
         #: The numbered requests that are being handled.
         self._numbered: dict[int, Request] = {}
         #: The one without a number.
@@ -191,7 +195,7 @@ class Connection(Owner):
                 op, handler = self._find(op)
             figures = service.figures.ops.get(op) or service.figures.new_op(op)
             # What a handler sets in it is gone with the request.
-            context = service.context.copy()
+            context = self._context.copy()
             begun = perf_counter_ns()
             result = context.run(handler, self.stream, **message)
             if not isinstance(result, _PLAIN) and is_to_wait_for(result):
@@ -260,6 +264,7 @@ class Connection(Owner):
         request.weight = 1 + size // _BYTES_OF_ONE
         self._weight += request.weight
         self.service.running += request.weight
+        request.is_future = isinstance(result, asyncio.Future)
         context.run(being_handled.set, request)
         # Not by its keyword, which task factories needn't know.
         task = context.run(channel.loop.create_task, self._run(request, result))
@@ -587,11 +592,15 @@ class Connection(Owner):
         """Tell whether no handler runs, or one that waits for the peer."""
         return not self._is_busy or self.channel.is_read_by_hand
 
-    def request_of(self, task: asyncio.Task[Any] | None) -> Request | None:
-        """Give that one of its requests whose handler a task is, or has led to where this is asked."""
+    def requests_of(self, task: asyncio.Task[Any] | None) -> list[Request]:
+        """Give those of its requests whose handler a task is, or may have led to where this is asked."""
         here = being_handled.get()
-        requests = (each for each in self._requests() if each is here or (task and each.task is task))
-        return next(requests, None)
+        requests = self._requests()
+        sure = [each for each in requests if each is here or (task and each.task is task)]
+        if sure or self._context.get(being_served) is not being_served.get():
+            return sure
+        # A coroutine of Tornado's begins before anybody knows that it is one.
+        return [each for each in requests if each.is_future]
 
     def running(self) -> list[tuple[Any, int]]:
         """Tell which ops run, and by ``perf_counter_ns`` since when."""
@@ -629,7 +638,7 @@ class Connection(Owner):
         return f"{text}; this {self.service.kind} has {known}"
 
     def _end(self) -> None:
-        self.channel.close_when_sent()
+        self.channel.close_when_arrived()
         self._ended()
 
     def _ended(self) -> None:

@@ -75,8 +75,7 @@ class Ending:
     def _let_stay(self, asker: asyncio.Task[Any] | None) -> None:
         """Not wait for a handler that asks, or has started who asks: it answers when it is through."""
         for channel, connection in [*self._connections.items()]:
-            request = connection.request_of(asker)
-            if request is not None:
+            for request in connection.requests_of(asker):
                 self._staying.add(channel)
                 self._askers.add(request.task)
         self.look()

@@ -10,7 +10,7 @@ from fastcore._futures import set_value
 from fastcore._header import call_fields
 from fastcore.server.figures import OpStats
 
-__all__ = ["Request", "being_handled"]
+__all__ = ["Request", "being_handled", "being_served"]
 
 
 class Request:
@@ -32,6 +32,7 @@ class Request:
         "closes",
         "figures",
         "given_up",
+        "is_future",
         "is_over",
         "left",
         "op",
@@ -48,6 +49,8 @@ class Request:
         self.closes = closes
         self.weight = 1
         self.given_up = self.is_over = False
+        #: Whether its handler gave a Future, as Tornado's coroutines do when their first step is over.
+        self.is_future = False
         self.task: asyncio.Task[None] | None = None
         #: How many parts may still be sent; None where nobody counts.
         self.left: int | None = None
@@ -67,3 +70,6 @@ class Request:
 
 #: The one whose handler waits for something, for that and all that it has started.
 being_handled: Final[ContextVar[Request | None]] = ContextVar("fastcore.being_handled", default=None)
+
+#: What stands for the connection whose request has led here.
+being_served: Final[ContextVar[object]] = ContextVar("fastcore.being_served", default=None)

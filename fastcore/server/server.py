@@ -266,7 +266,10 @@ class Server(TCPServer):
         ------
         OSError
             If the port is taken, or the address isn't this machine's.
+        RuntimeError
+            If the server is ending.
         """
+        self._begin_anew()
         if isinstance(port, str) and port.startswith(UNIX_SCHEME):
             sock, self._files[sock] = bind_unix(port)
             self.add_sockets([sock])
@@ -289,13 +292,7 @@ class Server(TCPServer):
         RuntimeError
             If the server is ending.
         """
-        if self._ending is not None:
-            if not self._ending.is_over:
-                for sock in sockets:
-                    sock.close()
-                raise RuntimeError("the server is ending: await its shutdown() before it listens again")
-            self._ending = None
-            self._service.is_ending = False
+        self._begin_anew()
         if not self._acceptors:
             self._first_port = None
         self._service.context = copy_context()
@@ -315,6 +312,15 @@ class Server(TCPServer):
                     "server ssl_options=, or listen on 127.0.0.1 or a unix socket",
                     format_address((host, port)),
                 )
+
+    def _begin_anew(self) -> None:
+        """Serve again, after an end that is over."""
+        if self._ending is None:
+            return
+        if not self._ending.is_over:
+            raise RuntimeError("the server is ending: await its shutdown() before it listens again")
+        self._ending = None
+        self._service.is_ending = False
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:
         try:

@@ -605,7 +605,8 @@ def _peer_name(stream: IOStream) -> str:
 def name_of(address: Any) -> str:
     """Name a socket's address, as `accept` and `getpeername` give it."""
     if isinstance(address, tuple):
-        host, port, _, scope = (*address, 0, 0)[:4]
+        host, port = address[:2]
+        scope = address[3] if len(address) == 4 else 0
         return format_address((f"{host}%{_interface(scope)}" if scope else host, port))
     return f"unix:{address}" if address else "a unix socket"
 

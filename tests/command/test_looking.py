@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import pytest
 
-from fastcore import Monitor, rpc
-from fastcore.command import cli
+from fastcore import ConnectionLost, Monitor, rpc
+from fastcore.command import cli, top
+from fastcore.command.usage import CommandError
 from helpers.support import in_a_thread
 from helpers.wire import served
 
@@ -122,6 +123,30 @@ async def test_top_shows_the_server_again_and_again(command):
     assert "calls/s" in result.output
     assert "[bold]markup" in result.output
     assert "wait" in result.output
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_top_outlives_its_server_and_says_so(command, monkeypatch, comes_back: bool):
+    pytest.importorskip("rich")
+    async with served() as server:
+        snapshot = server.snapshot()
+    answers = [snapshot, CommandError("nobody is there"), ConnectionLost("it ended"), snapshot][
+        : 3 + comes_back
+    ]
+    looks = iter(answers)
+
+    async def ask(arguments, what):
+        match next(looks):
+            case Exception() as error:
+                raise error
+            case told:
+                return told
+
+    monkeypatch.setattr(top, "ask", ask)
+    result = await command("top", "127.0.0.1:1", "--every", "0", "-n", str(len(answers)))
+    assert (result.errors, result.code) == ("", 0)
+    assert ("it ended; it is tried again" in result.output) is not comes_back
+    assert "calls/s" in result.output
 
 
 async def test_top_without_rich_says_what_to_install(command, monkeypatch):

@@ -18,6 +18,7 @@ from helpers.support import Program, in_a_thread
 from helpers.web import get, get_json
 
 pytest.importorskip("fcntl", reason="there are signals in it")
+resource = pytest.importorskip("resource")
 pytestmark = pytest.mark.deadline(120)
 
 PROGRAM = """
@@ -167,6 +168,21 @@ async def test_one_that_ends_again_and_again_is_started_with_pauses(tmp_path: Pa
         assert running.program.errors.count("ended with exit code 3") == 3
         # Each had two to choose from, so one of them has ended twice, and waited.
         assert time.monotonic() - begun > 0.5
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="another process has its own limits here")
+async def test_one_that_cannot_be_started_now_is_started_later(tmp_path: Path):
+    async with fleet(tmp_path) as running:
+        parent = running.program.process.pid
+        before = await running.pids()
+        limits = resource.prlimit(parent, resource.RLIMIT_NOFILE)
+        # No further descriptor; those that are used are told by the kernel.
+        used = max(int(number) for number in os.listdir(f"/proc/{parent}/fd"))
+        resource.prlimit(parent, resource.RLIMIT_NOFILE, (used + 1, limits[1]))
+        os.kill(min(before), signal.SIGKILL)
+        await running.is_logged("can't be started: [Errno 24]")
+        resource.prlimit(parent, resource.RLIMIT_NOFILE, limits)
+        assert max(before) in await running.has_replaced({min(before)}, 2)
 
 
 async def test_a_program_that_cannot_be_served_is_told_once(tmp_path: Path):

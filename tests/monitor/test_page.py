@@ -84,12 +84,20 @@ class Page:
             assert shown is not None
 
     async def click(self, label: str) -> None:
-        def click() -> None:
-            buttons = self._driver.find_elements("css selector", "button")
-            [button] = [button for button in buttons if button.text == label]
-            button.click()
+        await in_a_thread(lambda: self._button(label).click())
 
-        await in_a_thread(click)
+    async def press(self, label: str, seconds: float) -> None:
+        """Click as slowly as that."""
+        from selenium.webdriver import ActionChains
+
+        actions = ActionChains(self._driver)
+        button = await in_a_thread(lambda: self._button(label))
+        await in_a_thread(actions.click_and_hold(button).pause(seconds).release().perform)
+
+    def _button(self, label: str) -> Any:
+        buttons = self._driver.find_elements("css selector", "button")
+        [button] = [button for button in buttons if button.text == label]
+        return button
 
     def complaints(self) -> list[str]:
         """What the browser's console says, among it all that the policy of the page forbade."""
@@ -154,7 +162,8 @@ async def test_a_click_chooses_the_op_that_is_plotted(page: Page):
         await page.shows("#chosen", "all ops")
         await page.click("add")
         await page.shows("#chosen", "add")
-        await page.click("add")
+        # While it is pressed, the page goes on.
+        await page.press("add", 2.5)
         await page.shows("#chosen", "all ops")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from tornado import gen
 
 from fastcore import ConnectionLost, Server, connect, read, rpc, write
 from helpers.wire import frame, served, stranger_at
@@ -154,7 +155,7 @@ class EndsItself(Server):
 
     def __init__(self, together=1):
         self.together = asyncio.Barrier(together)
-        ways = [self.at_once, self.in_a_task, self.with_a_time_limit, self.in_parts, self.later_in_parts]
+        ways = [getattr(self, way) for way in WAYS]
         super().__init__({"wait": self.wait, **{way.__name__: way for way in ways}})
 
     async def end(self):
@@ -177,6 +178,11 @@ class EndsItself(Server):
         await asyncio.wait_for(self.end(), 60)
         return ["ended"]
 
+    @gen.coroutine
+    def as_of_old(self, stream):
+        yield self.end()
+        raise gen.Return(["ended"])
+
     async def in_parts(self, stream):
         await self.end()
         yield "ended"
@@ -189,7 +195,7 @@ class EndsItself(Server):
         return rows()
 
 
-WAYS = ["at_once", "in_a_task", "with_a_time_limit", "in_parts", "later_in_parts"]
+WAYS = ["at_once", "in_a_task", "with_a_time_limit", "as_of_old", "in_parts", "later_in_parts"]
 
 
 @pytest.mark.parametrize("way", WAYS)

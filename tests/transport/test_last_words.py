@@ -105,8 +105,11 @@ async def test_what_was_said_before_it_is_closed_arrives_though_the_peer_sends_o
     async with met() as (stream, theirs):
         channel = channel_of(stream)
         channel.send(MUCH)
-        channel.close_when_sent()
+        channel.close_when_arrived()
         assert channel.is_full
+        asyncio.get_running_loop().call_later(
+            0.05, channel.close_when_arrived
+        )  # asked once more, it is the same
         sending = asyncio.get_running_loop().sock_sendall(theirs, MUCH)
         _, said = await asyncio.gather(sending, all_said(theirs))
         assert said.endswith(MUCH + SENTINEL)
@@ -120,7 +123,7 @@ async def test_a_peer_that_takes_its_time_gets_all_of_it_and_one_that_takes_noth
     async with met() as (stream, theirs):
         channel = channel_of(stream)
         channel.send(MUCH)
-        channel.close_when_sent()
+        channel.close_when_arrived()
         loop = asyncio.get_running_loop()
         missing = len(MUCH)
         while missing > 0:
@@ -131,7 +134,7 @@ async def test_a_peer_that_takes_its_time_gets_all_of_it_and_one_that_takes_noth
     async with met() as (stream, _):
         channel = channel_of(stream)
         channel.send(MUCH[: 2**16])
-        channel.close_when_sent()
+        channel.close_when_arrived()
         await until(lambda: stream.closed())
 
 
@@ -142,5 +145,5 @@ async def test_where_all_has_arrived_the_connection_is_closed_at_once():
         channel.send("hello")
         assert await asyncio.get_running_loop().sock_recv(theirs, 2**16) == frame("hello")
         await until(lambda: channel.transport._acknowledgements.arrived() is None)
-        channel.close_when_sent()
+        channel.close_when_arrived()
         assert stream.closed()

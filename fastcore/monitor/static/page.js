@@ -98,7 +98,9 @@ function fill(id, rows, columns) {
     only.append(cell);
     rows = [only];
   }
-  $(id).replaceChildren(...rows);
+  // A click that began on what is taken out before its end is lost, and so is what was selected.
+  const there = $(id).children;
+  if (rows.length !== there.length || rows.some((each, place) => each !== there[place])) $(id).replaceChildren(...rows);
 }
 
 function tile(name, value) {
@@ -163,24 +165,37 @@ function show() {
   showRest(stats);
 }
 
-function showOps(before, now) {
-  const since = looks[Math.max(0, looks.length - 1 - RECENT)];
-  const focused = document.activeElement?.dataset?.op;
-  const rows = Object.entries(now.stats.ops).sort(([a], [b]) => a.localeCompare(b)).map(([name, figures]) => {
+const opRows = new Map(); // by op: they stay, and change what they say
+
+function opRow(name) {
+  if (!opRows.has(name)) {
     const button = element("button", name);
     button.type = "button";
-    button.dataset.op = name;
-    button.setAttribute("aria-pressed", String(name === chosen));
     button.addEventListener("click", () => { chosen = name === chosen ? null : name; show(); });
+    opRows.set(name, row([button, "", "", "", "", ""]));
+  }
+  return opRows.get(name);
+}
+
+function showOps(before, now) {
+  const since = looks[Math.max(0, looks.length - 1 - RECENT)];
+  const focused = document.activeElement;
+  const rows = Object.entries(now.stats.ops).sort(([a], [b]) => a.localeCompare(b)).map(([name, figures]) => {
     const recent = callsBetween(since, now, name);
     const ever = figures.count ? figures : {};
     const p50 = quantile(recent, 0.5) ?? ever.p50;
     const p99 = quantile(recent, 0.99) ?? ever.p99;
-    const failed = element("span", number(figures.errors), figures.errors ? "bad" : "");
-    return row([button, number(perSecond(before, now, name)), number(figures.count), duration(p50), duration(p99), failed]);
+    const made = opRow(name);
+    const [first, ...cells] = made.children;
+    first.firstChild.setAttribute("aria-pressed", String(name === chosen));
+    const words = [number(perSecond(before, now, name)), number(figures.count), duration(p50), duration(p99), number(figures.errors)];
+    cells.forEach((cell, place) => { cell.textContent = words[place]; });
+    cells.at(-1).className = figures.errors ? "bad" : "";
+    return made;
   });
   fill("ops", rows, 6);
-  if (focused !== undefined) [...$("ops").querySelectorAll("button")].find((b) => b.dataset.op === focused)?.focus();
+  // A new op has had them put in anew.
+  if (focused !== document.activeElement) focused?.focus();
 }
 
 function showRest(stats) {
