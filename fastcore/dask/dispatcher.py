@@ -64,6 +64,7 @@ class _Place:
         self.calls = 0
         #: The connection that tells of its end; until there is one, it is given no calls.
         self.watch: IOStream | None = None
+        self.watched_since = float("inf")
         self.is_lost = False
         #: When its worker was missed at first.
         self.gone_since: float | None = None
@@ -383,17 +384,23 @@ class Dispatcher:
     async def _connect(self, place: _Place, options: dict[str, Any]) -> None:
         try:
             stream = await connect(*place.address, place.pool.timeout, **options)
-            # By hand: it is no call, and counts as none.
-            await write(stream, {"op": TELL_END, "reply": False})
         except ConnectionLost as error:
             self._lose(place, str(error))
+            return
+        # Before anything is written: why it turns us away may be here, and it may have closed.
+        ending = read(stream)
+        ending.add_done_callback(functools.partial(self._ends, place))
+        try:
+            # By hand: it is no call, and counts as none.
+            await write(stream, {"op": TELL_END, "reply": False})
+        except ConnectionLost:
             return
         if place.is_lost:
             stream.close()
             return
         self._trouble.pop(place.worker, None)
         place.watch = stream
-        read(stream).add_done_callback(functools.partial(self._ends, place))
+        place.watched_since = self._loop.time()
         self._offer(place)
         self._serve()
 
@@ -414,8 +421,10 @@ class Dispatcher:
             del self._places[place.worker]
         if place.calls:
             self._lost.add(place)
-        if not self._places:
-            self._none_since = self._loop.time()
+        now = self._loop.time()
+        if not self._places and now - place.watched_since >= _CALM:
+            # One that is lost as soon as it is found, again and again, keeps nobody waiting for the next.
+            self._none_since = now
         self._hurry()
         place.is_lost = True
         # Not within what its connections do just now.

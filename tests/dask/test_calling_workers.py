@@ -10,7 +10,7 @@ import distributed
 import pytest
 
 import fastcore.dask
-from fastcore import ConnectionLost, RPCClosed
+from fastcore import ConnectionLost, RPCClosed, Server
 from fastcore import rpc as rpc_of_one
 from fastcore.dask import ServerPlugin, WorkerLost, addresses, rpc
 from helpers.cluster import (
@@ -207,6 +207,22 @@ async def test_why_a_server_takes_no_connection_is_told():
             await remote.add(x=1, y=2)
             with pytest.raises(OSError, match="has 2 connections, and takes no more"):
                 await another.add(x=1, y=2)
+
+
+class Slamming(Server):
+    """A server that takes each connection, and closes it."""
+
+    def handle_stream(self, stream, address):
+        stream.close()
+        return asyncio.sleep(0)
+
+
+async def test_a_server_that_is_lost_as_soon_as_it_is_found_keeps_nobody_waiting():
+    async with cluster(1) as client:
+        await client.register_plugin(ServerPlugin(Slamming, handlers={}))
+        async with rpc(client, timeout=0.3) as remote:
+            with pytest.raises(ConnectionLost):
+                await remote.add(x=1, y=2)
 
 
 async def test_no_call_is_lost_when_a_server_ends_in_order():
