@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fastcore.tracebacks import traceback_of
+
 __all__ = [
     "HoldBackFloods",
     "KeepLines",
@@ -187,8 +189,6 @@ class KeepLines(logging.Filter):
     indented, so that none of them looks like a line of the log.
     """
 
-    _formatter = logging.Formatter()
-
     def filter(self, record: logging.LogRecord) -> bool:
         """Escape what the record says."""
         try:
@@ -198,10 +198,12 @@ class KeepLines(logging.Filter):
         # Cut first: to escape millions of characters would take seconds.
         text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
         record.msg, record.args = in_one_line(text), None
-        if record.exc_info and not record.exc_text:
+        if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
             try:
-                told = self._formatter.formatException(record.exc_info)
-            except Exception:
+                told = traceback_of(record.exc_info[1], None, record.exc_info[2])
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # what describes itself may raise anything
                 told = f"(a {record.exc_info[0]} that can't be described)"
             if len(told) > _LONGEST_TRACEBACK:
                 # Where it was raised, and what, is at the end; the text of the error may be what is long.
