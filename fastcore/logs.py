@@ -8,6 +8,7 @@ text before the arguments are filled in, and what it is about where that is said
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections import deque
@@ -261,8 +262,18 @@ class LastWarnings(logging.Filter):
 last_warnings: Final = LastWarnings()
 
 
+def _handled(handle: Callable[[logging.LogRecord], None], record: logging.LogRecord) -> None:
+    """Give a record to the program's filters and handlers, which may be wrong where we log what went wrong."""
+    try:
+        handle(record)
+    except Exception:
+        # As Python does with what its own handlers can't write.
+        logging.Handler().handleError(record)
+
+
+@functools.cache
 def get_logger(name: str) -> logging.Logger:
-    """Give a logger whose floods are held back, and whose lines are its own.
+    """Give a logger whose floods are held back, whose lines are its own, and which never raises.
 
     Parameters
     ----------
@@ -274,6 +285,8 @@ def get_logger(name: str) -> logging.Logger:
     logging.Logger
     """
     logger = logging.getLogger(name)
+    # Not a class of its own: the program may have asked for this logger before.
+    logger.handle = functools.partial(_handled, logger.handle)  # type: ignore[method-assign]
     logger.addFilter(HoldBackFloods())
     logger.addFilter(KeepLines())
     # After those: what is remembered is held back and escaped as what is logged.

@@ -456,3 +456,26 @@ async def test_a_traceback_that_nobody_gets_to_see_is_not_written(monkeypatch):
         stranger.say(frame({"op": "fail"}))
         assert (await stranger.hears())["traceback"] == "told"
         assert len(written) == 1
+
+
+async def test_whoever_logs_may_fail_and_everybody_is_answered(monkeypatch, capsys):
+    class Raising(logging.Handler):
+        def emit(self, record):
+            raise LookupError("a handler of the program's")
+
+    def fail(stream):
+        raise ValueError("no")
+
+    async def part(stream):
+        yield object()
+
+    logger = logging.getLogger("fastcore.server")
+    monkeypatch.setattr(logger, "handlers", [Raising()])
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    async with served({"fail": fail, "part": part}) as server:
+        for first in (frame({"op": "fail"}), frame({"op": "part"}, call=1), b"GET / HTTP/1.1\r\n\r\n"):
+            async with stranger_at(server) as stranger:
+                stranger.say(first)
+                await stranger.hears_error()
+    assert "Logging error" in capsys.readouterr().err
