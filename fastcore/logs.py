@@ -263,7 +263,7 @@ last_warnings: Final = LastWarnings()
 
 
 def _handled(handle: Callable[[logging.LogRecord], None], record: logging.LogRecord) -> None:
-    """Give a record to the program's filters and handlers, which may be wrong where we log what went wrong."""
+    """Give a record to filters and handlers, the program's own among them, which may raise."""
     try:
         handle(record)
     except Exception:
