@@ -54,8 +54,10 @@ _BYTES_OF_ONE: Final = 256 * 1024
 _A_CANCEL: Final = 0.000_025
 
 
-#: Handlers that tell whether all are being cancelled.
-_A_FEW: Final = 100
+#: Handlers that tell whether all that runs is being cancelled.
+_MANY: Final = 100
+#: Seconds in which a loop is over, if it is being ended.
+_A_MOMENT: Final = 0.1
 
 
 class _Refused(Exception):
@@ -311,8 +313,9 @@ class Connection(Owner):
                 raise
             # What the handler waited for raised it, and that has closed the frames in between.
         except BaseException:
-            # The loop or the server is being ended: nobody begins anything now.
+            # The loop or the server is being ended: nobody begins anything now. Later, if it wasn't so.
             self._uncount(request)
+            self.channel.loop.call_later(_A_MOMENT, self.service.let_go_on)
             raise
         # Not before its answer: those without a number are answered in order.
         self._make_room(request)
@@ -697,6 +700,6 @@ _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
 
 def _all_are_cancelled(service: Service) -> bool:
     """Whether the server or the loop is being ended, and not one handler alone."""
-    # A few, as each of thousands asks. One that is alone may be all that the server does.
-    tasks = islice(service.tasks, _A_FEW) if len(service.tasks) > 1 else asyncio.all_tasks()
+    # Where there are many, each of them asks.
+    tasks = islice(service.tasks, _MANY) if len(service.tasks) > _MANY else asyncio.all_tasks()
     return service.is_ending or all(task.cancelling() for task in tasks)
