@@ -10,7 +10,7 @@ from typing import Any, Final
 __all__ = ["traceback_of"]
 
 #: Most exceptions that are told with the one that they led to: each costs as much as a call or more.
-_MOST: Final = 200
+_MOST: Final = 50
 
 
 class _Alone(Exception):
@@ -23,7 +23,7 @@ def traceback_of(error: BaseException, most_places: int | None, first: Traceback
     Parameters
     ----------
     error : BaseException
-        It, and those that led to it, unless they are hundreds.
+        It, and those that led to it, unless they are many.
     most_places : int, optional
         Most places in the program that are told of each of them, those next to the error; all, if None.
     first : traceback, optional

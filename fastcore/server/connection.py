@@ -336,6 +336,10 @@ class Connection(Owner):
                     result = await result
                     if gives_parts(result):
                         result = await self._send_parts(result, request, blocked)
+            except Exception:
+                # Hundreds may fail in one turn of the loop.
+                await self._time()
+                raise
             finally:
                 assert request.figures is not None
                 request.figures.record_since(request.begun)
@@ -379,11 +383,15 @@ class Connection(Owner):
         """Whether the loop has ended, and what waited in it is being collected."""
         return asyncio.current_task(self.channel.loop) is None
 
+    async def _time(self) -> None:
+        """Wait until those that fail, or give parts, have left some."""
+        while self.service.turns.left <= 0:
+            await self.service.turns.wait(self.channel)
+
     async def _time_for(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Wait until those that fail, or give parts, have left some time for a handler to begin."""
+        """Wait until there is time for a handler to begin."""
         try:
-            while self.service.turns.left <= 0:
-                await self.service.turns.wait(self.channel)
+            await self._time()
         except BaseException:
             coroutine.close()
             raise
@@ -501,8 +509,10 @@ class Connection(Owner):
 
     def _not_packed(self, request: Request, error: BadValue) -> bool:
         """Reply that an answer can't be sent; False if no further request is to be begun now."""
+        begun = perf_counter_ns()
         self.service.figures.failed(request.op)
         answer = tell_of_unsendable(error, request, self.channel.peer, self.service.error_detail)
+        self.service.turns.spend(begun, self.channel.loop)
         return self._done(request, answer, ERROR_FLAG)
 
     def _failed(self, request: Request, error: BaseException) -> bool:
