@@ -103,7 +103,7 @@ cdef class Channel:
     # And about how many bytes its payload had.
     cdef readonly Py_ssize_t last_size
     # Whether the peer has closed its side, and is still answered.
-    cdef bint is_at_end
+    cdef readonly bint is_at_end
     # How the connection began.
     cdef char first[16]
     cdef int first_size

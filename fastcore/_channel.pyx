@@ -484,7 +484,7 @@ cdef class Channel:
                 return True
             if socket.is_at_end():
                 # The end came with the last bytes, and who reads by hand looks for it then.
-                self.close()
+                self.end_of_input()
             if is_busy(self.loop):
                 # Taken by then only, so that a read given up until then loses nothing.
                 self.hand_out_later()
@@ -547,9 +547,13 @@ cdef class Channel:
 
     cdef int end_of_input(self) except -1:
         """The peer has closed its side; it may still wait for answers."""
-        if self.owner is not None and self.owner.owes():
+        cdef object owner = self.owner
+        if self.is_at_end:
+            return 0
+        if owner is not None and owner.owes():
             self.is_at_end = True
             self.pause()
+            owner.half_closed()
             # What is here already goes on; a handler that reads by hand has nothing more to wait for.
             self.hand_out_later()
         else:
@@ -701,7 +705,8 @@ cdef class Channel:
 
     def lost_error(self, when=""):
         """Make the error for somebody who needed the connection after it ended."""
-        return ConnectionLost(f"{self.end_reason}{when}", self.end_error)
+        reason = self.end_reason or f"{self.peer} has closed its side of the connection"
+        return ConnectionLost(f"{reason}{when}", self.end_error)
 
     def busy_error(self):
         """Make the error for somebody who would read beside the one reader."""
@@ -830,7 +835,7 @@ cdef class Channel:
                     if self.is_lent and self.call_header is None and self.is_waited_for():
                         future, self.waiting = self.waiting, None
                         self.fail(future, error)
-                        if not isinstance(error, ConnectionLost):
+                        if self.state != LOST or not isinstance(error, ConnectionLost):
                             continue
                     elif self.keeps and self.call_header is None and not (
                         isinstance(error, ConnectionLost) or self.is_hopeless
@@ -1082,9 +1087,15 @@ cdef class Channel:
             if not len(self.buffer):
                 self.watch_less()
             return parts
-        if self.is_at_end and not (self.keeps and self.is_delivering and not self.is_waited_for()):
-            self.close()
-        if self.state == LOST:
+        if self.is_at_end:
+            if self.buffer.pending and self.has_numbers:
+                # Who ends in the middle of a message doesn't wait for answers.
+                self.close()
+            elif self.owner is None or not self.owner.owes():
+                # What it was owed has been said, but may not have left.
+                self.close_when_sent()
+        if self.state == LOST or self.is_at_end and not (self.is_delivering and not self.is_waited_for()):
+            # To what is said no more, an answer can still be given.
             raise self.lost_error(", in the middle of a message" if self.buffer.pending else "")
         if self.is_paused:
             self.is_paused = False

@@ -64,6 +64,9 @@ class Told(Owner):
     def owes(self):
         return False
 
+    def half_closed(self):
+        pass
+
     def is_idle(self):
         return self.idle
 
