@@ -28,6 +28,7 @@ class Channel:
     is_lent: bool
     keeps: bool
     is_rationed: bool
+    caller: Any
 
     def __init__(
         self,

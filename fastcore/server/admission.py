@@ -214,7 +214,7 @@ class Newcomer(Owner):
             self._admission.newcomers.pop(self, None)
             if self._questions is not None:
                 self._questions.stop()
-        self.stream._fastcore_caller = caller  # type: ignore[attr-defined]
+        channel.caller = caller
         channel.set_max_size(channel.limits.max_buffer_size)
         channel.put_back(message, self._header)
         return True
