@@ -130,6 +130,8 @@ class ServerPlugin(WorkerPlugin):
         self.name = name
         self._host = host
         self._ports = (port,) if isinstance(port, int) else tuple(port)
+        if not self._ports:
+            raise ValueError("a ServerPlugin needs a port to listen on; 0 is any that is free")
         self._deadline = deadline
         #: What is sent to the workers as it is; made into objects only there, where an error can be told.
         self._pickled: bytes | None = None
