@@ -8,8 +8,8 @@ import pytest
 
 from fastcore import BadMessage, ConnectionLost, FrameTooLarge, LimitReached
 from fastcore._socket import Socket
-from fastcore.contracts import Owner
 from fastcore.limits import Limits
+from helpers.owners import Bystander
 from helpers.support import until
 from helpers.toy_transport import toy_pair
 from helpers.wire import frame, raw_frame
@@ -34,7 +34,7 @@ async def turns(count=3):
         await asyncio.sleep(0)
 
 
-class Told(Owner):
+class Told(Bystander):
     """An owner that notes what it is told."""
 
     def __init__(self, channel, idle=True):
@@ -60,9 +60,6 @@ class Told(Owner):
 
     def over_limit(self, error):
         self.limits.append(error)
-
-    def owes(self):
-        return False
 
     def is_idle(self):
         return self.idle
