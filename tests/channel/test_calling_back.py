@@ -4,13 +4,7 @@ import asyncio
 
 import pytest
 
-from fastcore import (
-    BadMessage,
-    ConnectionLost,
-    read,
-    rpc,
-    send_recv,
-)
+from fastcore import BadMessage, ConnectionLost, read, rpc, send_recv
 from helpers.support import until
 from helpers.wire import frame, raw_frame, served, stranger_at
 

@@ -5,16 +5,7 @@ import gc
 
 import pytest
 
-from fastcore import (
-    ConnectionLost,
-    ConnectionPool,
-    coerce_to_rpc,
-    connect,
-    read,
-    rpc,
-    send_recv,
-    write,
-)
+from fastcore import ConnectionLost, ConnectionPool, coerce_to_rpc, connect, read, rpc, send_recv, write
 from fastcore.contracts import Owner, Transport
 from fastcore.transport.tornado import channel_of
 from helpers.owners import Bystander

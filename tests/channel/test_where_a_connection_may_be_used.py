@@ -10,13 +10,7 @@ import threading
 
 import pytest
 
-from fastcore import (
-    connect,
-    read,
-    rpc,
-    send_recv,
-    write,
-)
+from fastcore import connect, read, rpc, send_recv, write
 from fastcore.transport.tornado import channel_of
 from helpers.streams import close_both, stream_pair
 from helpers.support import Program, in_a_thread, until

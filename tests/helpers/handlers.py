@@ -1,7 +1,8 @@
-"""Handlers that many tests call: those that wait for the test, and those of many answers."""
+"""Handlers that many tests call: they wait for the test, give many answers, keep what they are called for."""
 
 import asyncio
 
+from fastcore import caller_of
 from helpers.support import until
 
 
@@ -55,3 +56,23 @@ async def gives_rows_later(stream, n):
 
 #: One of each kind.
 STREAMS = {"rows": rows, "async_rows": async_rows, "gives": gives_rows, "gives_later": gives_rows_later}
+
+
+class RecordingHandlers(dict):
+    """Handlers that keep what they were called for."""
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+        super().__init__(add=self.add, whoami=self.whoami, identity=self.identity)
+
+    def add(self, stream, x, y):
+        self.called.append("add")
+        return x + y
+
+    def whoami(self, stream):
+        self.called.append("whoami")
+        return caller_of(stream)
+
+    def identity(self, stream):
+        self.called.append("identity")
+        return "me"
