@@ -30,7 +30,7 @@ from fastcore.server.snapshot import describe_ops
 __all__ = ["main"]
 
 #: Seconds in which those are served who were handed in just before the door was shut.
-_LAST_CALLS: Final = 1.0
+_DRAIN_TIMEOUT: Final = 1.0
 
 
 def main() -> int:
@@ -67,7 +67,7 @@ async def _work(me: Told, arguments: argparse.Namespace) -> None:
             module,
             arguments.deadline,
             ready=ready.set,
-            last_calls=min(_LAST_CALLS, arguments.deadline),
+            last_calls=min(_DRAIN_TIMEOUT, arguments.deadline),
         )
 
 

@@ -27,7 +27,7 @@ __all__ = ["WorkerProcess"]
 logger = get_logger("fastcore.command")
 
 #: Seconds that a worker has for an answer, before it is said that it doesn't answer.
-_PATIENCE: Final = 1.0
+_ANSWER_TIMEOUT: Final = 1.0
 
 
 class WorkerProcess:
@@ -205,7 +205,7 @@ class WorkerProcess:
 
     # ---- what it tells
 
-    async def ask(self, op: str, patience: float | None = _PATIENCE) -> Any:
+    async def ask(self, op: str, patience: float | None = _ANSWER_TIMEOUT) -> Any:
         """Ask it; None if it doesn't answer, or not in time."""
         try:
             async with asyncio.timeout(patience):
@@ -224,7 +224,7 @@ class WorkerProcess:
     def silent(self) -> float:
         """Seconds for which it has given no answer; 0 where it isn't late."""
         passed = time.monotonic() - self._answered
-        return passed if passed > 2 * _PATIENCE + 1 else 0.0
+        return passed if passed > 2 * _ANSWER_TIMEOUT + 1 else 0.0
 
     @property
     def is_answering(self) -> bool:

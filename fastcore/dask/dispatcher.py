@@ -29,12 +29,12 @@ from fastcore.transport.streams import read, write
 __all__ = ["Dispatcher", "WorkerLost"]
 
 #: Seconds between two looks at the cluster while there are calls, and while none of them can begin.
-_CALM: Final = 1.0
-_HASTE: Final = 0.1
+_POLL_INTERVAL: Final = 1.0
+_RETRY_INTERVAL: Final = 0.1
 #: Seconds that one worker is given to take a connection.
-_PATIENCE: Final = 3.0
+_CONNECT_TIMEOUT: Final = 3.0
 #: Seconds that calls have in a worker that the scheduler knows no more: it may be ending in order.
-_GRACE: Final = 10.0
+_GRACE_PERIOD: Final = 10.0
 
 
 class WorkerLost(ConnectionLost):
@@ -133,7 +133,7 @@ class Dispatcher:
         self._timeout = timeout
         self._per_worker = per_worker
         self._call_timeout = call_timeout
-        self._new_pool = functools.partial(ConnectionPool, None, min(timeout, _PATIENCE), share=share)
+        self._new_pool = functools.partial(ConnectionPool, None, min(timeout, _CONNECT_TIMEOUT), share=share)
         self._options = options
         io_loop: Any = client.loop
         self._loop: asyncio.AbstractEventLoop = io_loop.asyncio_loop
@@ -172,7 +172,7 @@ class Dispatcher:
         while not self._places and not self._closed:
             if self._loop.time() > until:
                 raise self._nobody()
-            await asyncio.sleep(_HASTE)
+            await asyncio.sleep(_RETRY_INTERVAL)
             await self._look()
         if self._closed:
             raise self._is_closed()
@@ -327,13 +327,15 @@ class Dispatcher:
         self._turn_away()
         if self._under_way or self._begun != self._begun_before:
             self._begun_before = self._begun
-            self._timer = self._loop.call_later(_CALM if self._has_any() else _HASTE, self._follow)
+            self._timer = self._loop.call_later(
+                _POLL_INTERVAL if self._has_any() else _RETRY_INTERVAL, self._follow
+            )
 
     def _hurry(self) -> None:
         """Look again soon, if that is to be done at all."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = self._loop.call_later(_HASTE, self._follow)
+            self._timer = self._loop.call_later(_RETRY_INTERVAL, self._follow)
 
     def _has_any(self) -> bool:
         """Whether there is a worker that can be called, be it busy or not."""
@@ -365,7 +367,7 @@ class Dispatcher:
             self._lose(place, "it is gone")
         if place.worker not in self._entries:
             place.gone_since = place.gone_since or self._loop.time()
-            if self._loop.time() - place.gone_since >= _GRACE:
+            if self._loop.time() - place.gone_since >= _GRACE_PERIOD:
                 place.close()
 
     def _add(self, worker: str, address: Address) -> None:
@@ -422,7 +424,7 @@ class Dispatcher:
         if place.calls:
             self._lost.add(place)
         now = self._loop.time()
-        if not self._places and now - place.watched_since >= _CALM:
+        if not self._places and now - place.watched_since >= _POLL_INTERVAL:
             # One that is lost as soon as it is found, again and again, keeps nobody waiting for the next.
             self._none_since = now
         self._hurry()

@@ -33,9 +33,9 @@ logger = get_logger("fastcore.dask")
 
 #: Where ``distributed.get_worker()`` looks. No promised name: without it, handlers can't ask so.
 _worker_cvar: Any = getattr(distributed.worker, "_worker_cvar", None)
-_EVERY_INTERFACE = ("", "0.0.0.0", "::")
+_WILDCARDS = ("", "0.0.0.0", "::")
 #: Seconds that callers have to take notice that a server is about to end.
-_NOTICE = 0.5
+_NOTICE_PERIOD = 0.5
 
 
 class _Running:
@@ -55,7 +55,7 @@ class _Running:
     async def end(self, deadline: float) -> None:
         """End the server when those who call it have taken notice, and their calls are over."""
         if self._told:
-            until = time.monotonic() + min(_NOTICE, deadline)
+            until = time.monotonic() + min(_NOTICE_PERIOD, deadline)
             for stream in [*self._told]:
                 write(stream, "the server is about to end").add_done_callback(unobserved)
             # They close it.
@@ -233,7 +233,7 @@ class ServerPlugin(WorkerPlugin):
                     error.add_note(f"{host} isn't an address of the worker's machine: ServerPlugin(host=...)")
                 if error.errno != errno.EADDRINUSE or not left:
                     raise
-        return format_address((reached_by if host in _EVERY_INTERFACE else host, server.port))
+        return format_address((reached_by if host in _WILDCARDS else host, server.port))
 
 
 def _has_tls(worker: Worker) -> bool:
