@@ -138,7 +138,7 @@ class Fleet:
         async with asyncio.TaskGroup() as tasks:
             for name in self._names:
                 tasks.create_task(self._keep(name))
-            tasks.create_task(self._look())
+            tasks.create_task(self._poll())
             tasks.create_task(self._replace_when_told())
 
     async def _end(self) -> None:
@@ -243,10 +243,10 @@ class Fleet:
             await before.ended.wait()
         logger.info("all workers were replaced")
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         """Ask each worker again and again how many connections it has."""
         while True:
-            await asyncio.gather(*[worker.look() for worker in self._workers.values()])
+            await asyncio.gather(*[worker.poll() for worker in self._workers.values()])
             self._hand_out_waiting()
             await asyncio.sleep(_CHECK_INTERVAL)
 

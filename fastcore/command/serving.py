@@ -135,7 +135,7 @@ async def _told_to_end(server: Server, module: ModuleType, deadline: float, way_
         logger.exception("on_end of %s failed", module.__name__)
 
 
-async def _nobody_is_connected(server: Server, patience: float) -> None:
-    until = time.monotonic() + patience
+async def _nobody_is_connected(server: Server, timeout: float) -> None:
+    until = time.monotonic() + timeout
     while Server.open_connections(server) and time.monotonic() < until:
         await asyncio.sleep(_POLL_INTERVAL)

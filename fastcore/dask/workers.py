@@ -20,7 +20,7 @@ from tornado.iostream import IOStream
 
 from fastcore._futures import unobserved
 from fastcore.addressing import format_address
-from fastcore.dask.registry import TELL_END, Entry, find, tell
+from fastcore.dask.registry import TELL_END, Entry, lookup, publish
 from fastcore.logs import get_logger, in_one_line, shown
 from fastcore.server.server import Server
 from fastcore.server.service import Handler
@@ -169,7 +169,7 @@ class ServerPlugin(WorkerPlugin):
             server = self._make(worker, name)
             self._running[worker] = _Running(name, server)
             entry = Entry(self._listen(server, worker), server.ssl_options is not None)
-            await tell(worker, name, entry)
+            await publish(worker, name, entry)
         except Exception as error:
             error.add_note(f"starting the server of plugin {name!r} in worker {worker.address}")
             # Who registers it hears of it; of a worker that comes later only the log does, and who calls.
@@ -177,7 +177,7 @@ class ServerPlugin(WorkerPlugin):
             await self.teardown(worker)
             with suppress(OSError):
                 why = in_one_line(f"{type(error).__name__}: {error}")
-                await tell(worker, name, Entry(error=why))
+                await publish(worker, name, Entry(error=why))
             raise
 
     async def teardown(self, worker: Worker) -> None:
@@ -189,7 +189,7 @@ class ServerPlugin(WorkerPlugin):
         # A worker that ends is known to be gone by that, and its scheduler may be gone before it.
         if worker.status in (Status.running, Status.paused):
             with suppress(OSError):
-                await tell(worker, running.name, Entry())
+                await publish(worker, running.name, Entry())
         await running.end(self._deadline)
 
     def _make(self, worker: Worker, name: str) -> Server:
@@ -269,5 +269,5 @@ def addresses(client: Client, name: str = "fastcore") -> Any:
 
 
 async def _addresses(client: Client, name: str) -> dict[str, str]:
-    entries = await find(client, name)
+    entries = await lookup(client, name)
     return {worker: entry.address for worker, entry in entries.items() if entry.address is not None}

@@ -269,7 +269,7 @@ async def test_a_worker_that_the_scheduler_has_given_up_fails_its_calls_after_a_
             async def finds_none(*args):
                 return {}
 
-            monkeypatch.setattr("fastcore.dask.dispatcher.find", finds_none)
+            monkeypatch.setattr("fastcore.dask.dispatcher.lookup", finds_none)
             with pytest.raises(WorkerLost, match="while 'nap' was under way"):
                 await call
 
@@ -334,7 +334,7 @@ async def test_calls_go_on_while_the_scheduler_is_silent(monkeypatch):
             async def silence(*args):
                 await asyncio.Event().wait()
 
-            monkeypatch.setattr("fastcore.dask.dispatcher.find", silence)
+            monkeypatch.setattr("fastcore.dask.dispatcher.lookup", silence)
             monkeypatch.setattr("fastcore.dask.dispatcher._POLL_INTERVAL", 0.0)
             for _ in range(5):
                 assert await remote.add(x=1, y=2) == 3
