@@ -471,7 +471,11 @@ class Connections:
         """Take back what `stream` gave."""
         connection.is_taken = False
         server = self._of.get(connection)
-        if server is not None:
+        channel = connection.channel
+        if not connection.numbers and channel.messages_in != channel.messages_out:
+            # What is still to come would be taken for the answer of whoever calls next.
+            channel.close()
+        elif server is not None:
             if connection.numbers:
                 self._share(server, connection)
                 connection.channel.listen_soon()

@@ -16,6 +16,7 @@ import functools
 import inspect
 from collections.abc import Coroutine
 from contextvars import Context
+from itertools import islice
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -52,6 +53,10 @@ _BYTES_OF_ONE: Final = 256 * 1024
 
 #: Seconds that a handler which is given up takes later in that turn: to begin, it may be, and to end.
 _A_CANCEL: Final = 0.000_025
+
+
+#: Handlers that tell whether all are being cancelled.
+_A_FEW: Final = 100
 
 
 class _Refused(Exception):
@@ -218,7 +223,10 @@ class Connection(Owner):
                 goes_on = channel.send(result, None if call is None else answer_fields(call))
                 if not closes and op != "close":
                     return goes_on
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._failed(Request(op, call, reply, closes), error)
+            # It ends the loop, unless somebody has that go on.
+            channel.loop.call_soon(self.serve)
             raise
         except BaseException as error:
             request = Request(op, call, reply, closes)
@@ -292,14 +300,22 @@ class Connection(Owner):
             if hasattr(result, "close"):
                 result.close()
             self._over(request)
-            if request.given_up:
-                self._done(request, None)
+            self._cancelled(request, task, asyncio.CancelledError())
             self._make_room(request)
 
     async def _run(self, request: Request, result: Any) -> None:
         """Wait for the handler, reply, and let others begin."""
         try:
             await self._answer(request, result)
+        except (KeyboardInterrupt, SystemExit):
+            # As above.
+            self.channel.loop.call_soon(self._make_room, request)
+            raise
+        except GeneratorExit:
+            if self._is_collected():
+                self._uncount(request)
+                raise
+            # What the handler waited for raised it, and that has closed the frames in between.
         except BaseException:
             # The loop or the server is being ended: nobody begins anything now.
             self._uncount(request)
@@ -327,24 +343,16 @@ class Connection(Owner):
                 assert request.figures is not None
                 request.figures.record_since(request.begun)
                 self._over(request)
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._failed(request, error)
             raise
         except GeneratorExit as error:
-            if asyncio.current_task(self.channel.loop) is None:
-                # The loop has ended, and what waited in it is being collected.
+            if self._is_collected():
                 raise
             self._failed(request, error)
         except asyncio.CancelledError as error:
-            if request.given_up:
-                # Nobody waits; this is the last that is heard of it.
-                request.closes = False
-                self._done(request, None)
-            elif _is_cancelled_now():
-                # The loop or the server is being ended, with everything that runs in it.
-                self._end()
+            if not self._cancelled(request, asyncio.current_task(), error):
                 raise
-            else:
-                self._failed(request, error)
         except BaseException as error:
             if type(error) is BadValue and error.what is None:
                 # One of its parts; what its handler wrote by itself has a name.
@@ -353,6 +361,26 @@ class Connection(Owner):
                 self._failed(request, error)
         else:
             self._done(request, result)
+
+    def _cancelled(
+        self, request: Request, task: asyncio.Task[Any] | None, error: asyncio.CancelledError
+    ) -> bool:
+        """Say the last of a request whose handler was cancelled; False where all are, to end with them."""
+        if request.given_up:
+            # Nobody waits; this is the last that is heard of it.
+            request.closes = False
+            self._done(request, None)
+        elif task is not None and task.cancelling() and _all_are_cancelled(self.service):
+            self._end()
+            return False
+        else:
+            # By itself, or by somebody who meant it alone.
+            self._failed(request, error)
+        return True
+
+    def _is_collected(self) -> bool:
+        """Whether the loop has ended, and what waited in it is being collected."""
+        return asyncio.current_task(self.channel.loop) is None
 
     async def _time_for(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Wait until those that fail, or give parts, have left some time for a handler to begin."""
@@ -682,7 +710,8 @@ def _welcome(stream: IOStream, **message: Any) -> str:
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
 
 
-def _is_cancelled_now() -> bool:
-    """Whether the task that runs is being cancelled; asked in a frame that doesn't outlive its error."""
-    task = asyncio.current_task()
-    return task is not None and bool(task.cancelling())
+def _all_are_cancelled(service: Service) -> bool:
+    """Whether the server or the loop is being ended, and not one handler alone."""
+    # A few, as each of thousands asks. One that is alone may be all that the server does.
+    tasks = islice(service.tasks, _A_FEW) if len(service.tasks) > 1 else asyncio.all_tasks()
+    return service.is_ending or all(task.cancelling() for task in tasks)
