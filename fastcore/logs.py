@@ -84,7 +84,8 @@ class HoldBackFloods(logging.Filter):
                     self._lines.pop(next(iter(self._lines)), None)
                 line = self._lines[key] = _Line(record.created)
             held = 0
-            if record.created - line.since >= self.interval:
+            # A clock may be set back: nothing is held back until it has caught up.
+            if not 0 <= record.created - line.since < self.interval:
                 held = line.held
                 line.since, line.passed, line.held = record.created, 0, 0
             if line.passed >= (1 if getattr(record, "once", False) else self.burst):

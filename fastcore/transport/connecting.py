@@ -8,6 +8,7 @@ import functools
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Generator
+from itertools import zip_longest
 from typing import Any, Final
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
@@ -32,8 +33,10 @@ __all__ = [
     "StreamForOne",
     "connect",
     "limits_of",
+    "more_hopeful",
     "not_connected",
     "open_stream",
+    "targets_of",
     "tell_if_in_clear",
 ]
 
@@ -304,12 +307,17 @@ async def _open_socket(address: Address) -> socket.socket:
             for attempt in done:
                 if attempt.exception() is None:
                     return _keep(attempt, done)
-                reason = attempt.exception()
+                reason = more_hopeful(reason, attempt.exception())
     finally:
         for attempt in attempts:
             attempt.cancel()
             attempt.add_done_callback(_close_result)
     raise reason or OSError(f"{address[0]} has no address")
+
+
+def more_hopeful(one: BaseException | None, other: BaseException | None) -> BaseException | None:
+    """Give which of the errors of two addresses may be over soon: that of a server about to listen."""
+    return one if isinstance(one, ConnectionRefusedError) else other
 
 
 def _keep(winner: asyncio.Task[socket.socket], done: set[asyncio.Task[socket.socket]]) -> socket.socket:
@@ -372,4 +380,15 @@ async def _resolve(address: Address) -> list[tuple[int, Any]]:
         except RuntimeError:
             # There are no more threads: the interpreter is about to end.
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(family, target) for family, _, _, _, target in found]
+    return targets_of(found)
+
+
+def targets_of(found: list[tuple[Any, ...]]) -> list[tuple[int, Any]]:
+    """Give the addresses of a host so that those of IPv6 and IPv4 take turns, beginning with the first.
+
+    Where one of the two leads nowhere, all its addresses would use up the time before the other is tried.
+    """
+    families: dict[int, list[tuple[int, Any]]] = {}
+    for family, _, _, _, target in found:
+        families.setdefault(family, []).append((family, target))
+    return [each for turn in zip_longest(*families.values()) for each in turn if each is not None]

@@ -38,6 +38,13 @@ def test_the_next_interval_says_how_many_were_held_back():
     assert passed(limit, later) == ["refused a [1,500 more of this line were held back]", "refused b"]
 
 
+def test_nothing_is_held_back_until_a_clock_that_was_set_back_has_caught_up():
+    limit = HoldBackFloods(burst=1, interval=10)
+    passed(limit, [record("refused %s", peer, at=7200.0) for peer in range(3)])
+    later = [record("refused %s", "a", at=3600.0), record("refused %s", "b", at=3601.0)]
+    assert passed(limit, later) == ["refused a [2 more of this line were held back]"]
+
+
 def test_a_warning_is_not_held_back_for_the_sake_of_an_info():
     limit = HoldBackFloods(burst=1)
     mixed = [record("lost %s", 1), record("lost %s", 2, level=logging.WARNING)]
