@@ -7,6 +7,7 @@ import socket
 import struct
 import weakref
 from contextlib import suppress
+from contextvars import ContextVar
 
 import pytest
 
@@ -188,3 +189,37 @@ async def test_a_connection_that_never_came_about_is_freed_too(connects, monkeyp
         with pytest.raises(ConnectionLost):
             await connects(server)
         await until(lambda: left and not any(each() for each in left))
+
+
+carried: ContextVar["Carried"] = ContextVar("carried")
+
+
+class Carried:
+    """What a program has in the context of a request of its own, in which it calls others."""
+
+
+async def call_with_time_limits(server):
+    remote = rpc(ip="127.0.0.1", port=server.port, idle_timeout=60, call_timeout=60, timeout=60)
+    await remote.echo(x=1)
+    await remote.echo(x=bytes(5_000_000), timeout=60)
+    return remote
+
+
+async def read_and_write(server):
+    stream = await connect("127.0.0.1", server.port, timeout=60, message_timeout=60)
+    await write(stream, {"op": "echo", "x": bytes(5_000_000)})
+    await read(stream)
+    return stream
+
+
+@pytest.mark.parametrize("makes", [call_with_time_limits, read_and_write])
+async def test_a_connection_keeps_nothing_of_the_context_in_which_it_was_made(makes):
+    async def request():
+        value = Carried()
+        carried.set(value)
+        return weakref.ref(value), await makes(server)
+
+    async with served({"echo": lambda stream, x: x}) as server:
+        value, kept = await asyncio.create_task(request())
+        await until(lambda: value() is None)
+        assert kept is not None
