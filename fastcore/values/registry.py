@@ -101,7 +101,10 @@ def from_ext(code: int, body: Memory, inner: Inner) -> Any:
     while kind is None and not _knows_numpy and _learn():
         kind = _by_code.get(code)
     if kind is None:
-        return ExtType(code, bytes(body))
+        if code < 0:
+            raise BadMessage(f"a message holds an extension of type {code}: MessagePack has those for itself")
+        # Half the price of its constructor, which looks at the same.
+        return ExtType._make((code, bytes(body)))
     try:
         return kind.from_body(body, inner)
     except BadMessage:
