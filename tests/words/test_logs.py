@@ -1,10 +1,13 @@
 """The same line over and over is held back, and the log says how often."""
 
 import logging
+import os
 import threading
 
+import pytest
+
 from fastcore.logs import HoldBackFloods, get_logger, shown
-from helpers.support import DEADLINE
+from helpers.support import DEADLINE, Program
 from helpers.torture import collecting
 
 
@@ -140,3 +143,40 @@ def test_whoever_comes_in_while_a_line_is_logged_may_log_too():
     thread.start()
     thread.join(DEADLINE)
     assert not thread.is_alive()
+
+
+FORKED_WHILE_LOGGING = """if True:
+    import logging, os, signal, threading
+    from fastcore.logs import HoldBackFloods, get_logger
+
+    class Pausing(str):
+        # Where the text of a line is looked at, another thread is in the middle of it.
+        def __hash__(self):
+            inside.set()
+            forked.wait()
+            return str.__hash__(self)
+
+    inside, forked = threading.Event(), threading.Event()
+    logger = get_logger('fastcore.test')
+    logger.propagate = False
+    logger.addHandler(logging.NullHandler())
+    record = logging.makeLogRecord({'msg': 'line', 'levelno': 30, 'about': Pausing('peer')})
+    thread = threading.Thread(target=logger.handle, args=(record,))
+    thread.start()
+    inside.wait()
+    pid = os.fork()
+    if not pid:
+        signal.alarm(10)
+        logger.warning('from the child')
+        os._exit(7)
+    forked.set()
+    thread.join()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_while_another_thread_logs_can_log():
+    with Program("-W", "ignore", "-c", FORKED_WHILE_LOGGING) as program:
+        assert program.wait() == 0, program.errors
+        assert program.rest() == "7"
