@@ -333,8 +333,10 @@ class Connection(Owner):
                 # Nobody waits; this is the last that is heard of it.
                 request.closes = False
                 self._done(request, None)
-            elif _is_cancelled_now():
-                # The loop or the server is being ended, with everything that runs in it.
+            elif _is_cancelled_now() and (
+                self.service.is_ending or self.service.ends_with_its_loop(self.channel.loop)
+            ):
+                # With everything that runs in it.
                 self._end()
                 raise
             else:
