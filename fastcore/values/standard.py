@@ -26,6 +26,9 @@ _LARGEST_EXPONENT: Final = 999_999
 _DECIMAL: Final = re.compile(rb"-?(?:\d+(?:\.\d*)?(?:E[+-]?\d{1,9})?|Infinity|s?NaN\d*)")
 #: In fewer bytes there is no room for such a one.
 _ROOM_FOR_EXPONENT: Final = len("1E999999")
+#: Of so few bytes there are few values, and a message can hold many: each that can't change is made once. To
+#: make the path of one letter costs Python 3.11 as much as to read a hundred and fifty.
+_TINY: Final = 2
 #: In a set of so many, it doesn't matter how badly they are chosen.
 _FEW: Final = 32
 
@@ -116,12 +119,19 @@ def _pack_decimal(value: Decimal, inner: Inner) -> bytes:
 
 
 def _unpack_decimal(body: Memory, inner: Inner) -> Decimal:
+    return _tiny_decimal(bytes(body)) if len(body) <= _TINY else _read_decimal(body)
+
+
+def _read_decimal(body: Memory) -> Decimal:
     if not _DECIMAL.fullmatch(body):
         raise ValueError("it isn't a number as str() writes it")
     value = Decimal(str(body, "ascii"))
     if len(body) >= _ROOM_FOR_EXPONENT:
         _check_exponent(value)
     return value
+
+
+_tiny_decimal = cache(_read_decimal)
 
 
 def _pack_complex(value: complex, inner: Inner) -> bytes:
@@ -140,7 +150,6 @@ def _unpack_uuid(body: Memory, inner: Inner) -> UUID:
 
 
 _POSIX, _WINDOWS = b"pw"
-_TINY: Final = len(b"pa")
 
 
 def _pack_path(value: PurePath, inner: Inner) -> bytes:
@@ -162,8 +171,6 @@ def _read_path(body: Memory) -> PurePath:
     raise ValueError(f"{bytes(body[:1])!r} is no kind of path")
 
 
-# A name of one letter has three bytes or four in a message, and to make its path costs Python 3.11 as much
-# as to read a hundred and fifty. There are few of them, and none can change.
 _tiny_path = cache(_read_path)
 
 
