@@ -194,6 +194,8 @@ async def open_stream(
     options = {"ssl_options": ssl_options, "compression": compression, "token": token}
     settings = limits_of(connect, {**limits, **options, "writable_values": writable_values})
     reason: BaseException | None = None
+    refused: BaseException | None = None
+    is_late = False
     pause = RETRY
     try:
         async with patience(timeout):
@@ -206,19 +208,26 @@ async def open_stream(
                         await _shake_hands(stream)
                     break
                 except (ConnectionRefusedError, FileNotFoundError) as error:
-                    # The server may be about to listen.
+                    # The server may be about to listen. The error's frames know who keeps it.
+                    error.__traceback__ = None
                     reason = error
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, LONGEST_RETRY)
             refused = None if token is None else await _greet(channel, stream, token)
     except TimeoutError:
-        raise not_connected(address, f"not within {timeout:g} s", reason) from reason
+        # What has led here knows the task, and so would the error know whose it is, if it were raised here.
+        is_late = True
     except (OSError, StreamClosedError, UnicodeError) as error:
         # The last one: a name that can't be asked for. The stream knows the error, and its frames the stream.
         error.__traceback__ = None
         raise not_connected(address, f"timeout {timeout:g} s", error) from error
+    if is_late:
+        raise not_connected(address, f"not within {timeout:g} s", reason) from reason
     if refused is not None:
-        raise refused
+        try:
+            raise refused
+        finally:
+            del refused
     return stream
 
 
