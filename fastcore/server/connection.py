@@ -16,7 +16,6 @@ import functools
 import inspect
 from collections.abc import Coroutine
 from contextvars import Context
-from itertools import islice
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -53,10 +52,6 @@ _BYTES_OF_ONE: Final = 256 * 1024
 
 #: Seconds that a handler which is given up takes later in that turn: to begin, it may be, and to end.
 _A_CANCEL: Final = 0.000_025
-
-
-#: Handlers that tell whether all are being cancelled.
-_A_FEW: Final = 100
 
 
 class _Refused(Exception):
@@ -370,7 +365,11 @@ class Connection(Owner):
             # Nobody waits; this is the last that is heard of it.
             request.closes = False
             self._done(request, None)
-        elif task is not None and task.cancelling() and _all_are_cancelled(self.service):
+        elif (
+            task is not None
+            and task.cancelling()
+            and (self.service.is_ending or self.service.ends_with_its_loop(self.channel.loop))
+        ):
             self._end()
             return False
         else:
@@ -708,10 +707,3 @@ def _welcome(stream: IOStream, **message: Any) -> str:
 
 #: What handlers mostly return: needn't be asked whether it can be awaited.
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
-
-
-def _all_are_cancelled(service: Service) -> bool:
-    """Whether the server or the loop is being ended, and not one handler alone."""
-    # A few, as each of thousands asks. One that is alone may be all that the server does.
-    tasks = islice(service.tasks, _A_FEW) if len(service.tasks) > 1 else asyncio.all_tasks()
-    return service.is_ending or all(task.cancelling() for task in tasks)
