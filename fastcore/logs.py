@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -66,20 +67,21 @@ class HoldBackFloods(logging.Filter):
     [True, True, False, False]
     """
 
+    # Whoever has it may be interrupted by a signal handler, or by the collector, that logs too.
+    _lock = threading.RLock()
+
     def __init__(self, burst: int = 20, interval: float = 10.0) -> None:
         super().__init__()
         self.burst = burst
         self.interval = interval
         # By text, level, and what the line is about where that is said. The oldest go.
         self._lines: dict[tuple[str, int, object], _Line] = {}
-        # Whoever has it may be interrupted by a signal handler, or by the collector, that logs too.
-        self._lock = threading.RLock()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether the record is logged."""
         if record.levelno <= logging.DEBUG:
             return True
-        with self._lock:
+        with HoldBackFloods._lock:
             key = (str(record.msg), record.levelno, getattr(record, "about", None))
             line = self._lines.get(key)
             if line is None:
@@ -87,7 +89,8 @@ class HoldBackFloods(logging.Filter):
                     self._lines.pop(next(iter(self._lines)), None)
                 line = self._lines[key] = _Line(record.created)
             held = 0
-            if record.created - line.since >= self.interval:
+            # A clock may be set back: nothing is held back until it has caught up.
+            if not 0 <= record.created - line.since < self.interval:
                 held = line.held
                 line.since, line.passed, line.held = record.created, 0, 0
             if line.passed >= (1 if getattr(record, "once", False) else self.burst):
@@ -98,6 +101,15 @@ class HoldBackFloods(logging.Filter):
             record.msg = f"{record.getMessage()} [{held:,} more of this line were held back]"
             record.args = None
         return True
+
+
+def _after_fork() -> None:
+    """Begin with a lock of this process: who had the other one is a thread of the parent's."""
+    HoldBackFloods._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def escaped(text: str) -> str:

@@ -48,11 +48,11 @@ from fastcore.transport.tls import CUT_OFF, forget_errors
 __all__ = ["BlockingCall", "BlockingConnection", "StillAnswers", "is_of_a_signal"]
 
 #: Bytes that are asked for at once.
-_CHUNK: Final = 32 * 1024
+_READ_SIZE: Final = 32 * 1024
 #: Seconds after which it is looked whether the server has closed the connection in the meantime.
-_A_MOMENT: Final = 0.01
+_CHECK_AFTER: Final = 0.01
 #: What is still to come of an answer that nobody wants; more than that isn't worth receiving.
-_WORTH_KEEPING: Final = 64 * 1024
+_MAX_DRAINED: Final = 64 * 1024
 
 
 class BlockingCall:
@@ -342,12 +342,12 @@ class BlockingConnection:
             if deadline is not None or self._is_timed:
                 self._set_timeout(deadline)
             if not buffer:
-                data = self._sock.recv(_CHUNK)
+                data = self._sock.recv(_READ_SIZE)
                 size = len(data)
                 self._first = self._first or data[:16]
                 buffer.feed(data)
             else:
-                lent = buffer.prepare(_CHUNK)
+                lent = buffer.prepare(_READ_SIZE)
                 try:
                     size = self._sock.recv_into(lent)
                 finally:
@@ -429,7 +429,7 @@ class BlockingConnection:
             # It is over, or was never sent whole.
             return
         call.where = None
-        if self.in_step and self._buffer.pending <= _WORTH_KEEPING:
+        if self.in_step and self._buffer.pending <= _MAX_DRAINED:
             self._tell_given_up(call)
         else:
             self.close()
@@ -454,7 +454,7 @@ class BlockingConnection:
         """Whether a further call may be begun: it looks what came since the last one."""
         if not self.in_step or self.is_last or self._is_foreign:
             return False
-        if not self._owed and monotonic() - self._used_at < _A_MOMENT and not len(self._buffer):
+        if not self._owed and monotonic() - self._used_at < _CHECK_AFTER and not len(self._buffer):
             return True
         try:
             self._set_nonblocking()
@@ -468,7 +468,7 @@ class BlockingConnection:
             return False
 
     def _drop_what_came(self) -> bool:
-        wanted = _WORTH_KEEPING
+        wanted = _MAX_DRAINED
         while wanted > 0:
             while (parts := self._buffer.next_message()) is not None:
                 header = call_header(parts[0]) if parts[0] else None
@@ -476,7 +476,7 @@ class BlockingConnection:
                     return False
                 self._take_others(header, *parts)
             try:
-                data = self._sock.recv(_CHUNK)
+                data = self._sock.recv(_READ_SIZE)
             except (BlockingIOError, ssl.SSLWantReadError):
                 # A classic server has said nothing yet; another one may be in the middle of a message.
                 return bool(self._numbers) or not len(self._buffer)

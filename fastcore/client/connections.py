@@ -31,14 +31,14 @@ from fastcore.transport.tornado import channel_of
 __all__ = ["Connections", "Rules"]
 
 #: Seconds in which a server may show by its first answer that it numbers them.
-_A_MOMENT: Final = 0.02
+_FIRST_ANSWER_TIMEOUT: Final = 0.02
 #: Seconds in which it may do so when it is asked for nothing else.
-_A_WHILE: Final = 1.0
+_PROBE_TIMEOUT: Final = 1.0
 #: Seconds in which a connection must have been needed once, if there are more than a few free ones.
-_NOT_NEEDED: Final = 5.0
-_A_FEW: Final = 4
+_SPARE_TTL: Final = 5.0
+_MAX_SPARES: Final = 4
 #: The machine has no descriptor left for one more connection.
-_SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Rules(Protocol):
@@ -155,16 +155,21 @@ class Connections:
                 self._enter(address, waiting)
                 await future
         except TimeoutError:
-            if future.cancelled():
-                raise self._no_turn(address, timeout) from None
-            # It came in the moment in which the time was up.
+            # What has led here knows the task: no error is raised here. And it may have come meanwhile.
+            pass
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self.release(future.result())
             raise
         finally:
             future.cancel()
-        return future.result()
+        try:
+            if future.cancelled():
+                raise self._no_turn(address, timeout)
+            return future.result()
+        finally:
+            # The error that it holds knows this frame.
+            del future, waiting
 
     def give_up(self, call: RemoteCall) -> None:
         """Forget a call that waits: it leaves its place when that is looked at."""
@@ -209,7 +214,7 @@ class Connections:
         """Have those who may share wait no longer than that for further connections."""
         if server.numbers and not (server.is_grown or server.is_growing):
             server.is_growing = True
-            self._after(_A_MOMENT, self._grown, server)
+            self._after(_FIRST_ANSWER_TIMEOUT, self._grown, server)
 
     def _grown(self, server: KnownServer) -> None:
         """Make do with the connections that are there."""
@@ -353,7 +358,7 @@ class Connections:
 
     def _not_connected(self, server: KnownServer, error: Exception, started: float) -> None:
         reason = getattr(error, "real_error", None)
-        if isinstance(reason, OSError) and reason.errno in _SCARCE and self._of:
+        if isinstance(reason, OSError) and reason.errno in _OUT_OF_DESCRIPTORS and self._of:
             # Those that are open will have to do.
             self._scarce = True
             return
@@ -394,7 +399,7 @@ class Connections:
     def _ask_after_a_moment(self, server: KnownServer) -> None:
         if self._rules.share and not server.is_asked:
             server.is_asked = True
-            self._after(_A_MOMENT, self._ask, server)
+            self._after(_FIRST_ANSWER_TIMEOUT, self._ask, server)
 
     def _ask(self, server: KnownServer) -> None:
         """Ask a server what every server answers at once, as its first answer keeps others waiting."""
@@ -407,14 +412,14 @@ class Connections:
             WaitingCall(question, {"op": "identity"}, self.loop.time(), self._rules.timeout)
         )
         self._serve(server)
-        self._after(_A_WHILE, self._allow_more, server)
+        self._after(_PROBE_TIMEOUT, self._allow_more, server)
 
     def _allow_more(self, server: KnownServer) -> None:
         """Do without sharing, as there is no answer even to that."""
         if server.numbers is None and server.waiting:
             server.allowed *= 2
             self._serve(server)
-            self._after(_A_WHILE, self._allow_more, server)
+            self._after(_PROBE_TIMEOUT, self._allow_more, server)
 
     # ---- what connections tell
 
@@ -449,22 +454,22 @@ class Connections:
             connection.tells = self._watch is not None
         elif connection not in server.free:
             server.free.append(connection)
-            if len(server.free) > _A_FEW and server.trims is None:
+            if len(server.free) > _MAX_SPARES and server.trims is None:
                 self._trim_later(server)
         if self._watch is not None:
             self._serve_all()
 
     def _trim_later(self, server: KnownServer) -> None:
         server.least_free = len(server.free)
-        server.trims = self._after(_NOT_NEEDED, self._trim, server)
+        server.trims = self._after(_SPARE_TTL, self._trim, server)
 
     def _trim(self, server: KnownServer) -> None:
         """Close those that nobody needed for a while, as after a burst, but for a few."""
         server.trims = None
         # The one used last is taken first, so these are the first ones.
-        for connection in server.free[: min(server.least_free, len(server.free) - _A_FEW)]:
+        for connection in server.free[: min(server.least_free, len(server.free) - _MAX_SPARES)]:
             connection.leave()
-        if len(server.free) > _A_FEW:
+        if len(server.free) > _MAX_SPARES:
             self._trim_later(server)
 
     def release(self, connection: ClientConnection) -> None:
@@ -566,7 +571,7 @@ class Connections:
             if connection.channel.is_borrowed:
                 connection.leave()
             else:
-                connection.channel.close()
+                connection.close()
 
     def end(self) -> None:
         """Close all connections, and turn away who waits."""

@@ -15,7 +15,7 @@ from fastcore._channel import Channel
 from fastcore._header import call_fields
 from fastcore._wire import with_extra
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
-from fastcore.client.calls import RemoteCall, check_arguments, too_late
+from fastcore.client.calls import RemoteCall, StaysHere, check_arguments, too_late
 from fastcore.client.connection import ClientConnection, closes
 from fastcore.client.connections import Connections
 from fastcore.client.middleware import start_within
@@ -28,7 +28,7 @@ from fastcore.transport.tornado import StreamTransport, channel_of
 __all__ = ["ConnectionPool", "RPCCall", "RemoteServer"]
 
 
-class RemoteServer:
+class RemoteServer(StaysHere):
     """A server at an address, whose operations are called like methods.
 
     Parameters
@@ -70,7 +70,7 @@ class RPCCall(RemoteServer):
         return f"<RPCCall to {self.address} over {self._pool!r}>"
 
 
-class ConnectionPool:
+class ConnectionPool(StaysHere):
     """At most so many connections at once, to all servers together.
 
     Parameters

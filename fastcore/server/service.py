@@ -14,6 +14,7 @@ from tornado.iostream import IOStream
 from fastcore.remote_errors import Detail
 from fastcore.server.figures import ServerStats
 from fastcore.server.turns import Turns
+from fastcore.transport.tornado import channel_of, has_channel
 
 __all__ = ["Handler", "HasHandlers", "Service", "caller_of"]
 
@@ -47,7 +48,7 @@ def caller_of(stream: IOStream) -> Any:
     >>> asyncio.run(main())
     ada
     """
-    return getattr(stream, "_fastcore_caller", None)
+    return channel_of(stream).caller if has_channel(stream) else None
 
 
 class HasHandlers(Protocol):
@@ -108,6 +109,9 @@ class Service:
     is_ending: bool = False
     turns: Turns = field(default_factory=Turns)
     _is_waking: bool = False
+    #: What was found in this turn of the loop, and in which; None if nobody has looked.
+    _ends_with_its_loop: bool = False
+    _looked_at: asyncio.AbstractEventLoop | None = None
 
     @property
     def is_full(self) -> bool:
@@ -125,3 +129,17 @@ class Service:
                 self.held_back.popleft()()
         finally:
             self._is_waking = False
+
+    def ends_with_its_loop(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether all that runs in the loop is being cancelled, as when it ends, and not one handler alone.
+
+        Looked at once in a turn: all the others that are cancelled in it ask, too.
+        """
+        if self._looked_at is not loop:
+            self._looked_at = loop
+            self._ends_with_its_loop = all(task.cancelling() for task in asyncio.all_tasks(loop))
+            loop.call_soon(self._look_again)
+        return self._ends_with_its_loop
+
+    def _look_again(self) -> None:
+        self._looked_at = None

@@ -1,5 +1,7 @@
 """A caller that asks for what can't be: the error says what, and how it would be right."""
 
+import copy
+import pickle
 import re
 
 import pytest
@@ -247,3 +249,16 @@ async def test_a_server_of_another_kind_is_named(said, told, blocks):
             await call
         assert isinstance(caught.value.__cause__, BadFrame | BadMessage)
         remote.close_rpc()
+
+
+@pytest.mark.parametrize("hands_on", [copy.copy, copy.deepcopy, pickle.dumps])
+async def test_what_has_connections_is_handed_to_no_other_process(hands_on):
+    async with served() as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        pool = ConnectionPool()
+        blocking = SyncClient(ip="127.0.0.1", port=server.port)
+        for each in (remote, pool, pool(remote.address), blocking, blocking.add):
+            with pytest.raises(TypeError, match="hand on the address"):
+                hands_on(each)
+        with pytest.raises(TypeError, match="hand on the address"):
+            pickle.dumps(remote.add)
+        assert await remote.add(x=1, y=2) == 3

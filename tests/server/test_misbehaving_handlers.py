@@ -12,7 +12,7 @@ import pytest
 from tornado import gen
 
 from fastcore import BadValue, ConnectionLost, RemoteError, Server, connect, read, register_error, rpc, write
-from helpers.support import DEADLINE
+from helpers.support import DEADLINE, until
 from helpers.wire import frame, served, stranger_at
 
 
@@ -520,3 +520,38 @@ async def test_whoever_logs_may_fail_and_everybody_is_answered(monkeypatch, caps
                 stranger.say(first)
                 await stranger.hears_error()
     assert "Logging error" in capsys.readouterr().err
+
+
+async def test_a_handler_whose_task_the_program_cancels_is_answered_and_the_others_go_on():
+    jobs = []
+
+    async def job(stream):
+        jobs.append(asyncio.current_task())
+        await asyncio.Event().wait()
+
+    async def cancels_itself(stream):
+        asyncio.current_task().cancel()
+        await asyncio.sleep(60)
+
+    handlers = {"job": job, "cancels_itself": cancels_itself}
+    async with served(handlers) as server, stranger_at(server) as stranger:
+        stranger.calls(1, "job")
+        stranger.calls(2, "cancels_itself")
+        await until(lambda: jobs)
+        # One without a number, and another that waits for it.
+        by_hand = await connect("127.0.0.1", server.port)
+        await write(by_hand, {"op": "job"})
+        await write(by_hand, {"op": "add", "x": 1, "y": 2})
+        await until(lambda: len(jobs) == 2)
+        for each in jobs:
+            each.cancel()
+        answers = await stranger.hears_answers(1, 2)
+        assert {number: answer[0]["exception"]["type"] for number, answer in answers.items()} == {
+            1: "CancelledError",
+            2: "CancelledError",
+        }
+        assert (await read(by_hand))["exception"]["type"] == "CancelledError"
+        assert await read(by_hand) == 3
+        stranger.calls(3, "add", x=3, y=4)
+        assert await stranger.hears_answers(3) == {3: 7}
+        by_hand.close()

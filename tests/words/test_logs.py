@@ -1,12 +1,13 @@
 """The same line over and over is held back, and the log says how often."""
 
 import logging
+import os
 import threading
 
 import pytest
 
 from fastcore.logs import HoldBackFloods, KeepLines, LastWarnings, get_logger, shown
-from helpers.support import DEADLINE
+from helpers.support import DEADLINE, Program
 from helpers.torture import collecting
 
 
@@ -38,6 +39,13 @@ def test_the_next_interval_says_how_many_were_held_back():
     passed(limit, [record("refused %s", peer) for peer in range(1501)])
     later = [record("refused %s", "a", at=10.0), record("refused %s", "b", at=20.0)]
     assert passed(limit, later) == ["refused a [1,500 more of this line were held back]", "refused b"]
+
+
+def test_nothing_is_held_back_until_a_clock_that_was_set_back_has_caught_up():
+    limit = HoldBackFloods(burst=1, interval=10)
+    passed(limit, [record("refused %s", peer, at=7200.0) for peer in range(3)])
+    later = [record("refused %s", "a", at=3600.0), record("refused %s", "b", at=3601.0)]
+    assert passed(limit, later) == ["refused a [2 more of this line were held back]"]
 
 
 def test_a_warning_is_not_held_back_for_the_sake_of_an_info():
@@ -159,3 +167,40 @@ def test_a_handler_or_filter_that_raises_is_told_of_as_python_does_and_goes_no_f
     assert "Logging error" in told
     assert "of the program's" in told
     assert "refused somebody" in told
+
+
+FORKED_WHILE_LOGGING = """if True:
+    import logging, os, signal, threading
+    from fastcore.logs import HoldBackFloods, get_logger
+
+    class Pausing(str):
+        # Where the text of a line is looked at, another thread is in the middle of it.
+        def __hash__(self):
+            inside.set()
+            forked.wait()
+            return str.__hash__(self)
+
+    inside, forked = threading.Event(), threading.Event()
+    logger = get_logger('fastcore.test')
+    logger.propagate = False
+    logger.addHandler(logging.NullHandler())
+    record = logging.makeLogRecord({'msg': 'line', 'levelno': 30, 'about': Pausing('peer')})
+    thread = threading.Thread(target=logger.handle, args=(record,))
+    thread.start()
+    inside.wait()
+    pid = os.fork()
+    if not pid:
+        signal.alarm(10)
+        logger.warning('from the child')
+        os._exit(7)
+    forked.set()
+    thread.join()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_while_another_thread_logs_can_log():
+    with Program("-W", "ignore", "-c", FORKED_WHILE_LOGGING) as program:
+        assert program.wait() == 0, program.errors
+        assert program.rest() == "7"
