@@ -39,7 +39,7 @@ _PROBE_TIMEOUT: Final = 1.0
 _SPARE_TTL: Final = 5.0
 _MAX_SPARES: Final = 4
 #: Seconds in which a loop that ends is over.
-_NO_END: Final = 0.1
+_TEARDOWN_GRACE: Final = 0.1
 #: The machine has no descriptor left for one more connection.
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -341,7 +341,7 @@ class Connections:
         if attempt.end() and not self._rules.closed:
             # It was cancelled, as where the loop ends: a connection for the next who waits would outlive
             # that. If it still runs in a while, a program has cancelled all its tasks, and goes on.
-            self._after(_NO_END, self._serve, attempt.server)
+            self._after(_TEARDOWN_GRACE, self._serve, attempt.server)
 
     async def _connect(self, server: KnownServer, attempt: Attempt) -> None:
         started = self.loop.time()

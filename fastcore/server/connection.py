@@ -55,7 +55,7 @@ _A_CANCEL: Final = 0.000_025
 
 
 #: Seconds in which a loop is over, if it is being ended.
-_A_MOMENT: Final = 0.1
+_TEARDOWN_GRACE: Final = 0.1
 
 
 class _Refused(Exception):
@@ -318,7 +318,7 @@ class Connection(Owner):
         except BaseException:
             # The loop or the server is being ended: nobody begins anything now. Later, if it wasn't so.
             self._uncount(request)
-            self.channel.loop.call_later(_A_MOMENT, self.service.let_go_on)
+            self.channel.loop.call_later(_TEARDOWN_GRACE, self.service.let_go_on)
             raise
         # Not before its answer: those without a number are answered in order.
         self._make_room(request)
@@ -341,7 +341,7 @@ class Connection(Owner):
                         result = await self._send_parts(result, request, blocked)
             except Exception:
                 # Hundreds may fail in one turn of the loop.
-                await self._time()
+                await self._wait_for_time()
                 raise
             finally:
                 assert request.figures is not None
@@ -390,7 +390,7 @@ class Connection(Owner):
         """Whether the loop has ended, and what waited in it is being collected."""
         return asyncio.current_task(self.channel.loop) is None
 
-    async def _time(self) -> None:
+    async def _wait_for_time(self) -> None:
         """Wait until those that fail, or give parts, have left some."""
         while self.service.turns.left <= 0:
             await self.service.turns.wait(self.channel)
@@ -398,7 +398,7 @@ class Connection(Owner):
     async def _time_for(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Wait until there is time for a handler to begin."""
         try:
-            await self._time()
+            await self._wait_for_time()
         except BaseException:
             coroutine.close()
             raise
