@@ -199,6 +199,7 @@ class Connections:
         if server.waiting:
             self._look_after_a_while()
             self._grow_for_a_moment(server)
+            self._ask_after_a_moment(server)
 
     def _line_up(self, address: Address, waiting: Waiting) -> KnownServer:
         """Have one wait for a connection to a server."""
@@ -399,17 +400,19 @@ class Connections:
         if connection not in server.shared:
             server.free.append(connection)
         self._serve(server)
-        if server.numbers is None and server.waiting:
+        if server.waiting:
             self._ask_after_a_moment(server)
 
     def _ask_after_a_moment(self, server: KnownServer) -> None:
-        if self._rules.share and not server.is_asked:
+        """Have the server asked, where those that wait don't know whether they may share a connection."""
+        if self._rules.share and server.numbers is None and server.connections and not server.is_asked:
             server.is_asked = True
             self._after(_FIRST_ANSWER_TIMEOUT, self._ask, server)
 
     def _ask(self, server: KnownServer) -> None:
         """Ask a server what every server answers at once, as its first answer keeps others waiting."""
         if server.numbers is not None or not server.waiting:
+            server.is_asked = False
             return
         server.allowed += 1
         question = RemoteCall(loop=self.loop)
@@ -426,6 +429,8 @@ class Connections:
             server.allowed *= 2
             self._serve(server)
             self._after(_PROBE_TIMEOUT, self._allow_more, server)
+        else:
+            server.is_asked = False
 
     # ---- what connections tell
 

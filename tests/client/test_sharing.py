@@ -72,6 +72,30 @@ async def test_calls_share_as_many_connections_as_the_keyword_says(share, monkey
             assert server.stats()["connections"]["ever"] <= share
 
 
+@pytest.mark.parametrize("answers_identity", [True, False])
+@pytest.mark.parametrize("is_classic", [False, True])
+@pytest.mark.parametrize("share", [1, 2, 4])
+async def test_first_calls_that_take_long_keep_none_of_those_waiting_that_come_later(
+    share, is_classic, answers_identity
+):
+    """What the server is shows with its first answer, and those may wait for what others are to say."""
+
+    async def wait(*_):
+        await asyncio.Event().wait()
+
+    def add(*_, x, y):
+        return x + y
+
+    handlers = {"wait": wait, "add": add} | ({} if answers_identity else {"identity": wait})
+    async with classic_server(**handlers) if is_classic else served(handlers) as server:
+        async with rpc(ip="127.0.0.1", port=server.port, share=share, timeout=5) as remote:
+            for number in range(1, max(share, 2)):
+                remote.wait()
+                await until(lambda number=number: [*remote.streams.values()] == [False] * number)
+            assert await remote.add(x=1, y=2) == 3
+            assert await remote.add(x=3, y=4) == 7
+
+
 async def test_with_a_connection_each_there_are_at_most_limit():
     async with served({"later": later}) as server:
         async with rpc(ip="127.0.0.1", port=server.port, share=0, limit=7) as remote:
