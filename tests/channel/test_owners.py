@@ -46,6 +46,9 @@ class Somebody(Owner):
     def owes(self):
         return False
 
+    def half_closed(self):
+        pass
+
     def is_idle(self):
         return True
 

@@ -59,6 +59,9 @@ class Somebody(Owner):
     def owes(self):
         return False
 
+    def half_closed(self):
+        pass
+
     def is_idle(self):
         return True
 
@@ -77,7 +80,16 @@ def close_both(*streams):
 
 METHODS = {
     Transport: ["pause", "resume", "want_write", "close", "linger"],
-    Owner: ["on_message", "on_error", "writable", "connection_lost", "over_limit", "owes", "is_idle"],
+    Owner: [
+        "on_message",
+        "on_error",
+        "writable",
+        "connection_lost",
+        "over_limit",
+        "owes",
+        "half_closed",
+        "is_idle",
+    ],
 }
 
 
