@@ -150,6 +150,9 @@ class StreamTransport(Transport):
             return
         try:
             _NOWHERE.copy().run(change, self._fd, *callback)
+        except RuntimeError:
+            # uvloop's: the socket has an error, and libuv has ended to watch it; see `resets`.
+            self.channel.loop.call_soon(self._readable)
         except (OSError, ValueError, KeyError):
             if self._fd >= 0:
                 raise
