@@ -19,7 +19,7 @@ __all__ = ["ServerInThread"]
 logger = get_logger("fastcore.server")
 
 #: Seconds for a thread to end, when its handlers have had their time.
-_PATIENCE: Final = 5.0
+_JOIN_TIMEOUT: Final = 5.0
 
 
 class ServerInThread:
@@ -121,7 +121,7 @@ class ServerInThread:
             self.loop.call_soon_threadsafe(self._ends.set)
         if threading.current_thread() is self._thread:
             return
-        self._thread.join(deadline + _PATIENCE)
+        self._thread.join(deadline + _JOIN_TIMEOUT)
         if self._thread.is_alive():
             logger.warning("%r doesn't end: something blocks its thread", self)
 

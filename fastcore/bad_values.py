@@ -22,8 +22,8 @@ from fastcore.values.registry import kind_of
 __all__ = ["find_bad_value"]
 
 #: Of a long way, so many steps at its beginning and at its end are told.
-_FIRST: Final = 8
-_LAST: Final = 4
+_FIRST_STEPS: Final = 8
+_LAST_STEPS: Final = 4
 _LARGEST_SIZE: Final = 2**32 - 1
 
 
@@ -218,10 +218,10 @@ def _remedy(value: object) -> str:
 
 
 def _path(steps: list[object]) -> str:
-    told = [_told(step) for step in steps[:_FIRST]]
-    if len(steps) > _FIRST + _LAST:
-        told.append(f"...{len(steps) - _FIRST - _LAST:,} more...")
-    told += [_told(step) for step in steps[_FIRST:][-_LAST:]]
+    told = [_told(step) for step in steps[:_FIRST_STEPS]]
+    if len(steps) > _FIRST_STEPS + _LAST_STEPS:
+        told.append(f"...{len(steps) - _FIRST_STEPS - _LAST_STEPS:,} more...")
+    told += [_told(step) for step in steps[_FIRST_STEPS:][-_LAST_STEPS:]]
     return "".join(told)
 
 

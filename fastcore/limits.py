@@ -150,7 +150,11 @@ def check_seconds(name: str, value: object) -> None:
     """Raise the error for a time to wait that is none; what is over already may be asked for."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {shown(value)}")
-    if value != value:
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = float("nan")
+    if seconds != seconds:
         raise ValueError(f"{name} must be a number of seconds, not {shown(value)}")
 
 

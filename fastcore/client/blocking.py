@@ -34,9 +34,10 @@ from fastcore._wire import (
 )
 from fastcore.client.calls import value_of_call
 from fastcore.client.connection import log_nobodys
-from fastcore.errors import BadMessage, BadValue, ConnectionLost, RemoteError
+from fastcore.errors import BadFrame, BadMessage, BadValue, ConnectionLost, RemoteError
 from fastcore.limits import Limits
 from fastcore.logs import shown
+from fastcore.protocols import spoken_by
 from fastcore.remote_errors import is_error_reply, remote_exception
 from fastcore.tokens import AUTHENTICATE, greeting, refusal
 from fastcore.transport.connecting import (
@@ -47,11 +48,11 @@ from fastcore.transport.tls import CUT_OFF, forget_errors
 __all__ = ["BlockingCall", "BlockingConnection", "StillAnswers", "is_of_a_signal"]
 
 #: Bytes that are asked for at once.
-_CHUNK: Final = 32 * 1024
+_READ_SIZE: Final = 32 * 1024
 #: Seconds after which it is looked whether the server has closed the connection in the meantime.
-_A_MOMENT: Final = 0.01
+_CHECK_AFTER: Final = 0.01
 #: What is still to come of an answer that nobody wants; more than that isn't worth receiving.
-_WORTH_KEEPING: Final = 64 * 1024
+_MAX_DRAINED: Final = 64 * 1024
 
 
 class BlockingCall:
@@ -146,6 +147,7 @@ class BlockingConnection:
         "_buffer",
         "_compression",
         "_dialect",
+        "_first",
         "_is_foreign",
         "_is_timed",
         "_last",
@@ -186,6 +188,8 @@ class BlockingConnection:
         #: Whether the server numbers its answers; None until the first one.
         self._numbers: bool | None = None
         self._last = -1
+        #: What came first, to tell who it is if that makes no sense.
+        self._first = b""
         #: The numbers of calls that were given up, and whose last message hasn't come.
         self._owed: set[int] = set()
         self._is_timed = True
@@ -297,10 +301,13 @@ class BlockingConnection:
             If nobody knows whose message can't be read.
         """
         self.in_step = False
-        while (parts := self._buffer.next_message()) is None:
-            self._receive(call, deadline)
-        fields, payload = parts
-        header = call_header(fields) if fields else None
+        try:
+            while (parts := self._buffer.next_message()) is None:
+                self._receive(call, deadline)
+            fields, payload = parts
+            header = call_header(fields) if fields else None
+        except (BadFrame, BadMessage) as error:
+            raise self._told(error) from error
         if header is not None and header.call != call.number:
             self._take_others(header, fields, payload)
             self.in_step = bool(self._numbers)
@@ -337,11 +344,12 @@ class BlockingConnection:
             if deadline is not None or self._is_timed:
                 self._set_timeout(deadline)
             if not buffer:
-                data = self._sock.recv(_CHUNK)
+                data = self._sock.recv(_READ_SIZE)
                 size = len(data)
+                self._first = self._first or data[:16]
                 buffer.feed(data)
             else:
-                lent = buffer.prepare(_CHUNK)
+                lent = buffer.prepare(_READ_SIZE)
                 try:
                     size = self._sock.recv_into(lent)
                 finally:
@@ -389,13 +397,16 @@ class BlockingConnection:
     def _unreadable(self, call: BlockingCall, header: CallHeader | None, error: Exception) -> None:
         """End a call whose answer came, but can't be read."""
         if self._numbers is None:
-            # Whose first message is none speaks another protocol.
-            raise error
+            raise self._told(error) from error
         if header is not None and header.part:
             self._tell_given_up(call)
         self._end(call, None, False)
         error.add_note(f"in the answer of op {shown(call.op, 200)} at {self.peer}")
         call.error = error
+
+    def _told(self, error: Exception) -> Exception:
+        """Name the protocol of a server whose first message is none, where it is known."""
+        return error if self._numbers is not None else spoken_by(self.peer, self._first, error)
 
     def grant(self, call: BlockingCall, parts: int) -> None:
         """Let so many more answers come."""
@@ -420,7 +431,7 @@ class BlockingConnection:
             # It is over, or was never sent whole.
             return
         call.where = None
-        if self.in_step and self._buffer.pending <= _WORTH_KEEPING:
+        if self.in_step and self._buffer.pending <= _MAX_DRAINED:
             self._tell_given_up(call)
         else:
             self.close()
@@ -445,7 +456,7 @@ class BlockingConnection:
         """Whether a further call may be begun: it looks what came since the last one."""
         if not self.in_step or self.is_last or self._is_foreign:
             return False
-        if not self._owed and monotonic() - self._used_at < _A_MOMENT and not len(self._buffer):
+        if not self._owed and monotonic() - self._used_at < _CHECK_AFTER and not len(self._buffer):
             return True
         try:
             self._set_nonblocking()
@@ -459,7 +470,7 @@ class BlockingConnection:
             return False
 
     def _drop_what_came(self) -> bool:
-        wanted = _WORTH_KEEPING
+        wanted = _MAX_DRAINED
         while wanted > 0:
             while (parts := self._buffer.next_message()) is not None:
                 header = call_header(parts[0]) if parts[0] else None
@@ -467,7 +478,7 @@ class BlockingConnection:
                     return False
                 self._take_others(header, *parts)
             try:
-                data = self._sock.recv(_CHUNK)
+                data = self._sock.recv(_READ_SIZE)
             except (BlockingIOError, ssl.SSLWantReadError):
                 # A classic server has said nothing yet; another one may be in the middle of a message.
                 return bool(self._numbers) or not len(self._buffer)

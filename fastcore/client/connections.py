@@ -31,14 +31,14 @@ from fastcore.transport.tornado import channel_of
 __all__ = ["Connections", "Rules"]
 
 #: Seconds in which a server may show by its first answer that it numbers them.
-_A_MOMENT: Final = 0.02
+_FIRST_ANSWER_TIMEOUT: Final = 0.02
 #: Seconds in which it may do so when it is asked for nothing else.
-_A_WHILE: Final = 1.0
+_PROBE_TIMEOUT: Final = 1.0
 #: Seconds in which a connection must have been needed once, if there are more than a few free ones.
-_NOT_NEEDED: Final = 5.0
-_A_FEW: Final = 4
+_SPARE_TTL: Final = 5.0
+_MAX_SPARES: Final = 4
 #: The machine has no descriptor left for one more connection.
-_SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Rules(Protocol):
@@ -217,7 +217,7 @@ class Connections:
         """Have those who may share wait no longer than that for further connections."""
         if server.numbers and not (server.is_grown or server.is_growing):
             server.is_growing = True
-            self._after(_A_MOMENT, self._grown, server)
+            self._after(_FIRST_ANSWER_TIMEOUT, self._grown, server)
 
     def _grown(self, server: KnownServer) -> None:
         """Make do with the connections that are there."""
@@ -361,7 +361,7 @@ class Connections:
 
     def _not_connected(self, server: KnownServer, error: Exception, started: float) -> None:
         reason = getattr(error, "real_error", None)
-        if isinstance(reason, OSError) and reason.errno in _SCARCE and self._of:
+        if isinstance(reason, OSError) and reason.errno in _OUT_OF_DESCRIPTORS and self._of:
             # Those that are open will have to do.
             self._scarce = True
             return
@@ -408,7 +408,7 @@ class Connections:
     def _ask_after_a_moment(self, server: KnownServer) -> None:
         if self._rules.share and not server.is_asked:
             server.is_asked = True
-            self._after(_A_MOMENT, self._ask, server)
+            self._after(_FIRST_ANSWER_TIMEOUT, self._ask, server)
 
     def _ask(self, server: KnownServer) -> None:
         """Ask a server what every server answers at once, as its first answer keeps others waiting."""
@@ -421,14 +421,14 @@ class Connections:
             WaitingCall(question, {"op": "identity"}, self.loop.time(), self._rules.timeout)
         )
         self._serve(server)
-        self._after(_A_WHILE, self._allow_more, server)
+        self._after(_PROBE_TIMEOUT, self._allow_more, server)
 
     def _allow_more(self, server: KnownServer) -> None:
         """Do without sharing, as there is no answer even to that."""
         if server.numbers is None and server.waiting:
             server.allowed *= 2
             self._serve(server)
-            self._after(_A_WHILE, self._allow_more, server)
+            self._after(_PROBE_TIMEOUT, self._allow_more, server)
 
     # ---- what connections tell
 
@@ -463,29 +463,33 @@ class Connections:
             connection.tells = self._watch is not None
         elif connection not in server.free:
             server.free.append(connection)
-            if len(server.free) > _A_FEW and server.trims is None:
+            if len(server.free) > _MAX_SPARES and server.trims is None:
                 self._trim_later(server)
         if self._watch is not None:
             self._serve_all()
 
     def _trim_later(self, server: KnownServer) -> None:
         server.least_free = len(server.free)
-        server.trims = self._after(_NOT_NEEDED, self._trim, server)
+        server.trims = self._after(_SPARE_TTL, self._trim, server)
 
     def _trim(self, server: KnownServer) -> None:
         """Close those that nobody needed for a while, as after a burst, but for a few."""
         server.trims = None
         # The one used last is taken first, so these are the first ones.
-        for connection in server.free[: min(server.least_free, len(server.free) - _A_FEW)]:
+        for connection in server.free[: min(server.least_free, len(server.free) - _MAX_SPARES)]:
             connection.leave()
-        if len(server.free) > _A_FEW:
+        if len(server.free) > _MAX_SPARES:
             self._trim_later(server)
 
     def release(self, connection: ClientConnection) -> None:
         """Take back what `stream` gave."""
         connection.is_taken = False
         server = self._of.get(connection)
-        if server is not None:
+        channel = connection.channel
+        if not connection.numbers and channel.messages_in != channel.messages_out:
+            # What is still to come would be taken for the answer of whoever calls next.
+            channel.close()
+        elif server is not None:
             if connection.numbers:
                 self._share(server, connection)
                 connection.channel.listen_soon()

@@ -19,7 +19,7 @@ from fastcore.client.calls import RemoteCall, StaysHere, check_arguments, too_la
 from fastcore.client.connection import ClientConnection, closes
 from fastcore.client.connections import Connections
 from fastcore.client.middleware import start_within
-from fastcore.limits import check_limit
+from fastcore.limits import check_limit, check_seconds
 from fastcore.middleware import CallDetails, Middleware, check_middleware
 from fastcore.transport.connecting import StreamForOne, limits_of
 from fastcore.transport.event_loop import Timer, current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
@@ -337,6 +337,8 @@ class ConnectionPool(StaysHere):
 
         Raises
         ------
+        TypeError, ValueError
+            At once: the timeout is none.
         RPCClosed
             In the Future: the pool is closed.
         ConnectionLost
@@ -345,6 +347,8 @@ class ConnectionPool(StaysHere):
             In the Future: all that there may be were in use until then.
         """
         connections = self._here()
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         seconds = self.timeout if timeout is None else timeout
         return StreamForOne(self._connect(connections, (ip, port), seconds), self.release, connections.loop)
 

@@ -15,12 +15,9 @@ from collections.abc import Sequence
 
 from fastcore import __version__
 from fastcore.command import call, completion, demo, ops, ping, run_classic, serve, stats, top
-from fastcore.command.usage import WRONG_USAGE, Parser, WrongUsage, in_one_line
+from fastcore.command.usage import INTERRUPTED, WRONG_USAGE, Parser, WrongUsage, in_one_line
 
 __all__ = ["main", "parser", "told"]
-
-#: What a shell expects of a program that Ctrl-C ended.
-_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +69,7 @@ def told(arguments: argparse.Namespace) -> int:
     try:
         arguments.run(arguments)
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever reads the output has enough, as `head` does. What is left of it goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

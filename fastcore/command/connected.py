@@ -18,7 +18,7 @@ from fastcore.transport.connecting import connect
 __all__ = ["connected"]
 
 #: Seconds without a connection before it is told that somebody still tries.
-_A_MOMENT: Final = 0.7
+_NOTICE_AFTER: Final = 0.7
 
 
 @asynccontextmanager
@@ -31,7 +31,7 @@ async def connected(arguments: argparse.Namespace) -> AsyncIterator[IOStream]:
         If there is no connection until ``--timeout``.
     """
     host, port = arguments.address
-    told = asyncio.get_running_loop().call_later(_A_MOMENT, _tell, arguments)
+    told = asyncio.get_running_loop().call_later(_NOTICE_AFTER, _tell, arguments)
     try:
         stream = await connect(
             host, port, arguments.timeout, ssl_options=client_tls(arguments), token=token_of(arguments)

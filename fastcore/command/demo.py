@@ -23,8 +23,8 @@ from fastcore.transport.streams import read, write
 __all__ = ["handlers", "show"]
 
 #: Seconds for each of the two measurements.
-_MEASURE = 0.5
-_START_WITHIN = 20.0
+_DURATION = 0.5
+_START_TIMEOUT = 20.0
 
 
 def add(stream: IOStream, x: int, y: int) -> int:
@@ -67,7 +67,7 @@ async def _server_process() -> AsyncIterator[int]:
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:
-        line = (await asyncio.wait_for(process.stdout.readline(), _START_WITHIN)).decode().strip()
+        line = (await asyncio.wait_for(process.stdout.readline(), _START_TIMEOUT)).decode().strip()
         if not line:
             raise FastcoreError(f"the server ended with exit code {await process.wait()}")
         print(f"        {line}, process {process.pid}")
@@ -110,7 +110,7 @@ async def _calls_per_second(port: int) -> float:
     async with rpc(ip="127.0.0.1", port=port) as remote:
         await remote.add(x=0, y=0)
         start = time.perf_counter()
-        while (passed := time.perf_counter() - start) < _MEASURE:
+        while (passed := time.perf_counter() - start) < _DURATION:
             calls += 1
             if await remote.add(x=calls, y=1) != calls + 1:
                 raise FastcoreError(f"the server answered call {calls} wrongly")
@@ -122,7 +122,7 @@ async def _messages_per_second(port: int) -> float:
     with closing(await connect("127.0.0.1", port)) as stream:
         await write(stream, {"op": "stream", "interval": 0})
         start = time.perf_counter()
-        while (passed := time.perf_counter() - start) < _MEASURE:
+        while (passed := time.perf_counter() - start) < _DURATION:
             messages += 1
             if await read(stream) != messages:
                 raise FastcoreError(f"message {messages} of the stream did not arrive in its place")

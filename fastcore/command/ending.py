@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from fastcore.command.usage import INTERRUPTED
 from fastcore.logs import get_logger
 
 __all__ = ["Ending", "hear"]
@@ -19,10 +20,7 @@ __all__ = ["Ending", "hear"]
 logger = get_logger("fastcore.command")
 
 #: Seconds in which a loop that isn't blocked has heard of a signal.
-_A_MOMENT: Final = 1.0
-
-#: What a shell expects of a program that Ctrl-C ended.
-_INTERRUPTED = 130
+_SIGNAL_TIMEOUT: Final = 1.0
 
 
 def hear(number: int, handler: Callable[..., object]) -> None:
@@ -75,7 +73,7 @@ class Ending:
             threading.Thread(target=self._tell_if_blocked, daemon=True).start()
 
     def _tell_if_blocked(self) -> None:
-        time.sleep(_A_MOMENT)
+        time.sleep(_SIGNAL_TIMEOUT)
         if not self.asked.is_set():
             logger.warning(
                 "ending as soon as a handler blocks the loop no more; Ctrl-C once more ends at once"
@@ -91,4 +89,4 @@ class Ending:
             # It may be what this signal has interrupted.
             with suppress(Exception):
                 stream.flush()
-        os._exit(_INTERRUPTED)
+        os._exit(INTERRUPTED)

@@ -29,16 +29,16 @@ __all__ = ["Fleet"]
 logger = get_logger("fastcore.command")
 
 #: Seconds between two looks at each worker.
-_EVERY: Final = 1.0
+_CHECK_INTERVAL: Final = 1.0
 #: Seconds before a worker is started again that ended soon after its start: the first time, and at most.
 _BACKOFF: Final = 0.5
-_LONGEST_BACKOFF: Final = 30.0
+_MAX_BACKOFF: Final = 30.0
 #: Seconds after which a worker that ended didn't end at its start.
-_STARTED: Final = 5.0
+_START_PERIOD: Final = 5.0
 #: Seconds for a worker to end after all its time is over.
-_GRACE: Final = 5.0
+_GRACE_PERIOD: Final = 5.0
 #: What is passed on to the workers, where the system has it.
-_PASSED_ON: Final = ("SIGUSR1", "SIGUSR2")
+_FORWARDED_SIGNALS: Final = ("SIGUSR1", "SIGUSR2")
 
 
 class Fleet:
@@ -113,7 +113,7 @@ class Fleet:
         self._listening = listening
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._shall_replace.set)
-        for name in _PASSED_ON:
+        for name in _FORWARDED_SIGNALS:
             number = getattr(signal, name)
             loop.add_signal_handler(number, self._pass_on, number)
         asking = asyncio.ensure_future(asked.wait())
@@ -138,7 +138,7 @@ class Fleet:
         async with asyncio.TaskGroup() as tasks:
             for name in self._names:
                 tasks.create_task(self._keep(name))
-            tasks.create_task(self._look())
+            tasks.create_task(self._poll())
             tasks.create_task(self._replace_when_told())
 
     async def _end(self) -> None:
@@ -162,11 +162,11 @@ class Fleet:
                     len(late),
                     len(ended),
                 )
-                await asyncio.wait(ended, timeout=deadline + _GRACE)
+                await asyncio.wait(ended, timeout=deadline + _GRACE_PERIOD)
         if self._living():
             logger.error("killed, as they didn't end: %s", ", ".join(map(str, self._living())))
             self.kill()
-            await asyncio.wait(ended, timeout=_GRACE)
+            await asyncio.wait(ended, timeout=_GRACE_PERIOD)
 
     def kill(self) -> None:
         """End all workers at once; may be called from a signal's handler."""
@@ -217,11 +217,11 @@ class Fleet:
                 if self._workers[name] is not worker:
                     # It was replaced.
                     continue
-                soon = worker.age < _STARTED
-                pause = min(_LONGEST_BACKOFF, 2 * pause or _BACKOFF) if soon else 0.0
+                soon = worker.age < _START_PERIOD
+                pause = min(_MAX_BACKOFF, 2 * pause or _BACKOFF) if soon else 0.0
                 await asyncio.sleep(pause)
                 while not await self._start(name):
-                    pause = min(_LONGEST_BACKOFF, 2 * pause or _BACKOFF)
+                    pause = min(_MAX_BACKOFF, 2 * pause or _BACKOFF)
                     logger.error("worker %s is started again in %g s", name, pause)
                     await asyncio.sleep(pause)
 
@@ -243,12 +243,12 @@ class Fleet:
             await before.ended.wait()
         logger.info("all workers were replaced")
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         """Ask each worker again and again how many connections it has."""
         while True:
-            await asyncio.gather(*[worker.look() for worker in self._workers.values()])
+            await asyncio.gather(*[worker.poll() for worker in self._workers.values()])
             self._hand_out_waiting()
-            await asyncio.sleep(_EVERY)
+            await asyncio.sleep(_CHECK_INTERVAL)
 
     # ---- connections
 

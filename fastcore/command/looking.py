@@ -16,7 +16,7 @@ __all__ = ["ask", "place", "title"]
 
 #: Seconds after which what doesn't answer a message is asked by HTTP. A monitor waits for the rest of
 #: what it takes for a request; a server would have answered.
-_A_MOMENT: Final = 1.0
+_MESSAGE_TIMEOUT: Final = 1.0
 
 
 def place(text: str) -> Any:
@@ -47,10 +47,10 @@ async def ask(arguments: argparse.Namespace, what: str) -> Any:
     """
     if isinstance(arguments.address, str):
         return await _by_http(arguments.address, what, arguments)
-    patience = min(_A_MOMENT, arguments.timeout)
+    message_timeout = min(_MESSAGE_TIMEOUT, arguments.timeout)
     async with connected(arguments) as stream:
         call = send_recv(stream, op=what)
-        done, _ = await asyncio.wait([call], timeout=patience)
+        done, _ = await asyncio.wait([call], timeout=message_timeout)
         if not done:
             _, port = arguments.address
             try:
@@ -58,7 +58,7 @@ async def ask(arguments: argparse.Namespace, what: str) -> Any:
                     raise CommandError("a monitor has a port")
                 return await _by_http(f"http://{title(arguments)}", what, arguments)
             except CommandError:
-                done, _ = await asyncio.wait([call], timeout=arguments.timeout - patience)
+                done, _ = await asyncio.wait([call], timeout=arguments.timeout - message_timeout)
         if not done:
             call.cancel()
             raise CommandError(f"no answer from {title(arguments)} within {arguments.timeout:g} s")

@@ -21,7 +21,7 @@ from fastcore.transport.tornado import channel_of
 __all__ = ["add_to", "run", "summary"]
 
 #: Seconds between two updates of the progress line.
-_REFRESH = 0.1
+_REFRESH_INTERVAL = 0.1
 
 
 def add_to(commands: Any) -> None:
@@ -61,7 +61,7 @@ async def _round_trips(stream: IOStream, count: int, timeout: float) -> list[flo
                 raise CommandError(f"{peer} gave no answer within {timeout:g} s") from None
             end = time.perf_counter()
             took.append(end - start)
-            if live and end - shown > _REFRESH:
+            if live and end - shown > _REFRESH_INTERVAL:
                 shown = end
                 sys.stderr.write(f"\r{len(took):,} of {count:,}, the last one {_milliseconds(took[-1])} ")
                 sys.stderr.flush()

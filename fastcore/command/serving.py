@@ -22,9 +22,9 @@ __all__ = ["loaded", "serve_until"]
 logger = get_logger("fastcore.command")
 
 #: Handlers that are named when they are waited for.
-_NAMED: Final = 5
+_MAX_NAMED: Final = 5
 #: Seconds between two looks whether somebody is connected.
-_OFTEN: Final = 0.02
+_POLL_INTERVAL: Final = 0.02
 
 
 def loaded(arguments: argparse.Namespace) -> tuple[Server, ModuleType]:
@@ -118,13 +118,13 @@ async def _told_to_end(server: Server, module: ModuleType, deadline: float, way_
     snapshot = Server.snapshot(server)
     calls = snapshot["calls"]
     if calls:
-        longest = [f"{call['op']!r} for {describe_seconds(call['seconds'])}" for call in calls[:_NAMED]]
+        longest = [f"{call['op']!r} for {describe_seconds(call['seconds'])}" for call in calls[:_MAX_NAMED]]
         logger.info(
             "ending: up to %g s for what still runs (%d): %s%s%s",
             deadline,
             snapshot["running"],
             ", ".join(longest),
-            ", ..." if len(calls) > _NAMED else "",
+            ", ..." if len(calls) > _MAX_NAMED else "",
             way_out,
         )
     try:
@@ -135,7 +135,7 @@ async def _told_to_end(server: Server, module: ModuleType, deadline: float, way_
         logger.exception("on_end of %s failed", module.__name__)
 
 
-async def _nobody_is_connected(server: Server, patience: float) -> None:
-    until = time.monotonic() + patience
+async def _nobody_is_connected(server: Server, timeout: float) -> None:
+    until = time.monotonic() + timeout
     while Server.open_connections(server) and time.monotonic() < until:
-        await asyncio.sleep(_OFTEN)
+        await asyncio.sleep(_POLL_INTERVAL)

@@ -14,6 +14,7 @@ from fastcore.logs import escaped
 from fastcore.tokens import check_token
 
 __all__ = [
+    "INTERRUPTED",
     "WRONG_USAGE",
     "CommandError",
     "Parser",
@@ -32,9 +33,11 @@ __all__ = [
 
 #: The exit code where nobody can know what is asked.
 WRONG_USAGE: Final = 2
+#: The one that a shell expects of a program that Ctrl-C ended.
+INTERRUPTED: Final = 130
 
 #: Characters of an error that are told.
-_LONGEST: Final = 2_000
+_MAX_ERROR: Final = 2_000
 
 
 class CommandError(Exception):
@@ -56,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 def in_one_line(error: BaseException) -> str:
     """Tell an error so that what strangers said in it neither gives orders to the terminal nor fills it."""
     said = str(error)
-    text = escaped(" ".join(said[:_LONGEST].split())) + ("..." if len(said) > _LONGEST else "")
+    text = escaped(" ".join(said[:_MAX_ERROR].split())) + ("..." if len(said) > _MAX_ERROR else "")
     return text if isinstance(error, CommandError | FastcoreError) else f"{type(error).__name__}: {text}"
 
 

@@ -23,26 +23,26 @@ from fastcore.command.door import Door
 from fastcore.command.ending import hear
 from fastcore.command.log_lines import set_up
 from fastcore.command.serving import loaded, serve_until
-from fastcore.command.worker_arguments import Told
+from fastcore.command.worker_arguments import WorkerArguments
 from fastcore.server.server import Server
 from fastcore.server.snapshot import describe_ops
 
 __all__ = ["main"]
 
 #: Seconds in which those are served who were handed in just before the door was shut.
-_LAST_CALLS: Final = 1.0
+_DRAIN_TIMEOUT: Final = 1.0
 
 
 def main() -> int:
     """Work until the door is closed, and give the exit code."""
-    told_here = Told(*json.loads(sys.argv[1]))
+    told_here = WorkerArguments(*json.loads(sys.argv[1]))
     arguments = parser().parse_args(told_here.given)
     set_up(arguments, told_here.name)
     arguments.run = lambda arguments: asyncio.run(_work(told_here, arguments))
     return told(arguments)
 
 
-async def _work(me: Told, arguments: argparse.Namespace) -> None:
+async def _work(me: WorkerArguments, arguments: argparse.Namespace) -> None:
     for fd in (me.door, me.control):
         # What the program starts is no worker.
         os.set_inheritable(fd, False)
@@ -67,7 +67,7 @@ async def _work(me: Told, arguments: argparse.Namespace) -> None:
             module,
             arguments.deadline,
             ready=ready.set,
-            last_calls=min(_LAST_CALLS, arguments.deadline),
+            last_calls=min(_DRAIN_TIMEOUT, arguments.deadline),
         )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["Told"]
+__all__ = ["WorkerArguments"]
 
 
-class Told(NamedTuple):
+class WorkerArguments(NamedTuple):
     """What a worker is told.
 
     Attributes

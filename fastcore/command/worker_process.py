@@ -18,7 +18,7 @@ from tornado.iostream import IOStream
 
 from fastcore.client.rpc import send_recv
 from fastcore.command.door import DoorToWorker
-from fastcore.command.worker_arguments import Told
+from fastcore.command.worker_arguments import WorkerArguments
 from fastcore.logs import get_logger
 from fastcore.server.snapshot import Health, Snapshot
 
@@ -27,7 +27,7 @@ __all__ = ["WorkerProcess"]
 logger = get_logger("fastcore.command")
 
 #: Seconds that a worker has for an answer, before it is said that it doesn't answer.
-_PATIENCE: Final = 1.0
+_ANSWER_TIMEOUT: Final = 1.0
 
 
 class WorkerProcess:
@@ -100,7 +100,7 @@ class WorkerProcess:
         door, its_door = socket.socketpair()
         control, its_control = socket.socketpair()
         with its_door, its_control:
-            told = Told(
+            told = WorkerArguments(
                 name, its_door.fileno(), its_control.fileno(), listening.getsockname(), arguments.given
             )
             try:
@@ -130,7 +130,7 @@ class WorkerProcess:
             await self.ended.wait()
             return False
         self._has_served = True
-        await self.look()
+        await self.poll()
         await self.snapshot()
         return True
 
@@ -205,15 +205,15 @@ class WorkerProcess:
 
     # ---- what it tells
 
-    async def ask(self, op: str, patience: float | None = _PATIENCE) -> Any:
+    async def ask(self, op: str, timeout: float | None = _ANSWER_TIMEOUT) -> Any:
         """Ask it; None if it doesn't answer, or not in time."""
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 return await send_recv(self._control, op=op)
         except Exception:
             return None
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Ask how many connections it has, and how it is."""
         if self.is_serving and (told := await self.ask("load")) is not None:
             self._open, self.health = told
@@ -224,7 +224,7 @@ class WorkerProcess:
     def silent(self) -> float:
         """Seconds for which it has given no answer; 0 where it isn't late."""
         passed = time.monotonic() - self._answered
-        return passed if passed > 2 * _PATIENCE + 1 else 0.0
+        return passed if passed > 2 * _ANSWER_TIMEOUT + 1 else 0.0
 
     @property
     def is_answering(self) -> bool:

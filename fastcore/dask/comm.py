@@ -39,11 +39,11 @@ from fastcore.transport.tornado import channel_of, socket_of
 
 __all__ = ["FastcoreBackend", "FastcoreComm", "FastcoresBackend", "FastcoresComm"]
 
-_NONE: Final = 2**62
+_UNLIMITED: Final = 2**62
 #: How large a message may be and how long a peer may take is Dask's business here.
 _NO_LIMITS: Final = Limits(
-    max_buffer_size=_NONE,
-    max_values=_NONE,
+    max_buffer_size=_UNLIMITED,
+    max_values=_UNLIMITED,
     message_timeout=None,
     write_timeout=None,
     handshake_timeout=None,

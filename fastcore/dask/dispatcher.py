@@ -19,7 +19,7 @@ from fastcore.addressing import Address, format_address, parse_address
 from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import ClientConnection
 from fastcore.client.pool import ConnectionPool
-from fastcore.dask.registry import TELL_END, Entry, find
+from fastcore.dask.registry import TELL_END, Entry, lookup
 from fastcore.errors import ConnectionLost, RPCClosed
 from fastcore.remote_errors import is_error_reply, remote_exception
 from fastcore.transport.connecting import connect
@@ -29,12 +29,12 @@ from fastcore.transport.streams import read, write
 __all__ = ["Dispatcher", "WorkerLost"]
 
 #: Seconds between two looks at the cluster while there are calls, and while none of them can begin.
-_CALM: Final = 1.0
-_HASTE: Final = 0.1
+_POLL_INTERVAL: Final = 1.0
+_RETRY_INTERVAL: Final = 0.1
 #: Seconds that one worker is given to take a connection.
-_PATIENCE: Final = 3.0
+_CONNECT_TIMEOUT: Final = 3.0
 #: Seconds that calls have in a worker that the scheduler knows no more: it may be ending in order.
-_GRACE: Final = 10.0
+_GRACE_PERIOD: Final = 10.0
 
 
 class WorkerLost(ConnectionLost):
@@ -54,7 +54,7 @@ class WorkerLost(ConnectionLost):
         self.may_have_run = may_have_run
 
 
-class _Place:
+class _Endpoint:
     """One worker that calls may be given to."""
 
     def __init__(self, worker: str, address: Address, pool: ConnectionPool) -> None:
@@ -85,23 +85,23 @@ class _Place:
 class WorkerCall(RemoteCall):
     """A call of the cluster, and where it is under way."""
 
-    __slots__ = ("dispatcher", "is_bound", "message", "place", "since")
+    __slots__ = ("dispatcher", "endpoint", "is_bound", "message", "since")
     dispatcher: Dispatcher
     message: dict[str, Any]
     since: float
-    place: _Place | None
+    endpoint: _Endpoint | None
     #: Whether only this one worker will do.
     is_bound: bool
 
     def fail(self, error: BaseException) -> None:
         """End the call; have it begin elsewhere instead, if the worker never got it."""
-        place = self.place
-        if place is None or self.done() or not isinstance(error, ConnectionLost | RPCClosed):
+        endpoint = self.endpoint
+        if endpoint is None or self.done() or not isinstance(error, ConnectionLost | RPCClosed):
             super().fail(error)
         elif (sent := isinstance(self.where, ClientConnection)) or self.is_bound:
-            super().fail(self.dispatcher.lost(error, self.op, place, sent))
+            super().fail(self.dispatcher.lost(error, self.op, endpoint, sent))
         else:
-            self.dispatcher.begin_elsewhere(self, place, str(error))
+            self.dispatcher.begin_elsewhere(self, endpoint, str(error))
 
 
 class Dispatcher:
@@ -133,16 +133,16 @@ class Dispatcher:
         self._timeout = timeout
         self._per_worker = per_worker
         self._call_timeout = call_timeout
-        self._new_pool = functools.partial(ConnectionPool, None, min(timeout, _PATIENCE), share=share)
+        self._new_pool = functools.partial(ConnectionPool, None, min(timeout, _CONNECT_TIMEOUT), share=share)
         self._options = options
         io_loop: Any = client.loop
         self._loop: asyncio.AbstractEventLoop = io_loop.asyncio_loop
         self._entries: dict[str, Entry] = {}
-        self._places: dict[str, _Place] = {}
+        self._endpoints: dict[str, _Endpoint] = {}
         #: Those that are lost, and have calls under way all the same.
-        self._lost: set[_Place] = set()
+        self._lost: set[_Endpoint] = set()
         #: Those that may be given a call, by how many they have; and how many the least has, or more.
-        self._by_calls: list[OrderedDict[_Place, None]] = [OrderedDict()]
+        self._by_calls: list[OrderedDict[_Endpoint, None]] = [OrderedDict()]
         self._least = 0
         self._waiting: OrderedDict[WorkerCall, None] = OrderedDict()
         self._under_way = 0
@@ -169,19 +169,19 @@ class Dispatcher:
         """Call each worker that has a server, and wait for all of the answers."""
         until = self._loop.time() + self._timeout
         await self._look()
-        while not self._places and not self._closed:
+        while not self._endpoints and not self._closed:
             if self._loop.time() > until:
                 raise self._nobody()
-            await asyncio.sleep(_HASTE)
+            await asyncio.sleep(_RETRY_INTERVAL)
             await self._look()
         if self._closed:
             raise self._is_closed()
         calls: dict[str, WorkerCall] = {}
         try:
-            for place in [*self._places.values()]:
-                call = calls[place.worker] = self._new_call({**message}, timeout)
+            for endpoint in [*self._endpoints.values()]:
+                call = calls[endpoint.worker] = self._new_call({**message}, timeout)
                 call.is_bound = True
-                self._begin(call, place)
+                self._begin(call, endpoint)
             await asyncio.wait(calls.values())
         finally:
             for call in calls.values():
@@ -207,7 +207,7 @@ class Dispatcher:
         call = WorkerCall(loop=self._loop)
         call.begin(op, self)
         call.dispatcher, call.message, call.since = self, message, self._loop.time()
-        call.place, call.is_bound = None, False
+        call.endpoint, call.is_bound = None, False
         if self._closed:
             call.fail(self._is_closed())
             return call
@@ -224,38 +224,38 @@ class Dispatcher:
         return call
 
     def _begin_at_the_least(self, call: WorkerCall) -> None:
-        place = None if self._waiting else self._least_used()
-        if place is not None:
-            self._begin(call, place)
+        endpoint = None if self._waiting else self._least_used()
+        if endpoint is not None:
+            self._begin(call, endpoint)
             return
         self._waiting[call] = None
 
-    def _begin(self, call: WorkerCall, place: _Place) -> None:
-        self._count(place, 1)
-        call.place = place
-        place.pool.begin(call, place.address, call.message)
+    def _begin(self, call: WorkerCall, endpoint: _Endpoint) -> None:
+        self._count(endpoint, 1)
+        call.endpoint = endpoint
+        endpoint.pool.begin(call, endpoint.address, call.message)
 
-    def begin_elsewhere(self, call: WorkerCall, place: _Place, why: str) -> None:
+    def begin_elsewhere(self, call: WorkerCall, endpoint: _Endpoint, why: str) -> None:
         """Have a call begin that was given to a worker, and not sent."""
         self._leave(call)
         if self._closed:
             call.fail(self._is_closed())
             return
         call.where = self
-        self._lose(place, why)
+        self._lose(endpoint, why)
         self._begin_at_the_least(call)
 
     def lost(
-        self, error: ConnectionLost | RPCClosed, op: object, place: _Place, under_way: bool
+        self, error: ConnectionLost | RPCClosed, op: object, endpoint: _Endpoint, under_way: bool
     ) -> Exception:
         """Name the worker in the error of a call that it will not answer; give it no further ones."""
         if self._closed:
             return error
-        self._lose(place, str(error))
+        self._lose(endpoint, str(error))
         when = f"while {op!r} was under way there, which may have run or not"
         if not under_way:
             when = f"before it was asked for {op!r}"
-        return WorkerLost(place.worker, f"worker {place.worker} was lost {when}: {error}", under_way)
+        return WorkerLost(endpoint.worker, f"worker {endpoint.worker} was lost {when}: {error}", under_way)
 
     def _over(self, call: asyncio.Future[Any]) -> None:
         assert isinstance(call, WorkerCall)
@@ -265,11 +265,11 @@ class Dispatcher:
         self._close_if_idle()
 
     def _leave(self, call: WorkerCall) -> None:
-        place, call.place = call.place, None
-        if place is not None:
-            self._count(place, -1)
-            if place in self._lost and not place.calls:
-                self._lost.discard(place)
+        endpoint, call.endpoint = call.endpoint, None
+        if endpoint is not None:
+            self._count(endpoint, -1)
+            if endpoint in self._lost and not endpoint.calls:
+                self._lost.discard(endpoint)
 
     def give_up(self, call: RemoteCall) -> None:
         """Forget a call that waits."""
@@ -281,7 +281,7 @@ class Dispatcher:
 
     # ---- who has how many
 
-    def _least_used(self) -> _Place | None:
+    def _least_used(self) -> _Endpoint | None:
         """Give a worker that has the fewest calls, unless all have as many as they may."""
         while self._least < len(self._by_calls) and not self._by_calls[self._least]:
             self._least += 1
@@ -292,25 +292,25 @@ class Dispatcher:
     def _is_enough(self, calls: int) -> bool:
         return self._per_worker is not None and calls >= self._per_worker
 
-    def _count(self, place: _Place, change: int) -> None:
+    def _count(self, endpoint: _Endpoint, change: int) -> None:
         """Count a call more or less; of those with as many it is the last to get the next."""
-        self._by_calls[place.calls].pop(place, None)
-        place.calls += change
-        if not place.is_lost:
-            self._offer(place)
+        self._by_calls[endpoint.calls].pop(endpoint, None)
+        endpoint.calls += change
+        if not endpoint.is_lost:
+            self._offer(endpoint)
 
-    def _offer(self, place: _Place) -> None:
-        while place.calls >= len(self._by_calls):
+    def _offer(self, endpoint: _Endpoint) -> None:
+        while endpoint.calls >= len(self._by_calls):
             self._by_calls.append(OrderedDict())
-        self._by_calls[place.calls][place] = None
-        self._least = min(self._least, place.calls)
+        self._by_calls[endpoint.calls][endpoint] = None
+        self._least = min(self._least, endpoint.calls)
 
     def _serve(self) -> None:
         """Begin the calls that wait, as far as there are workers for them."""
-        while self._waiting and (place := self._least_used()) is not None:
+        while self._waiting and (endpoint := self._least_used()) is not None:
             call, _ = self._waiting.popitem(last=False)
             if not call.done():
-                self._begin(call, place)
+                self._begin(call, endpoint)
 
     # ---- the cluster
 
@@ -327,23 +327,25 @@ class Dispatcher:
         self._turn_away()
         if self._under_way or self._begun != self._begun_before:
             self._begun_before = self._begun
-            self._timer = self._loop.call_later(_CALM if self._has_any() else _HASTE, self._follow)
+            self._timer = self._loop.call_later(
+                _POLL_INTERVAL if self._has_any() else _RETRY_INTERVAL, self._follow
+            )
 
     def _hurry(self) -> None:
         """Look again soon, if that is to be done at all."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = self._loop.call_later(_HASTE, self._follow)
+            self._timer = self._loop.call_later(_RETRY_INTERVAL, self._follow)
 
     def _has_any(self) -> bool:
         """Whether there is a worker that can be called, be it busy or not."""
-        return any(place.watch is not None for place in self._places.values())
+        return any(endpoint.watch is not None for endpoint in self._endpoints.values())
 
     async def _look(self) -> None:
         """Learn which workers have a server, and connect to those that are new."""
         try:
             async with asyncio.timeout(self._timeout):
-                self._entries = await find(self._client, self._name)
+                self._entries = await lookup(self._client, self._name)
         except Exception as error:
             # Those that are known can be called all the same.
             self._trouble[""] = f"the scheduler can't be asked: {error!r}"
@@ -352,28 +354,28 @@ class Dispatcher:
         self._trouble = known | {
             worker: entry.error for worker, entry in self._entries.items() if entry.error
         }
-        for place in [*self._places.values(), *self._lost]:
-            self._compare(place)
+        for endpoint in [*self._endpoints.values(), *self._lost]:
+            self._compare(endpoint)
         for worker in self._entries:
             address = self._address(worker)
-            if worker not in self._places and address is not None and not self._closed:
+            if worker not in self._endpoints and address is not None and not self._closed:
                 self._add(worker, address)
 
-    def _compare(self, place: _Place) -> None:
+    def _compare(self, endpoint: _Endpoint) -> None:
         """Give no calls to a worker that isn't what it was; fail those of one that is gone for a while."""
-        if self._address(place.worker) != place.address:
-            self._lose(place, "it is gone")
-        if place.worker not in self._entries:
-            place.gone_since = place.gone_since or self._loop.time()
-            if self._loop.time() - place.gone_since >= _GRACE:
-                place.close()
+        if self._address(endpoint.worker) != endpoint.address:
+            self._lose(endpoint, "it is gone")
+        if endpoint.worker not in self._entries:
+            endpoint.gone_since = endpoint.gone_since or self._loop.time()
+            if self._loop.time() - endpoint.gone_since >= _GRACE_PERIOD:
+                endpoint.close()
 
     def _add(self, worker: str, address: Address) -> None:
         options = {**self._options}
         if self._entries[worker].tls and "ssl_options" not in options:
             options["ssl_options"] = self._client.security.get_connection_args("client")["ssl_context"]
-        place = self._places[worker] = _Place(worker, address, self._new_pool(**options))
-        task = self._loop.create_task(self._connect(place, options))
+        endpoint = self._endpoints[worker] = _Endpoint(worker, address, self._new_pool(**options))
+        task = self._loop.create_task(self._connect(endpoint, options))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
@@ -381,54 +383,54 @@ class Dispatcher:
         entry = self._entries.get(worker)
         return None if entry is None or entry.address is None else parse_address(entry.address)
 
-    async def _connect(self, place: _Place, options: dict[str, Any]) -> None:
+    async def _connect(self, endpoint: _Endpoint, options: dict[str, Any]) -> None:
         try:
-            stream = await connect(*place.address, place.pool.timeout, **options)
+            stream = await connect(*endpoint.address, endpoint.pool.timeout, **options)
         except ConnectionLost as error:
-            self._lose(place, str(error))
+            self._lose(endpoint, str(error))
             return
         # Before anything is written: why it turns us away may be here, and it may have closed.
         ending = read(stream)
-        ending.add_done_callback(functools.partial(self._ends, place))
+        ending.add_done_callback(functools.partial(self._ends, endpoint))
         try:
             # By hand: it is no call, and counts as none.
             await write(stream, {"op": TELL_END, "reply": False})
         except ConnectionLost:
             return
-        if place.is_lost:
+        if endpoint.is_lost:
             stream.close()
             return
-        self._trouble.pop(place.worker, None)
-        place.watch = stream
-        place.watched_since = self._loop.time()
-        self._offer(place)
+        self._trouble.pop(endpoint.worker, None)
+        endpoint.watch = stream
+        endpoint.watched_since = self._loop.time()
+        self._offer(endpoint)
         self._serve()
 
-    def _ends(self, place: _Place, ending: asyncio.Future[Any]) -> None:
+    def _ends(self, endpoint: _Endpoint, ending: asyncio.Future[Any]) -> None:
         why = str(ending.exception() or "it is about to end")
         if ending.exception() is None and is_error_reply(ending.result()):
             # It takes no more connections, or only some with TLS.
-            why = str(remote_exception(ending.result(), format_address(place.address), TELL_END))
-        self._lose(place, why)
+            why = str(remote_exception(ending.result(), format_address(endpoint.address), TELL_END))
+        self._lose(endpoint, why)
 
-    def _lose(self, place: _Place, why: str) -> None:
+    def _lose(self, endpoint: _Endpoint, why: str) -> None:
         """Give no further calls to a worker; those under way end with their connections."""
-        if place.is_lost:
+        if endpoint.is_lost:
             return
-        self._trouble[place.worker] = f"{format_address(place.address)}: {why}"
-        self._by_calls[place.calls].pop(place, None)
-        if self._places.get(place.worker) is place:
-            del self._places[place.worker]
-        if place.calls:
-            self._lost.add(place)
+        self._trouble[endpoint.worker] = f"{format_address(endpoint.address)}: {why}"
+        self._by_calls[endpoint.calls].pop(endpoint, None)
+        if self._endpoints.get(endpoint.worker) is endpoint:
+            del self._endpoints[endpoint.worker]
+        if endpoint.calls:
+            self._lost.add(endpoint)
         now = self._loop.time()
-        if not self._places and now - place.watched_since >= _CALM:
+        if not self._endpoints and now - endpoint.watched_since >= _POLL_INTERVAL:
             # One that is lost as soon as it is found, again and again, keeps nobody waiting for the next.
             self._none_since = now
         self._hurry()
-        place.is_lost = True
+        endpoint.is_lost = True
         # Not within what its connections do just now.
-        self._loop.call_soon(place.leave)
+        self._loop.call_soon(endpoint.leave)
 
     def _turn_away(self) -> None:
         """End the waiting of those for whom there was no worker for too long."""
@@ -474,8 +476,8 @@ class Dispatcher:
         while self._waiting:
             call, _ = self._waiting.popitem(last=False)
             call.fail(self._is_closed())
-        for place in [*self._places.values(), *self._lost]:
-            place.close()
+        for endpoint in [*self._endpoints.values(), *self._lost]:
+            endpoint.close()
         if not self._loop.is_closed():
             for task in [*self._connecting, self._looking, self._timer]:
                 if task is not None:

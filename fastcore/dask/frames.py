@@ -22,10 +22,10 @@ __all__ = ["frames_of", "message_of"]
 Frame: TypeAlias = bytes | bytearray | memoryview
 
 #: The most bytes in one value of MessagePack.
-_MOST: Final = 0xFFFF_FFFF
+_MAX_BIN: Final = 0xFFFF_FFFF
 #: What is larger is cut into parts of this size. They are freed one by one while they are put
 #: together again, so that it never takes twice its memory.
-_PART: Final = 2**27
+_PART_SIZE: Final = 2**27
 
 
 def message_of(frames: Iterable[Frame]) -> list[Any]:
@@ -45,11 +45,11 @@ def message_of(frames: Iterable[Frame]) -> list[Any]:
     """
     message: list[Any] = []
     for run in _side_by_side(frames):
-        if len(run) == 1 and len(run[0]) <= _MOST:
+        if len(run) == 1 and len(run[0]) <= _MAX_BIN:
             message.append(run[0])
         else:
             whole = _whole(run)
-            size = _PART if len(whole) > _MOST else len(whole)
+            size = _PART_SIZE if len(whole) > _MAX_BIN else len(whole)
             parts = [whole[at : at + size] for at in range(0, len(whole), size)]
             message.append([[len(frame) for frame in run], *parts])
     return message

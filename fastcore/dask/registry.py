@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from distributed import Client, Worker
 
-__all__ = ["TELL_END", "Entry", "find", "tell"]
+__all__ = ["TELL_END", "Entry", "lookup", "publish"]
 
 #: Asks a server for a message when it is about to end.
 TELL_END: Final = "fastcore.dask.tell_end"
@@ -39,12 +39,12 @@ class Entry:
     error: str | None = None
 
 
-async def tell(worker: Worker, name: str, entry: Entry) -> None:
+async def publish(worker: Worker, name: str, entry: Entry) -> None:
     """Have the scheduler know of the server that a worker has under a plugin's name."""
     await worker.scheduler.set_metadata(keys=[_KEY, name, worker.address], value=asdict(entry))
 
 
-async def find(client: Client, name: str) -> dict[str, Entry]:
+async def lookup(client: Client, name: str) -> dict[str, Entry]:
     """Ask the scheduler for the servers of a plugin, by the addresses of their workers.
 
     Called in the loop of the client. Workers that are gone have none.

@@ -17,7 +17,7 @@ from fastcore.server.service import Handler
 __all__ = ["run_handler"]
 
 #: Seconds between two looks whether the caller of a handler that waits has given up.
-_LOOK: Final = 0.1
+_POLL_INTERVAL: Final = 0.1
 
 
 class Caller:
@@ -85,7 +85,7 @@ async def _waited_for(result: Any, caller: Caller) -> Any:
     """Wait for a handler, and cancel it when its caller has given up."""
     task = asyncio.ensure_future(_all_of(result) if inspect.isasyncgen(result) else _answer(result))
     while True:
-        await asyncio.wait([task], timeout=_LOOK)
+        await asyncio.wait([task], timeout=_POLL_INTERVAL)
         if task.done():
             return task.result()
         if caller.closed():

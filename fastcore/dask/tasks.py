@@ -88,7 +88,7 @@ def _as_task(client: Client, op: str, handler: Handler, options: dict[str, Any])
     async def call(stream: IOStream, **message: Any) -> Any:
         io_loop: Any = client.loop
         loop: asyncio.AbstractEventLoop = io_loop.asyncio_loop
-        if not loop.is_running():
+        if client.status == "closed" or not loop.is_running():
             raise RuntimeError(f"{op!r} runs as a task of a cluster, whose client is closed: {client}")
         running = _run(client, op, pickled, message, options)
         if loop is asyncio.get_running_loop():

@@ -20,7 +20,7 @@ from tornado.iostream import IOStream
 
 from fastcore._futures import unobserved
 from fastcore.addressing import format_address
-from fastcore.dask.registry import TELL_END, Entry, find, tell
+from fastcore.dask.registry import TELL_END, Entry, lookup, publish
 from fastcore.logs import get_logger, in_one_line, shown
 from fastcore.server.server import Server
 from fastcore.server.service import Handler
@@ -33,9 +33,9 @@ logger = get_logger("fastcore.dask")
 
 #: Where ``distributed.get_worker()`` looks. No promised name: without it, handlers can't ask so.
 _worker_cvar: Any = getattr(distributed.worker, "_worker_cvar", None)
-_EVERY_INTERFACE = ("", "0.0.0.0", "::")
+_WILDCARDS = ("", "0.0.0.0", "::")
 #: Seconds that callers have to take notice that a server is about to end.
-_NOTICE = 0.5
+_NOTICE_PERIOD = 0.5
 
 
 class _Running:
@@ -55,7 +55,7 @@ class _Running:
     async def end(self, deadline: float) -> None:
         """End the server when those who call it have taken notice, and their calls are over."""
         if self._told:
-            until = time.monotonic() + min(_NOTICE, deadline)
+            until = time.monotonic() + min(_NOTICE_PERIOD, deadline)
             for stream in [*self._told]:
                 write(stream, "the server is about to end").add_done_callback(unobserved)
             # They close it.
@@ -130,6 +130,8 @@ class ServerPlugin(WorkerPlugin):
         self.name = name
         self._host = host
         self._ports = (port,) if isinstance(port, int) else tuple(port)
+        if not self._ports:
+            raise ValueError("a ServerPlugin needs a port to listen on; 0 is any that is free")
         self._deadline = deadline
         #: What is sent to the workers as it is; made into objects only there, where an error can be told.
         self._pickled: bytes | None = None
@@ -167,7 +169,7 @@ class ServerPlugin(WorkerPlugin):
             server = self._make(worker, name)
             self._running[worker] = _Running(name, server)
             entry = Entry(self._listen(server, worker), server.ssl_options is not None)
-            await tell(worker, name, entry)
+            await publish(worker, name, entry)
         except Exception as error:
             error.add_note(f"starting the server of plugin {name!r} in worker {worker.address}")
             # Who registers it hears of it; of a worker that comes later only the log does, and who calls.
@@ -175,7 +177,7 @@ class ServerPlugin(WorkerPlugin):
             await self.teardown(worker)
             with suppress(OSError):
                 why = in_one_line(f"{type(error).__name__}: {error}")
-                await tell(worker, name, Entry(error=why))
+                await publish(worker, name, Entry(error=why))
             raise
 
     async def teardown(self, worker: Worker) -> None:
@@ -187,7 +189,7 @@ class ServerPlugin(WorkerPlugin):
         # A worker that ends is known to be gone by that, and its scheduler may be gone before it.
         if worker.status in (Status.running, Status.paused):
             with suppress(OSError):
-                await tell(worker, running.name, Entry())
+                await publish(worker, running.name, Entry())
         await running.end(self._deadline)
 
     def _make(self, worker: Worker, name: str) -> Server:
@@ -231,7 +233,7 @@ class ServerPlugin(WorkerPlugin):
                     error.add_note(f"{host} isn't an address of the worker's machine: ServerPlugin(host=...)")
                 if error.errno != errno.EADDRINUSE or not left:
                     raise
-        return format_address((reached_by if host in _EVERY_INTERFACE else host, server.port))
+        return format_address((reached_by if host in _WILDCARDS else host, server.port))
 
 
 def _has_tls(worker: Worker) -> bool:
@@ -267,5 +269,5 @@ def addresses(client: Client, name: str = "fastcore") -> Any:
 
 
 async def _addresses(client: Client, name: str) -> dict[str, str]:
-    entries = await find(client, name)
+    entries = await lookup(client, name)
     return {worker: entry.address for worker, entry in entries.items() if entry.address is not None}

@@ -20,7 +20,7 @@ _PAUSE: Final = 0.1
 #: Connections accepted before others have their turn.
 _ACCEPTS_PER_TURN: Final = 128
 #: The machine lacks something that it may have again soon.
-_SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Acceptor:
@@ -88,7 +88,7 @@ class Acceptor:
             except ConnectionAbortedError:
                 continue
             except OSError as error:
-                if error.errno not in _SCARCE:
+                if error.errno not in _OUT_OF_RESOURCES:
                     raise
                 self._wait(error)
                 return

@@ -20,7 +20,7 @@ __all__ = ["Ending"]
 logger = get_logger("fastcore.server")
 
 #: Seconds in which handlers that are cancelled may clean up.
-_CLEANING_UP = 0.1
+_CLEANUP_TIMEOUT = 0.1
 
 
 class Ending:
@@ -104,6 +104,6 @@ class Ending:
         for task in cancelled:
             task.cancel()
         if cancelled:
-            await asyncio.wait(cancelled, timeout=_CLEANING_UP)
+            await asyncio.wait(cancelled, timeout=_CLEANUP_TIMEOUT)
         for channel in [*left, *self._turned_away]:
             channel.close()

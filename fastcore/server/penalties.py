@@ -11,15 +11,15 @@ from typing import Final
 __all__ = ["Penalties", "origin"]
 
 #: Failures of one address that cost nothing: a wrong setting should be told of at once.
-_FREE: Final = 3
+_FREE_FAILURES: Final = 3
 #: Seconds for the next one; each further one takes twice as long, up to the longest. That is
 #: less than callers wait for a connection, so that they get the reason.
-_FIRST: Final = 0.1
-_LONGEST: Final = 2.0
+_FIRST_DELAY: Final = 0.1
+_MAX_DELAY: Final = 2.0
 #: Seconds without a failure after which all is forgotten.
-_FORGET: Final = 60.0
+_FORGET_AFTER: Final = 60.0
 #: Addresses that are remembered.
-_MOST: Final = 1024
+_MAX_ADDRESSES: Final = 1024
 
 
 class Penalties:
@@ -51,12 +51,13 @@ class Penalties:
         """Count a failure, and give the seconds for which its answer is held back."""
         now = self._clock()
         count, last = self._failures.pop(address, (0, now))
-        count = 1 if now - last > _FORGET else count + 1
+        count = 1 if now - last > _FORGET_AFTER else count + 1
         self._failures[address] = count, now
-        if len(self._failures) > _MOST:
+        if len(self._failures) > _MAX_ADDRESSES:
             self._failures.popitem(last=False)
         # Bounded before it is a power, which has no end.
-        return min(_FIRST * 2.0 ** min(count - _FREE - 1, 30), _LONGEST) if count > _FREE else 0.0
+        doublings = count - _FREE_FAILURES - 1
+        return min(_FIRST_DELAY * 2.0 ** min(doublings, 30), _MAX_DELAY) if doublings >= 0 else 0.0
 
 
 def origin(name: object) -> str:

@@ -24,7 +24,7 @@ from fastcore._channel import Channel
 from fastcore.addressing import UNIX_SCHEME, format_address, listening_port
 from fastcore.compressions import check_compression
 from fastcore.errors import LimitReached
-from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_flag, check_keywords, check_limit
+from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_flag, check_keywords, check_limit, check_seconds
 from fastcore.logs import get_logger, shown
 from fastcore.middleware import check_middleware
 from fastcore.remote_errors import Detail, error_reply
@@ -54,13 +54,13 @@ __all__ = ["Server"]
 logger = get_logger("fastcore.server")
 
 #: What goes on to Tornado's server.
-_OF_TCP_SERVER = ("ssl_options", "read_chunk_size")
+_TCP_SERVER_OPTIONS = ("ssl_options", "read_chunk_size")
 
 #: Beside the port.
-_OF_LISTEN = [*inspect.signature(TCPServer.listen).parameters][3:]
+_LISTEN_OPTIONS = [*inspect.signature(TCPServer.listen).parameters][3:]
 
 #: Connections too many that are told so at a time; those beyond are closed at once.
-_TURNED_AWAY = 100
+_MAX_TURNED_AWAY = 100
 
 
 class Server(TCPServer):
@@ -174,7 +174,7 @@ class Server(TCPServer):
         if error_detail not in get_args(Detail):
             raise ValueError(f"error_detail is one of {get_args(Detail)}, not {error_detail!r}")
         _check_handlers(handlers)
-        check_keywords(Server, kwargs, [*_OF_TCP_SERVER, *Limits.names()])
+        check_keywords(Server, kwargs, [*_TCP_SERVER_OPTIONS, *Limits.names()])
         check_ssl_options(kwargs.get("ssl_options"))
         check_compression(compression)
         check_limit("max_connections", max_connections, whole=True)
@@ -274,7 +274,7 @@ class Server(TCPServer):
             sock, self._files[sock] = bind_unix(port)
             self.add_sockets([sock])
         else:
-            check_keywords(super().listen, kwargs, _OF_LISTEN)
+            check_keywords(super().listen, kwargs, _LISTEN_OPTIONS)
             number = listening_port(self.default_port if port is None else port)
             try:
                 super().listen(number, address and address.strip("[]"), *args, **kwargs)
@@ -410,6 +410,11 @@ class Server(TCPServer):
             Seconds after which handlers are cancelled, and connections closed with what
             they still have to send.
 
+        Raises
+        ------
+        TypeError, ValueError
+            If the deadline is none; the server goes on then.
+
         Examples
         --------
         >>> import asyncio
@@ -429,6 +434,7 @@ class Server(TCPServer):
         >>> asyncio.run(main())
         done
         """
+        check_seconds("deadline", deadline)
         if self._ending is None:
             self._ending = Ending(self._service, self._connections, self._turned_away)
         self.stop()
@@ -541,7 +547,7 @@ class Server(TCPServer):
         limit = f"the server has {self._max_connections:,} connections, and takes no more"
         error = LimitReached("max_connections", limit)
         tell_of_refused(self._service.figures, error, channel.peer)
-        if len(self._turned_away) < _TURNED_AWAY:
+        if len(self._turned_away) < _MAX_TURNED_AWAY:
             self._turned_away.add(channel)
             channel.add_end_callback(functools.partial(self._turned_away.discard, channel))
             channel.farewell(error_reply(ConnectionRefusedError(str(error)), "message"))

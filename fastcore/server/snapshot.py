@@ -26,8 +26,8 @@ Health: TypeAlias = Literal["ready", "draining", "overloaded"]
 Snapshot: TypeAlias = dict[str, Any]
 
 #: Calls and warnings that are told, of as many as there may be.
-_MOST_CALLS: Final = 50
-_MOST_WARNINGS: Final = 50
+_MAX_CALLS: Final = 50
+_MAX_WARNINGS: Final = 50
 
 
 class RunsHandlers(Protocol):
@@ -75,7 +75,7 @@ def take(
         "ops": {str(name): op.as_dict_with_buckets() for name, op in service.figures.ops.items()},
         "calls": [
             {"op": op, "peer": peer, "seconds": seconds}
-            for seconds, op, peer in heapq.nlargest(_MOST_CALLS, running)
+            for seconds, op, peer in heapq.nlargest(_MAX_CALLS, running)
         ],
         "warnings": last_warnings.as_list(),
     }
@@ -121,13 +121,13 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
         "type": next((snapshot["type"] for snapshot in snapshots), "Server"),
         "pid": os.getpid(),
         "calls": heapq.nlargest(
-            _MOST_CALLS,
+            _MAX_CALLS,
             (call for snapshot in snapshots for call in snapshot["calls"]),
             key=lambda call: call["seconds"],
         ),
         "warnings": sorted(
             (line for snapshot in snapshots for line in snapshot["warnings"]), key=lambda line: line["time"]
-        )[-_MOST_WARNINGS:],
+        )[-_MAX_WARNINGS:],
     }
 
 

@@ -18,7 +18,7 @@ __all__ = ["Acknowledgements", "set_peer_timeout"]
 
 #: The kernel's ``struct tcp_info``, as far as it is asked for here.
 _TCP_INFO: Final = struct.Struct("=3xB20xI92xQ12xII52xQQ12xI")
-_ENDLESS: Final = 2**62
+_UNLIMITED: Final = 2**62
 
 
 def set_peer_timeout(sock: socket.socket, seconds: float) -> Acknowledgements | None:
@@ -102,7 +102,7 @@ class Acknowledgements:
         """Tell how many bytes more the peer takes, whether or not somebody reads them there."""
         info = self._info()
         if info is None:
-            return _ENDLESS
+            return _UNLIMITED
         return info.window - info.unsent - (info.sent - info.repeated - info.acknowledged)
 
     def arrived(self) -> int | None:

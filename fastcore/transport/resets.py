@@ -18,7 +18,7 @@ from fastcore._channel import Channel
 __all__ = ["look_for_resets"]
 
 #: Seconds until a connection is asked again.
-_LATER: Final = 0.5
+_RECHECK_AFTER: Final = 0.5
 
 
 class HasChannel(Protocol):
@@ -44,7 +44,7 @@ class _Looker:
         if self._received and not self._looks:
             self._looks = True
             # Not in the context of who made the first connection, which would be kept as long as any.
-            self._loop.call_later(_LATER, self._look, context=Context())
+            self._loop.call_later(_RECHECK_AFTER, self._look, context=Context())
 
     def _look(self) -> None:
         self._looks = False

@@ -42,7 +42,9 @@ _LEFT: Final = "the peer left during the TLS handshake"
 _TLS_ONLY: Final = ConnectionRefusedError("this port speaks TLS; pass ssl_options= (or --tls to the command)")
 
 #: What Tornado makes a context of.
-_OF_A_CONTEXT: Final = frozenset(("ssl_version", "certfile", "keyfile", "cert_reqs", "ca_certs", "ciphers"))
+_CONTEXT_OPTIONS: Final = frozenset(
+    ("ssl_version", "certfile", "keyfile", "cert_reqs", "ca_certs", "ciphers")
+)
 
 # By OpenSSL's name of the reason.
 _EXPLANATIONS: Final = {
@@ -80,8 +82,8 @@ def check_ssl_options(options: object) -> None:
     ValueError: ssl_options has no 'cert': there are ca_certs, cert_reqs, certfile, ciphers, keyfile...
     """
     if isinstance(options, dict):
-        for name in options.keys() - _OF_A_CONTEXT:
-            known = ", ".join(sorted(_OF_A_CONTEXT))
+        for name in options.keys() - _CONTEXT_OPTIONS:
+            known = ", ".join(sorted(_CONTEXT_OPTIONS))
             raise ValueError(f"ssl_options has no {shown(name)}: there are {known}")
     elif options is not None and not isinstance(options, ssl.SSLContext):
         kinds = "an ssl.SSLContext, or a dict of what makes one"

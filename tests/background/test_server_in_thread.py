@@ -120,7 +120,7 @@ def test_many_may_stop_it_at_the_same_time():
 
 
 def test_one_whose_handler_blocks_is_not_waited_for_without_end(monkeypatch, caplog):
-    monkeypatch.setattr(background, "_PATIENCE", 0.05)
+    monkeypatch.setattr(background, "_JOIN_TIMEOUT", 0.05)
     begun, go_on = threading.Event(), threading.Event()
 
     def blocks(stream):

@@ -1,16 +1,16 @@
-"""The states of a channel, over a transport that is no socket."""
+"""The states of a channel until it ends, over a transport that is no socket."""
 
 import asyncio
 import os
-import re
 from types import SimpleNamespace
 
 import pytest
 
 from fastcore import BadMessage, ConnectionLost, FrameTooLarge, LimitReached
 from fastcore._socket import Socket
-from fastcore.contracts import Owner
 from fastcore.limits import Limits
+from helpers.owners import Listener
+from helpers.states import lost, state, turns
 from helpers.support import until
 from helpers.toy_transport import toy_pair
 from helpers.wire import frame, raw_frame
@@ -23,72 +23,6 @@ SHAPES = [
     None,
     list(range(5_000)),
 ]
-
-
-def state(end) -> str:
-    [word] = re.findall(r"<Channel to \w+: (\w+), \d+ bytes unsent>", repr(end.channel))
-    return word
-
-
-async def turns(count=3):
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-class Told(Owner):
-    """An owner that notes what it is told."""
-
-    def __init__(self, channel, idle=True):
-        self.messages, self.errors, self.limits = [], [], []
-        self.times_writable = self.times_lost = 0
-        self.idle = idle
-        channel.own(self)
-        channel.listen()
-
-    def on_message(self, message, header):
-        self.messages.append(message)
-        return True
-
-    def on_error(self, error, header):
-        self.errors.append(error)
-        return not isinstance(error, ConnectionLost)
-
-    def writable(self):
-        self.times_writable += 1
-
-    def connection_lost(self):
-        self.times_lost += 1
-
-    def over_limit(self, error):
-        self.limits.append(error)
-
-    def owes(self):
-        return False
-
-    def half_closed(self):
-        pass
-
-    def is_idle(self):
-        return self.idle
-
-
-async def lost(end, words="closed"):
-    """Every use of an end whose connection is over says so."""
-    assert state(end) == "lost"
-    assert (end.channel.is_lost, end.channel.is_open, end.channel.is_full) == (True, False, False)
-    assert end.channel.unsent == 0
-    for use in (end.channel.read, lambda: end.channel.write("too late")):
-        with pytest.raises(ConnectionLost, match=words):
-            await use()
-    with pytest.raises(ConnectionLost, match=words):
-        end.channel.send("too late")
-    # These ask for what is there already.
-    end.channel.close()
-    end.channel.close_when_sent()
-    end.channel.farewell("too late")
-    end.channel.writable()
-    assert not end.channel.receive()
-    assert state(end) == "lost"
 
 
 # ---- opening
@@ -187,7 +121,7 @@ async def test_when_there_is_enough_it_leaves_before_the_turn_ends():
 
 async def test_what_is_no_message_costs_that_one_message():
     one, another = toy_pair()
-    told = Told(another.channel)
+    told = Listener(another.channel)
     one.send(frame("first") + raw_frame(b"\xc1") + frame("second"))
     await until(lambda: len(told.messages) == 2)
     assert told.messages == ["first", "second"]
@@ -227,7 +161,7 @@ async def test_who_writes_on_and_on_lets_others_have_their_turn_though_all_of_it
 async def test_who_begins_to_listen_is_given_what_is_here_at_once_or_in_the_next_turn():
     for begin, at_once in (("listen", ["here"]), ("listen_soon", [])):
         one, another = toy_pair()
-        told = Told(another.channel)
+        told = Listener(another.channel)
         another.channel.stop_listening()
         one.channel.write("here")
         await until(lambda channel=another.channel: channel.unread)
@@ -243,7 +177,7 @@ async def test_who_begins_to_listen_is_given_what_is_here_at_once_or_in_the_next
 
 async def test_full_is_who_writes_faster_than_the_peer_takes_and_no_longer_when_it_has():
     one, another = toy_pair(size=2, pieces=1000)
-    told = Told(one.channel)
+    told = Listener(one.channel)
     another.is_paused = True
     writing = one.channel.write(bytes(10_000))
     behind = one.channel.write("behind")
@@ -322,7 +256,7 @@ async def test_what_cant_leave_any_more_is_never_flushed():
 async def test_it_may_be_closed_while_it_looks_whether_it_still_has_to_watch_the_time():
     one, another = toy_pair(size=2, pieces=1000)
 
-    class Closes(Told):
+    class Closes(Listener):
         def is_idle(self):
             if not channel.is_full:
                 channel.close()
@@ -400,186 +334,12 @@ async def test_paused_is_what_arrives_and_nobody_reads_until_somebody_has():
 
 async def test_an_owner_that_listens_is_never_the_reason_for_a_pause():
     one, another = toy_pair(limits=Limits(max_waiting=1))
-    told = Told(another.channel)
+    told = Listener(another.channel)
     for number in range(1000):
         one.channel.write(number)
     await until(lambda: len(told.messages) == 1000)
     assert not another.is_paused
     assert told.messages == [*range(1000)]
-
-
-# ---- closing
-
-
-async def test_closed_when_sent_it_sends_what_waits_and_ends():
-    one, another = toy_pair(size=1, pieces=1000)
-    another.is_paused = True
-    writes = [one.channel.write(bytes(3000)), one.channel.write("last")]
-    one.channel.close_when_sent()
-    await turns()
-    assert (state(one), one.channel.is_open, one.is_closed) == ("closing", False, False)
-    another.resume()
-    assert [await another.channel.read(), await another.channel.read()] == [bytes(3000), "last"]
-    await asyncio.gather(*writes)
-    with pytest.raises(ConnectionLost):
-        await another.channel.read()
-    await lost(one)
-    assert one.unsent == 0
-    assert one.channel.end_error is None
-
-
-async def test_closed_when_sent_with_nothing_to_send_it_ends_at_once():
-    one, another = toy_pair()
-    one.channel.close_when_sent()
-    await lost(one)
-    with pytest.raises(ConnectionLost):
-        await another.channel.read()
-    await lost(another)
-
-
-async def test_what_is_written_while_it_is_closing_still_leaves():
-    one, another = toy_pair(size=1, pieces=1000)
-    another.is_paused = True
-    one.channel.write(bytes(3000))
-    one.channel.close_when_sent()
-    one.channel.write("a late answer")
-    another.resume()
-    assert [await another.channel.read(), await another.channel.read()] == [bytes(3000), "a late answer"]
-    await turns()
-    await lost(one)
-
-
-# ---- leaving
-
-
-async def test_a_farewell_is_heard_and_what_still_comes_is_dropped():
-    one, another = toy_pair()
-    told = Told(one.channel)
-    another.channel.write("heard")
-    await until(lambda: told.messages)
-    one.channel.write("before")
-    one.channel.farewell("goodbye")
-    assert (state(one), one.channel.is_open) == ("leaving", False)
-    another.channel.write("not heard")
-    assert not one.channel.receive()
-    with pytest.raises(ConnectionLost, match="being closed, after its last message"):
-        one.channel.send("after it")
-    with pytest.raises(ConnectionLost, match="being closed, after its last message"):
-        await one.channel.write("after it")
-    # A second one is too late, and breaks nothing.
-    one.channel.farewell("goodbye again")
-    assert [await another.channel.read(), await another.channel.read()] == ["before", "goodbye"]
-    with pytest.raises(ConnectionLost):
-        await another.channel.read()
-    await until(lambda: state(one) == "lost")
-    assert told.messages == ["heard"]
-    await lost(one)
-
-
-async def test_a_farewell_waits_for_what_was_written_before_and_not_for_ever_for_the_peer():
-    one, another = toy_pair(size=1, pieces=1000)
-    another.is_paused = True
-    one.channel.write(bytes(3000))
-    one.channel.farewell("goodbye")
-    await turns()
-    assert (state(one), one.is_lingering) == ("leaving", False)
-    another.resume()
-    assert [await another.channel.read(), await another.channel.read()] == [bytes(3000), "goodbye"]
-    assert one.is_lingering
-    # The peer says nothing and closes nothing.
-    another.is_paused = True
-    await until(lambda: state(one) == "lost")
-    await lost(one)
-
-
-async def test_to_close_it_while_it_closes_or_leaves_ends_it_at_once():
-    for begin in ("close_when_sent", "farewell"):
-        one, another = toy_pair(size=1, pieces=1000)
-        another.is_paused = True
-        writing = one.channel.write(bytes(3000))
-        getattr(one.channel, begin)(*["goodbye"][: begin == "farewell"])
-        one.channel.close()
-        with pytest.raises(ConnectionLost):
-            await writing
-        assert one.unsent > 0
-        await lost(one)
-
-
-# ---- lost
-
-
-async def test_what_had_arrived_is_read_after_the_end_and_then_the_end():
-    one, another = toy_pair()
-    for number in range(3):
-        one.channel.write(number)
-    one.channel.close()
-    await turns(10)
-    assert [await another.channel.read() for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(ConnectionLost, match="connection to one was closed"):
-        await another.channel.read()
-    await lost(another)
-
-
-async def test_the_end_in_the_middle_of_a_message_is_told_apart():
-    one, another = toy_pair()
-    reading = another.channel.read()
-    one.send(frame("whole") + frame("half")[:-1])
-    one.shut()
-    assert await reading == "whole"
-    with pytest.raises(ConnectionLost, match="in the middle of a message"):
-        await another.channel.read()
-
-
-async def test_an_error_that_ends_it_is_told_to_everybody_who_waits():
-    one, another = toy_pair(size=1, pieces=1000)
-    another.is_paused = True
-    told = Told(one.channel)
-    writes = [one.channel.write(bytes(3000)) for _ in range(3)]
-    error = OSError("the cable")
-    one.channel.close(error)
-    assert told.times_lost == 1
-    for writing in writes:
-        with pytest.raises(ConnectionLost, match="the cable") as caught:
-            await writing
-        assert caught.value.real_error is error
-    await turns()
-    assert [each.real_error for each in told.errors] == [error]
-    # Whoever waited for room needn't any more.
-    assert told.times_writable == 1
-    assert one.channel.end_error is error
-    await lost(one, "the cable")
-
-
-async def test_a_transport_that_breaks_while_it_sends_ends_the_connection():
-    one, another = toy_pair()
-    another.channel.close()
-    with pytest.raises(ConnectionLost, match="nobody is there"):
-        await one.channel.write("into the void")
-    await lost(one)
-
-
-async def test_a_message_that_ends_the_connection_while_it_is_encoded_leaves_nothing_behind():
-    class Closes(list):
-        def __iter__(self):
-            one.channel.close()
-            return super().__iter__()
-
-    one, _ = toy_pair()
-    with pytest.raises(ConnectionLost):
-        await one.channel.write(Closes([1]))
-    assert one.channel.messages_out == 0
-    await lost(one)
-
-
-async def test_an_end_of_which_the_transport_tells_twice_is_one():
-    one, _ = toy_pair()
-    told, ends = Told(one.channel), []
-    one.channel.add_end_callback(lambda: ends.append(1))
-    one.channel.close()
-    one.channel.ended("again", OSError("again"))
-    await turns()
-    assert (told.times_lost, len(told.errors), ends) == (1, 1, [1])
-    assert one.channel.end_error is None
 
 
 # ---- time
@@ -598,8 +358,8 @@ async def test_a_message_that_is_begun_and_not_finished_ends_it_where_somebody_w
 @pytest.mark.parametrize("keyword", ["message_timeout", "write_timeout", "idle_timeout"])
 async def test_an_owner_decides_what_becomes_of_who_takes_too_long(keyword):
     one, another = toy_pair(size=1, pieces=1000, limits=Limits(**{keyword: 0.05}))
-    told = Told(one.channel)
-    Told(another.channel, idle=False)
+    told = Listener(one.channel)
+    Listener(another.channel, idle=False)
     if keyword == "message_timeout":
         another.send(frame("never whole")[:-1])
     elif keyword == "write_timeout":
@@ -612,7 +372,7 @@ async def test_an_owner_decides_what_becomes_of_who_takes_too_long(keyword):
 
 async def test_who_works_for_the_peer_is_not_idle():
     one, another = toy_pair(limits=Limits(idle_timeout=0.05))
-    working, idle = Told(one.channel, idle=False), Told(another.channel)
+    working, idle = Listener(one.channel, idle=False), Listener(another.channel)
     await until(lambda: idle.limits)
     assert not working.limits
     working.idle = True
@@ -621,7 +381,7 @@ async def test_who_works_for_the_peer_is_not_idle():
 
 async def test_what_moves_is_not_too_slow():
     one, another = toy_pair(size=1, pieces=100, limits=Limits(message_timeout=0.3, write_timeout=0.3))
-    told = Told(one.channel), Told(another.channel)
+    told = Listener(one.channel), Listener(another.channel)
     another.is_paused = True
     one.channel.write(bytes(3000))
     while not told[1].messages:
@@ -632,7 +392,7 @@ async def test_what_moves_is_not_too_slow():
 
 async def test_nobody_is_told_of_a_time_that_runs_out_after_the_end():
     one, another = toy_pair(limits=Limits(idle_timeout=0.05))
-    told = Told(one.channel)
+    told = Listener(one.channel)
     another.channel.close()
     await until(lambda: state(one) == "lost")
     over = asyncio.get_running_loop().create_future()

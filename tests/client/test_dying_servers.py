@@ -171,7 +171,7 @@ async def test_a_classic_server_that_closes_after_its_answer_is_called_anew():
 
 @pytest.mark.parametrize("share", [4, 0])
 async def test_a_burst_leaves_few_connections_after_a_while(monkeypatch, share):
-    monkeypatch.setattr(connections, "_NOT_NEEDED", 0.05)
+    monkeypatch.setattr(connections, "_SPARE_TTL", 0.05)
     async with served() as server, classic_server(add=lambda x, y: x + y) as classic:
         for port in (server.port, classic.port):
             pool = ConnectionPool(limit=100, share=share)
@@ -184,7 +184,7 @@ async def test_a_burst_leaves_few_connections_after_a_while(monkeypatch, share):
 
 
 async def test_connections_that_are_needed_again_and_again_stay(monkeypatch):
-    monkeypatch.setattr(connections, "_NOT_NEEDED", 0.2)
+    monkeypatch.setattr(connections, "_SPARE_TTL", 0.2)
     async with classic_server(nap=lambda: asyncio.sleep(0.05)) as server:
         pool = ConnectionPool(limit=20)
         remote = pool(ip="127.0.0.1", port=server.port)

@@ -3,31 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from contextvars import ContextVar
 
 import pytest
 
 from fastcore import CallDetails, ConnectionLost, ConnectionPool, rpc
 from fastcore.client.pool import ConnectionPool as Pool
+from helpers.middleware import Events, span
 from helpers.wire import fake_server, frame, served
-
-span: ContextVar[str] = ContextVar("span", default="none")
-
-
-class Events(list):
-    @contextlib.contextmanager
-    def __call__(self, call: CallDetails) -> Iterator[None]:
-        self.append(f"enter {call.op}")
-        token = span.set(call.op)
-        try:
-            yield
-        except BaseException as error:
-            self.append(f"{type(error).__name__} {call.op}")
-            raise
-        else:
-            self.append(f"leave {call.op}")
-        finally:
-            span.reset(token)
 
 
 def rows(stream, count):
@@ -43,8 +25,8 @@ async def test_it_is_around_each_call(of_a_pool: bool):
     events = Events()
     async with served() as server:
         where = {"ip": "127.0.0.1", "port": server.port}
-        pool = ConnectionPool(middleware=[events])
-        remote = pool(**where) if of_a_pool else rpc(**where, middleware=[events])
+        pool = ConnectionPool(middleware=[events.plain])
+        remote = pool(**where) if of_a_pool else rpc(**where, middleware=[events.plain])
         call = remote.add(x=1, y=2)
         assert events == ["enter add"]
         # The caller's own context is as it was.
@@ -59,7 +41,7 @@ async def test_it_sees_errors_streams_and_calls_given_up():
     events = Events()
     async with (
         served({"rows": rows, "nap": nap}) as server,
-        rpc(ip="127.0.0.1", port=server.port, middleware=[events]) as remote,
+        rpc(ip="127.0.0.1", port=server.port, middleware=[events.plain]) as remote,
     ):
         with pytest.raises(TypeError):
             await remote.add(x=1, y="two")
@@ -79,7 +61,10 @@ async def test_it_sees_errors_streams_and_calls_given_up():
 
 async def test_it_hears_of_a_connection_that_is_lost():
     events = Events()
-    async with fake_server() as server, rpc(ip="127.0.0.1", port=server.port, middleware=[events]) as remote:
+    async with (
+        fake_server() as server,
+        rpc(ip="127.0.0.1", port=server.port, middleware=[events.plain]) as remote,
+    ):
         call = remote.add(x=1, y=2)
         stranger = await server.next()
         await stranger.hears()
@@ -151,7 +136,7 @@ async def test_a_header_that_can_t_be_sent_is_told_at_once(header: dict[object, 
 
     async with (
         served() as server,
-        rpc(ip="127.0.0.1", port=server.port, middleware=[events, wrong]) as remote,
+        rpc(ip="127.0.0.1", port=server.port, middleware=[events.plain, wrong]) as remote,
     ):
         with pytest.raises((ValueError, TypeError), match=r"further key|serialize|can't be sent|sentinel"):
             remote.add(x=1, y=2)
@@ -172,7 +157,7 @@ async def test_a_caller_s_middleware_can_t_wait():
 async def test_the_limits_of_time_hold_within_it():
     async with (
         served({"nap": nap}) as server,
-        rpc(ip="127.0.0.1", port=server.port, middleware=[Events()], call_timeout=0.05) as remote,
+        rpc(ip="127.0.0.1", port=server.port, middleware=[Events().plain], call_timeout=0.05) as remote,
     ):
         with pytest.raises(TimeoutError, match=r"no answer to 'nap' .* within 0\.05 s"):
             await remote.nap()

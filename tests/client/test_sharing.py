@@ -65,7 +65,7 @@ def test_two_thousand_calls_where_64_files_are_open(op):
 @pytest.mark.parametrize("share", [1, 2, 4])
 async def test_calls_share_as_many_connections_as_the_keyword_says(share, monkeypatch):
     # A server whose first answer takes long is asked over one more.
-    monkeypatch.setattr(connections, "_A_MOMENT", DEADLINE)
+    monkeypatch.setattr(connections, "_FIRST_ANSWER_TIMEOUT", DEADLINE)
     async with served({"later": later}) as server:
         async with rpc(ip="127.0.0.1", port=server.port, share=share) as remote:
             assert await asyncio.gather(*[remote.later(n=n) for n in range(500)]) == [*range(500)]

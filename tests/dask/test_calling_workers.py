@@ -258,8 +258,8 @@ async def test_a_call_under_way_is_over_before_a_server_ends_in_order():
 
 
 async def test_a_worker_that_the_scheduler_has_given_up_fails_its_calls_after_a_while(monkeypatch):
-    monkeypatch.setattr("fastcore.dask.dispatcher._GRACE", 0.1)
-    monkeypatch.setattr("fastcore.dask.dispatcher._CALM", 0.05)
+    monkeypatch.setattr("fastcore.dask.dispatcher._GRACE_PERIOD", 0.1)
+    monkeypatch.setattr("fastcore.dask.dispatcher._POLL_INTERVAL", 0.05)
     async with cluster(1) as client:
         await client.register_plugin(ServerPlugin(HANDLERS))
         async with rpc(client) as remote:
@@ -269,7 +269,7 @@ async def test_a_worker_that_the_scheduler_has_given_up_fails_its_calls_after_a_
             async def finds_none(*args):
                 return {}
 
-            monkeypatch.setattr("fastcore.dask.dispatcher.find", finds_none)
+            monkeypatch.setattr("fastcore.dask.dispatcher.lookup", finds_none)
             with pytest.raises(WorkerLost, match="while 'nap' was under way"):
                 await call
 
@@ -334,8 +334,8 @@ async def test_calls_go_on_while_the_scheduler_is_silent(monkeypatch):
             async def silence(*args):
                 await asyncio.Event().wait()
 
-            monkeypatch.setattr("fastcore.dask.dispatcher.find", silence)
-            monkeypatch.setattr("fastcore.dask.dispatcher._CALM", 0.0)
+            monkeypatch.setattr("fastcore.dask.dispatcher.lookup", silence)
+            monkeypatch.setattr("fastcore.dask.dispatcher._POLL_INTERVAL", 0.0)
             for _ in range(5):
                 assert await remote.add(x=1, y=2) == 3
                 await asyncio.sleep(0.05)
@@ -400,7 +400,7 @@ async def test_one_that_nobody_keeps_ends_with_its_last_call():
 async def test_it_looks_at_the_cluster_only_while_it_is_used(monkeypatch):
     async with cluster(1) as client:
         await client.register_plugin(ServerPlugin(HANDLERS))
-        monkeypatch.setattr("fastcore.dask.dispatcher._CALM", 0.05)
+        monkeypatch.setattr("fastcore.dask.dispatcher._POLL_INTERVAL", 0.05)
         async with rpc(client) as remote:
             await remote.add(x=1, y=2)
             await until(lambda: not [task for task in asyncio.all_tasks() if "_look" in str(task.get_coro())])

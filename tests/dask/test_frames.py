@@ -41,8 +41,8 @@ frames = st.lists(
 @given(frames, st.sampled_from([100_000, 0xFFFF_FFFF]))
 def test_any_frames_come_back_as_they_were_and_can_be_written_to(given_frames, most):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "_MOST", most)
-        patched.setattr(module, "_PART", 70_000)
+        patched.setattr(module, "_MAX_BIN", most)
+        patched.setattr(module, "_PART_SIZE", 70_000)
         received = frames_of(sent(message_of(given_frames)))
     assert [bytes(frame) for frame in received] == [bytes(frame) for frame in given_frames]
     assert not any(frame.readonly for frame in received)

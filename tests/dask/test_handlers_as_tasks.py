@@ -145,6 +145,13 @@ async def test_a_client_that_is_gone_ends_its_tasks(tmp_path):
         await until(lambda: [*tmp_path.iterdir()])
 
 
+async def test_a_client_that_was_closed_is_told_though_its_loop_still_runs():
+    async with cluster(1) as client, serving(client) as remote:
+        await client.close()
+        with pytest.raises(RuntimeError, match="'add' runs as a task of a cluster, whose client is closed"):
+            await remote.add(x=1, y=2)
+
+
 async def test_what_the_cluster_cancels_is_told():
     async with cluster(1) as client, serving(client) as remote:
         call = remote.nap(seconds=60)

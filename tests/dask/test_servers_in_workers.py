@@ -204,6 +204,8 @@ async def test_of_some_ports_each_takes_the_first_that_is_free():
             assert [*(await addresses(client)).values()] == [f"127.0.0.1:{free}"]
             with pytest.raises(OSError, match="in use"):
                 await client.register_plugin(ServerPlugin({}, port=taken, name="another"))
+    with pytest.raises(ValueError, match="needs a port to listen on"):
+        ServerPlugin({}, port=())
 
 
 @SECURE_PROTOCOLS

@@ -10,21 +10,20 @@ connections, descriptors or memory.
 
 import argparse
 import asyncio
-import gc
-import logging
 import random
 import struct
 import sys
 import time
-import warnings
 import zlib
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from pathlib import Path
 
 import msgpack
-import psutil
 
 from fastcore import Server, rpc
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from helpers.server_process import figures_of, server_process
 
 SENTINEL = b"7d629535c4f3a6963f566af7d3e3a2d2"
 STRANGERS = 8
@@ -32,38 +31,17 @@ STRANGERS = 8
 BATCH = 200
 
 
-def serve(pipe: Connection) -> None:
-    """Serve until the pipe ends; then tell what was logged as an error."""
-    # Python 3.15 warns of its own: what it spawns runs the main module without a __spec__.
-    warnings.filterwarnings("ignore", "Module globals is missing", DeprecationWarning)
-    errors: list[str] = []
+def add(stream, x, y):
+    return x + y
 
-    class Errors(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            errors.append(f"{record.name}: {record.getMessage()[:1000]}")
 
-    async def slow(stream, x=0):
-        await asyncio.sleep(0)
-        return x
+async def slow(stream, x=0):
+    await asyncio.sleep(0)
+    return x
 
-    def figures(stream):
-        gc.collect()
-        process = psutil.Process()
-        return {"rss": process.memory_info().rss, "descriptors": process.num_fds(), **server.stats()}
 
-    async def main():
-        server.listen(0, "127.0.0.1", backlog=1024)
-        pipe.send(server.port)
-        await asyncio.get_running_loop().run_in_executor(None, pipe.poll, None)
-        await server.shutdown(1)
-
-    # Handlers' errors are warnings; anything above is the server's own.
-    logging.getLogger().addHandler(Errors(logging.ERROR))
-    logging.getLogger("fastcore").setLevel(logging.ERROR)
-    handlers = {"add": lambda stream, x, y: x + y, "slow": slow, "figures": figures}
-    server = Server(handlers, max_buffer_size=2**20, message_timeout=5)
-    asyncio.run(main())
-    pipe.send(errors)
+def new_server() -> Server:
+    return Server({"add": add, "slow": slow}, max_buffer_size=2**20, message_timeout=5)
 
 
 class Inputs:
@@ -192,18 +170,14 @@ async def healthy(port: int, left: list[int], slowest: list[float]) -> int:
 
 async def fuzz(port: int, inputs: int, seed: int) -> bool:
     left, slowest = [inputs], [0.0]
-    async with rpc(ip="127.0.0.1", port=port) as remote:
-        before = await remote.figures()
-        begun = time.perf_counter()
-        strangers = [stranger(port, Inputs(seed + number), left) for number in range(STRANGERS)]
-        *_, calls, calls_too = await asyncio.gather(
-            *strangers, healthy(port, left, slowest), healthy(port, left, slowest)
-        )
-        seconds = time.perf_counter() - begun
-        after = await remote.figures()
-        while after["connections"]["open"] > 1:
-            await asyncio.sleep(0.1)
-            after = await remote.figures()
+    before = await figures_of(port)
+    begun = time.perf_counter()
+    strangers = [stranger(port, Inputs(seed + number), left) for number in range(STRANGERS)]
+    *_, calls, calls_too = await asyncio.gather(
+        *strangers, healthy(port, left, slowest), healthy(port, left, slowest)
+    )
+    seconds = time.perf_counter() - begun
+    after = await figures_of(port)
     print(f"{inputs:,} inputs in {seconds:.0f} s over {after['connections']['ever']:,} connections")
     print(f"healthy clients: {calls + calls_too:,} calls, all right, the slowest took {slowest[0]:.3f} s")
     print(f"refused or failed: {after['errors']}")
@@ -217,22 +191,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
-    here, there = get_context("spawn").Pipe()
-    server = get_context("spawn").Process(target=serve, args=(there,))
-    server.start()
-    # The server has its own: so a server that ends is told, instead of waited for.
-    there.close()
-    fine = False
-    try:
-        fine = asyncio.run(fuzz(here.recv(), options.inputs, options.seed))
-    finally:
-        here.send("end")
-        errors = here.recv()
-        server.join(20)
-        here.close()
-    for error in errors:
-        print("the server logged:", error)
-    fine = fine and not errors and server.exitcode == 0
+    with server_process(new_server) as server:
+        fine = asyncio.run(fuzz(server.port, options.inputs, options.seed))
+    for complaint in server.complaints:
+        print("the server:", complaint)
+    fine = fine and not server.complaints
     print("all is well" if fine else "SOMETHING IS WRONG")
     return 0 if fine else 1
 

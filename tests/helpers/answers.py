@@ -1,4 +1,4 @@
-"""Handlers whose answer tells which question it belongs to."""
+"""Answers that tell which question they belong to, and what an answer tells of an error."""
 
 import asyncio
 
@@ -23,3 +23,10 @@ class Answers:
     @property
     def handlers(self):
         return {"later": self.later, "at_once": self.at_once, "hang_up": self.hang_up}
+
+
+def error_type(answer):
+    """The type of the error that an answer tells of, with `error` in its header."""
+    message, header = answer
+    assert header == {"error": True}
+    return message["exception"]["type"]

@@ -3,7 +3,8 @@
     python tests/load/load.py [--connections 1000] [--calls 1000] [--largest 1048576]
 
 The server is a process of its own. Says what it measured; ends with 1 if an answer was
-wrong, memory grew in the second half by more than 5 %, or a descriptor stayed open.
+wrong, memory grew in the second half by more than 5 %, a descriptor stayed open, or the
+server logged an error of its own.
 """
 
 import argparse
@@ -13,41 +14,28 @@ import random
 import resource
 import sys
 import time
-import warnings
 from collections import Counter
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from pathlib import Path
 
 import psutil
 
 from fastcore import ConnectionLost, Server, rpc
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from helpers.server_process import figures_of, server_process
+
 CANCELLED, CUT_OFF = 0.05, 0.05
 
 
-def serve(pipe: Connection) -> None:
-    """Answer until the pipe ends; on request, tell the figures of the process."""
-    # Python 3.15 warns of its own: what it spawns runs the main module without a __spec__.
-    warnings.filterwarnings("ignore", "Module globals is missing", DeprecationWarning)
+async def echo(stream, question, padding):
+    if question % 3 == 0:
+        await asyncio.sleep(0)
+    return [question, padding]
 
-    async def echo(stream, question, padding):
-        if question % 3 == 0:
-            await asyncio.sleep(0)
-        return [question, padding]
 
-    def figures(stream):
-        gc.collect()
-        process = psutil.Process()
-        return {"rss": process.memory_info().rss, "descriptors": process.num_fds(), **server.stats()}
-
-    async def main():
-        server.listen(0, "127.0.0.1", backlog=1024)
-        pipe.send(server.port)
-        await asyncio.get_running_loop().run_in_executor(None, pipe.poll, None)
-        await server.shutdown(1)
-
-    server = Server({"echo": echo, "figures": figures})
-    asyncio.run(main())
+def new_server() -> Server:
+    return Server({"echo": echo})
 
 
 async def one_client(port: int, seed: int, calls: int, largest: int, outcomes: Counter) -> None:
@@ -77,15 +65,6 @@ async def one_client(port: int, seed: int, calls: int, largest: int, outcomes: C
             else:
                 right = answer[0] == question and answer[1] == padding
                 outcomes["right" if right else "WRONG"] += 1
-
-
-async def figures_of(port: int) -> dict:
-    async with rpc(ip="127.0.0.1", port=port) as remote:
-        while True:
-            figures = await remote.figures()
-            if figures["connections"]["open"] == 1:
-                return figures
-            await asyncio.sleep(0.05)
 
 
 async def load(port: int, connections: int, calls: int, largest: int) -> bool:
@@ -128,16 +107,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    here, there = get_context("spawn").Pipe()
-    server = get_context("spawn").Process(target=serve, args=(there,))
-    server.start()
-    # The server has its own: so a server that ends is told, instead of waited for.
-    there.close()
-    try:
-        fine = asyncio.run(load(here.recv(), options.connections, options.calls, options.largest))
-    finally:
-        here.close()
-        server.join(20)
+    with server_process(new_server) as server:
+        fine = asyncio.run(load(server.port, options.connections, options.calls, options.largest))
+    for complaint in server.complaints:
+        print("the server:", complaint)
+    fine = fine and not server.complaints
     print("all is well" if fine else "SOMETHING IS WRONG")
     return 0 if fine else 1
 

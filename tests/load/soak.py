@@ -3,7 +3,7 @@
     python tests/load/soak.py [--seconds 600] [--messages 10000000]
 
 The server is a process of its own. Samples every tenth of the time; ends with 1 if RSS
-or descriptors grew after the first three tenths.
+or descriptors grew after the first three tenths, or the server logged an error of its own.
 """
 
 import argparse
@@ -11,12 +11,16 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing import get_context
+from pathlib import Path
 
 import psutil
-from load import figures_of, serve
+from load import new_server
 
 from fastcore import connect, read, rpc, write
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from helpers.server_process import figures_of, server_process
 
 #: Allowed growth of RSS, of what it was after the first tenths.
 GROWTH = 1.05
@@ -92,16 +96,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--messages", type=int, default=10_000_000, help="at least so many")
     options = parser.parse_args(arguments)
-    here, there = get_context("spawn").Pipe()
-    server = get_context("spawn").Process(target=serve, args=(there,))
-    server.start()
-    # The server has its own: so a server that ends is told, instead of waited for.
-    there.close()
-    try:
-        flat = asyncio.run(soak(here.recv(), server.pid, options.seconds, options.messages))
-    finally:
-        here.close()
-        server.join(20)
+    with server_process(new_server) as server:
+        flat = asyncio.run(soak(server.port, server.pid, options.seconds, options.messages))
+    for complaint in server.complaints:
+        print("the server:", complaint)
+    flat = flat and not server.complaints
     print("flat" if flat else "NOT FLAT")
     return 0 if flat else 1
 

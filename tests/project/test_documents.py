@@ -261,8 +261,8 @@ def test_the_numbers_on_the_page_of_calls_are_those_of_the_code():
     assert f"the caller lets {_parts.FIRST_WINDOW} answers be on their way" in told
     assert f"some {_parts.BYTES_IN_WINDOW // 1024} KiB together" in told
     assert f"from {_parts.SMALLEST_WINDOW} to {_parts.LARGEST_WINDOW:,}" in told
-    assert f"answer within {connections._A_MOMENT * 1000:g} ms" in " ".join(told.split())
-    assert connections._A_WHILE == 1.0
+    assert f"answer within {connections._FIRST_ANSWER_TIMEOUT * 1000:g} ms" in " ".join(told.split())
+    assert connections._PROBE_TIMEOUT == 1.0
     assert f"After {turns.A_TURN / 1e6:g} ms" in told
     assert connection._BYTES_OF_ONE == 256 * 1024
     assert "counts once more for each 256 KiB" in told

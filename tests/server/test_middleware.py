@@ -4,44 +4,16 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextvars import ContextVar
+from collections.abc import Iterator
 
 import pytest
 from tornado import gen
 
 from fastcore import CallDetails, Server, caller_of, connect, read, rpc, write
 from fastcore.server.connection import Connection
+from helpers.middleware import Events, span
 from helpers.support import until
 from helpers.wire import frame, served, stranger_at
-
-span: ContextVar[str] = ContextVar("span", default="none")
-
-
-class Events(list):
-    """What middleware has seen, and the context variable that it sets meanwhile."""
-
-    @contextlib.contextmanager
-    def plain(self, call: CallDetails) -> Iterator[None]:
-        self.append(f"enter {call.op}")
-        token = span.set(call.op)
-        try:
-            yield
-        except BaseException as error:
-            self.append(f"{type(error).__name__} {call.op}")
-            raise
-        else:
-            self.append(f"leave {call.op}")
-        finally:
-            # Raises in another context than that of `set`.
-            span.reset(token)
-
-    @contextlib.asynccontextmanager
-    async def waiting(self, call: CallDetails) -> AsyncIterator[None]:
-        await asyncio.sleep(0)
-        with self.plain(call):
-            yield
-            await asyncio.sleep(0)
 
 
 def plain(stream):

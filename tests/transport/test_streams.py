@@ -14,14 +14,10 @@ from tornado.tcpclient import TCPClient
 
 from fastcore import ConnectionLost, connect, read, send_recv, write
 from fastcore.transport.tornado import channel_of
+from helpers.streams import stream_pair
 from helpers.support import until
 from helpers.surface import serving
 from helpers.wire import SENTINEL, frame
-
-
-def pair() -> tuple[IOStream, IOStream]:
-    one, another = socket.socketpair()
-    return IOStream(one), IOStream(another)
 
 
 async def test_a_stream_that_the_caller_made_serves():
@@ -33,7 +29,7 @@ async def test_a_stream_that_the_caller_made_serves():
 
 
 async def test_a_socketpair_serves():
-    one, another = pair()
+    one, another = stream_pair()
     await write(one, [b"bytes", "text", None, 1.5])
     assert await read(another) == [b"bytes", "text", None, 1.5]
     one.close()
@@ -41,7 +37,7 @@ async def test_a_socketpair_serves():
 
 
 async def test_messages_received_before_the_end_are_delivered_then_the_end():
-    one, another = pair()
+    one, another = stream_pair()
     for n in range(3):
         write(one, n)
     one.close()
@@ -52,7 +48,7 @@ async def test_messages_received_before_the_end_are_delivered_then_the_end():
 
 
 async def test_a_cancelled_read_loses_nothing():
-    one, another = pair()
+    one, another = stream_pair()
     given_up = read(another)
     await asyncio.sleep(0)
     given_up.cancel()
@@ -63,7 +59,7 @@ async def test_a_cancelled_read_loses_nothing():
 
 
 async def test_a_read_that_timed_out_loses_nothing():
-    one, another = pair()
+    one, another = stream_pair()
     with pytest.raises(gen.TimeoutError):
         await gen.with_timeout(timedelta(milliseconds=10), read(another))
     write(one, "kept")
@@ -103,7 +99,7 @@ async def test_a_read_given_up_in_the_turn_in_which_its_message_arrives_loses_no
 
 
 async def test_what_one_turn_writes_to_two_streams_arrives_in_one_turn_whatever_was_written_before():
-    (one, its_reader), (another, other_reader) = pair(), pair()
+    (one, its_reader), (another, other_reader) = stream_pair(), stream_pair()
     order = []
 
     async def keep(name, stream):
@@ -141,7 +137,7 @@ async def test_what_is_written_after_its_socket_was_closed_reaches_nobody_else()
 
 
 async def test_two_readers_at_once_are_refused():
-    one, another = pair()
+    one, another = stream_pair()
     first = read(another)
     with pytest.raises(RuntimeError, match="two readers"):
         await read(another)
@@ -163,7 +159,7 @@ async def test_the_close_callback_runs_when_the_peer_closes():
 
 
 async def test_a_close_that_comes_with_the_last_message_is_seen_with_it():
-    one, another = pair()
+    one, another = stream_pair()
     reading = read(another)
     write(one, "last")
     one.close()
@@ -226,7 +222,7 @@ async def test_a_read_that_with_timeout_gave_up_on_may_be_waited_for_again():
 
 async def test_a_stream_that_was_closed_before_its_first_message_says_so():
     for use in (read, lambda stream: write(stream, 1), lambda stream: send_recv(stream=stream, op="ping")):
-        one, another = pair()
+        one, another = stream_pair()
         one.close()
         with pytest.raises(ConnectionLost):
             await use(one)
@@ -242,7 +238,7 @@ async def test_a_peer_that_falls_silent_is_found_by_the_system_unless_nobody_wan
 
 
 async def test_the_descriptor_of_a_stream_that_was_closed_while_it_was_full_serves_another():
-    one, another = pair()
+    one, another = stream_pair()
     write(one, bytes(5_000_000))
     assert channel_of(one).is_full
     number = one.socket.fileno()

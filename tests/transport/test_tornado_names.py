@@ -22,6 +22,7 @@ import fastcore
 from fastcore import ConnectionLost, Server, read, write
 from fastcore.transport.tornado import accept_stream, channel_of
 from helpers.certificates import client_context, server_context
+from helpers.streams import close_both, stream_pair
 from helpers.support import in_a_thread
 from helpers.wire import frame, served
 
@@ -46,16 +47,6 @@ USED = {
 QUESTION = {"op": "add", "x": 1, "y": 2}
 #: More than a socket takes while nobody reads.
 MUCH = 5_000_000
-
-
-def pair() -> tuple[IOStream, IOStream]:
-    one, another = socket.socketpair()
-    return IOStream(one), IOStream(another)
-
-
-def close_both(*streams):
-    for stream in streams:
-        stream.close()
 
 
 # ---- where they are used
@@ -190,7 +181,7 @@ async def test_what_is_read_by_hand_afterwards_is_not_what_came_before():
 @pytest.mark.deadline(5)
 async def test_bytes_written_before_the_first_message_leave_before_it():
     """By `_handle_write`."""
-    one, another = pair()
+    one, another = stream_pair()
     raw = one.write(b"x" * MUCH)
     reading = read(one)
     assert await another.read_bytes(MUCH) == b"x" * MUCH
@@ -255,7 +246,7 @@ async def test_a_stream_closed_in_another_thread_touches_its_loop_in_its_own_alo
 @pytest.mark.deadline(5)
 async def test_whoever_sets_a_close_callback_later_takes_no_messages_away():
     """By `_state`: Tornado would listen for the end, and receive what comes."""
-    one, another = pair()
+    one, another = stream_pair()
     write(one, "first")
     assert await read(another) == "first"
     closed = asyncio.Event()
@@ -270,7 +261,7 @@ async def test_whoever_sets_a_close_callback_later_takes_no_messages_away():
 @pytest.mark.deadline(5)
 async def test_bytes_written_between_messages_leave_as_the_socket_takes_them():
     """By `_write_futures` and `_handle_write`."""
-    one, another = pair()
+    one, another = stream_pair()
     reading = read(one)
     raw = one.write(b"x" * MUCH)
     assert await another.read_bytes(MUCH) == b"x" * MUCH
@@ -286,7 +277,7 @@ async def test_bytes_written_between_messages_leave_as_the_socket_takes_them():
 
 async def test_a_closed_stream_leaves_nothing_to_the_collector():
     """By no private name: the transport is let go."""
-    one, another = pair()
+    one, another = stream_pair()
     write(one, "last")
     assert await read(another) == "last"
     gone = weakref.ref(another), weakref.ref(channel_of(another))
@@ -304,7 +295,7 @@ async def test_a_closed_stream_leaves_nothing_to_the_collector():
 
 async def test_a_stream_takes_as_little_memory_as_it_can():
     """By `_write_buffer`, its `_buffers`, and `_write_futures`: a deque takes as much as all the rest."""
-    fresh, taken = pair()
+    fresh, taken = stream_pair()
     write(taken, "a message")
     assert not [value for value in vars(taken).values() if isinstance(value, deque)]
     assert not [value for value in vars(taken._write_buffer).values() if isinstance(value, deque)]

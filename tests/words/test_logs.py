@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from fastcore.logs import HoldBackFloods, get_logger, shown
+from fastcore.logs import HoldBackFloods, KeepLines, LastWarnings, get_logger, shown
 from helpers.support import DEADLINE, Program
 from helpers.torture import collecting
 
@@ -143,6 +143,30 @@ def test_whoever_comes_in_while_a_line_is_logged_may_log_too():
     thread.start()
     thread.join(DEADLINE)
     assert not thread.is_alive()
+
+
+def test_a_logger_is_made_once():
+    assert get_logger("fastcore.tests.of_one") is get_logger("fastcore.tests.of_one")
+    assert len(get_logger("fastcore.tests.of_one").filters) == len({HoldBackFloods, KeepLines, LastWarnings})
+
+
+class Raising(logging.Handler):
+    def emit(self, record):
+        raise LookupError("a handler of the program's")
+
+
+@pytest.mark.parametrize("filters", [False, True])
+def test_a_handler_or_filter_that_raises_is_told_of_as_python_does_and_goes_no_further(filters, capsys):
+    logger = get_logger(f"fastcore.tests.of_raising.{filters}")
+    if filters:
+        logger.addFilter(lambda record: {}["a filter of the program's"])
+    else:
+        logger.addHandler(Raising())
+    logger.warning("refused %s", "somebody")
+    told = capsys.readouterr().err
+    assert "Logging error" in told
+    assert "of the program's" in told
+    assert "refused somebody" in told
 
 
 FORKED_WHILE_LOGGING = """if True:
