@@ -151,7 +151,7 @@ class StreamTransport(Transport):
         try:
             _NOWHERE.copy().run(change, self._fd, *callback)
         except RuntimeError:
-            # uvloop's: the socket has an error, and libuv has ended to watch it; see `resets`.
+            # uvloop watches a socket no more that has an error, which receiving from it shows.
             self.channel.loop.call_soon(self._readable)
         except (OSError, ValueError, KeyError):
             if self._fd >= 0:
