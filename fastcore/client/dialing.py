@@ -54,12 +54,14 @@ def dial(
         try:
             sock = _open(address, deadline, ssl_options)
         except (ConnectionRefusedError, FileNotFoundError) as error:
-            # The server may be about to listen.
+            # The server may be about to listen. The error's frames know who keeps it.
+            error.__traceback__ = None
             reason = error
         except (OSError, UnicodeError) as error:
             # The last one: a name that can't be asked for.
             if isinstance(error, OSError) and is_of_a_signal(error, deadline):
                 raise
+            error.__traceback__ = None
             if isinstance(error, TimeoutError):
                 raise not_connected(address, f"not within {timeout:g} s", reason) from error
             raise not_connected(address, f"timeout {timeout:g} s", error) from error
