@@ -1,6 +1,7 @@
 """The channel; see the module."""
 
 from fastcore._framing cimport MessageBuffer
+from fastcore._futures cimport Futures
 from fastcore._iterating cimport Source
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
@@ -63,13 +64,15 @@ cdef class Channel:
     cdef readonly bint is_listening
     # Whether it said so while it was given one.
     cdef bint listens_again
+    # Who the peer has shown to be, where that was asked.
+    cdef public object caller
     # Whether strangers beside it have a claim to their turn, however long its messages take.
     cdef public bint is_rationed
-    # Called once when the connection has ended.
+    # Called once when the connection has ended; None until there is one.
     cdef list end_callbacks
 
-    # What a new Future is told; kept because there is one for each read and write.
-    cdef dict future_options
+    # Makes those of reads and writes.
+    cdef Futures futures
     # Whether the socket takes no more for now.
     cdef readonly bint is_full
     # Whether too much has arrived; it goes on when `take` finds no more.
@@ -92,7 +95,8 @@ cdef class Channel:
     cdef Py_ssize_t max_decompressed_size
     cdef Py_ssize_t max_waiting
     # Messages that nobody has taken yet, decoded already; the next one is the last here.
-    # What MessagePack never gives stands for itself: the parts of a large one, an error.
+    # What MessagePack never gives stands for itself: the parts of a large one, an error. None until
+    # there is any.
     cdef list ahead
     # What the headers of those say of calls, in the same order.
     cdef list headers_ahead
@@ -103,7 +107,7 @@ cdef class Channel:
     # And about how many bytes its payload had.
     cdef readonly Py_ssize_t last_size
     # Whether the peer has closed its side, and is still answered.
-    cdef bint is_at_end
+    cdef readonly bint is_at_end
     # How the connection began.
     cdef char first[16]
     cdef int first_size
@@ -118,10 +122,8 @@ cdef class Channel:
     cdef bint is_delivering
     # The Future of the read that waits.
     cdef object waiting
-    # Pairs: how many bytes must have been sent in all, and the Future that waits for that.
+    # Pairs: how many bytes must have been sent in all, and the Future that waits for that; or None.
     cdef list writers
-    # What writes are answered with as long as nobody has to wait.
-    cdef object written
     # What was done in this turn of the loop.
     cdef int read_in_turn
     cdef int written_in_turn
@@ -175,12 +177,10 @@ cdef class Channel:
     cdef object read_at_once(self)
     cdef int wait(self, object future) except -1
     cdef int resolve(self) except -1
-    cdef object new_future(self)
     cdef int fail(self, object future, object error) except -1
     cdef void waits_no_more(self, object future) noexcept
     cdef bint is_waited_for(self) except -1
-    cdef object failed_future(self, object error)
-    cdef object done_future(self)
+    cdef object when_sent(self)
     cdef bint put(self, object message, bytes fields) except -1
     cdef object unsent_error(self)
     cdef int not_sent(self, object error) except -1

@@ -28,6 +28,7 @@ class Channel:
     is_lent: bool
     keeps: bool
     is_rationed: bool
+    caller: Any
 
     def __init__(
         self,
@@ -66,6 +67,8 @@ class Channel:
     def is_full(self) -> bool: ...
     @property
     def is_paused(self) -> bool: ...
+    @property
+    def is_at_end(self) -> bool: ...
     @property
     def dialect(self) -> Dialect: ...
     @property

@@ -23,7 +23,7 @@ reads), owned, lent, and listening (its owner is given the messages as they come
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_SIZE
-from cpython.object cimport PyObject, PyObject_Call
+from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.time cimport monotonic
 from libc.string cimport memcpy
@@ -36,6 +36,7 @@ from time import thread_time
 import msgpack
 
 from fastcore._framing cimport MessageBuffer
+from fastcore._futures cimport futures_of
 from fastcore._header cimport CallHeader, call_fields, call_header, read_call_header, whose
 from fastcore._iterating cimport Source, waited_for
 from fastcore._outbox cimport Outbox
@@ -43,9 +44,7 @@ from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
 from fastcore._wire cimport NO_SURVEY, Dialect, decode, encode, unpack_with_care
 
-from fastcore._futures import (
-    callbacks_of, given_up, is_busy, set_error, set_result_now, set_value, unobserved
-)
+from fastcore._futures import callbacks_of, given_up, is_busy, set_error, set_result_now, set_value
 from fastcore._header import read_header, read_header_to_write
 from fastcore._values import PayloadSink
 from fastcore._wire import bad_payload
@@ -103,9 +102,8 @@ cdef long long ENDLESS = 1 << 62
 
 # What `take` gives while no message is complete; None is a message.
 cdef object NOTHING = object()
-cdef type Future = asyncio.Future
 # Looked up once, and not for each message.
-cdef object set_result = Future.set_result
+cdef object set_result = asyncio.Future.set_result
 cdef object unpack = msgpack.unpackb
 cdef bytes NOBODYS = call_fields(None)
 
@@ -145,7 +143,7 @@ cdef class Channel:
         self.state = OPENING
         self.forks = forks_so_far
         self.thread = PyThread_get_thread_ident()
-        self.future_options = {"loop": loop}
+        self.futures = futures_of(loop)
         self.writable_values = writable_values
         self.buffer = MessageBuffer(
             read_header_to_write if writable_values else read_header,
@@ -160,10 +158,6 @@ cdef class Channel:
         self.max_decompressed_size = limits.max_decompressed_size or limits.max_buffer_size
         self.max_waiting = limits.max_waiting
         self.dialect = Dialect()
-        self.ahead = []
-        self.headers_ahead = []
-        self.writers = []
-        self.end_callbacks = []
 
     def __repr__(self):
         state = ("opening", "open", "closing", "leaving", "lost")[self.state]
@@ -390,11 +384,13 @@ cdef class Channel:
 
     def add_end_callback(self, callback):
         """Have a callable called, without arguments, when the connection has ended."""
+        if self.end_callbacks is None:
+            self.end_callbacks = []
         self.end_callbacks.append(callback)
 
     def remove_end_callback(self, callback):
         """Have it called no more."""
-        if callback in self.end_callbacks:
+        if self.end_callbacks and callback in self.end_callbacks:
             self.end_callbacks.remove(callback)
 
     def mark_as_nobodys(self):
@@ -484,7 +480,7 @@ cdef class Channel:
                 return True
             if socket.is_at_end():
                 # The end came with the last bytes, and who reads by hand looks for it then.
-                self.close()
+                self.end_of_input()
             if is_busy(self.loop):
                 # Taken by then only, so that a read given up until then loses nothing.
                 self.hand_out_later()
@@ -547,9 +543,13 @@ cdef class Channel:
 
     cdef int end_of_input(self) except -1:
         """The peer has closed its side; it may still wait for answers."""
-        if self.owner is not None and self.owner.owes():
+        cdef object owner = self.owner
+        if self.is_at_end:
+            return 0
+        if owner is not None and owner.owes():
             self.is_at_end = True
             self.pause()
+            owner.half_closed()
             # What is here already goes on; a handler that reads by hand has nothing more to wait for.
             self.hand_out_later()
         else:
@@ -631,16 +631,16 @@ cdef class Channel:
             watchdog.stop()
         self.outbox.clear()
         self.is_full = False
-        writers, self.writers = self.writers, []
+        writers, self.writers = self.writers, None
         for owner in (self.owner, self.lender):
             if owner is not None:
                 owner.connection_lost()
-        callbacks, self.end_callbacks = self.end_callbacks, []
-        for callback in callbacks:
+        callbacks, self.end_callbacks = self.end_callbacks, None
+        for callback in callbacks or ():
             callback()
         if self.loop.is_closed() or self.forks != forks_so_far:
             return
-        for _, future in writers:
+        for _, future in writers or ():
             set_error(future, self.lost_error())
         self.hand_out_later()
         if self.owner is not None:
@@ -701,7 +701,8 @@ cdef class Channel:
 
     def lost_error(self, when=""):
         """Make the error for somebody who needed the connection after it ended."""
-        return ConnectionLost(f"{self.end_reason}{when}", self.end_error)
+        reason = self.end_reason or f"{self.peer} has closed its side of the connection"
+        return ConnectionLost(f"{reason}{when}", self.end_error)
 
     def busy_error(self):
         """Make the error for somebody who would read beside the one reader."""
@@ -830,7 +831,7 @@ cdef class Channel:
                     if self.is_lent and self.call_header is None and self.is_waited_for():
                         future, self.waiting = self.waiting, None
                         self.fail(future, error)
-                        if not isinstance(error, ConnectionLost):
+                        if self.state != LOST or not isinstance(error, ConnectionLost):
                             continue
                     elif self.keeps and self.call_header is None and not (
                         isinstance(error, ConnectionLost) or self.is_hopeless
@@ -1004,6 +1005,8 @@ cdef class Channel:
 
     cpdef int put_back(self, object message, CallHeader header) except -1:
         """Have the message that was taken last taken once more, by somebody else."""
+        if self.ahead is None:
+            self.ahead, self.headers_ahead = [], []
         self.ahead.append(message)
         self.headers_ahead.append(header)
         self.size_ahead += self.last_size
@@ -1082,9 +1085,15 @@ cdef class Channel:
             if not len(self.buffer):
                 self.watch_less()
             return parts
-        if self.is_at_end and not (self.keeps and self.is_delivering and not self.is_waited_for()):
-            self.close()
-        if self.state == LOST:
+        if self.is_at_end:
+            if self.buffer.pending and self.has_numbers:
+                # Who ends in the middle of a message doesn't wait for answers.
+                self.close()
+            elif self.owner is None or not self.owner.owes():
+                # What it was owed has been said, but may not have left.
+                self.close_when_sent()
+        if self.state == LOST or self.is_at_end and not (self.is_delivering and not self.is_waited_for()):
+            # To what is said no more, an answer can still be given.
             raise self.lost_error(", in the middle of a message" if self.buffer.pending else "")
         if self.is_paused:
             self.is_paused = False
@@ -1134,7 +1143,7 @@ cdef class Channel:
         """Give a Future of the next message."""
         cdef object future
         self.check_reader()
-        future = self.new_future()
+        future = self.futures.new()
         try:
             message = self.read_at_once()
         except Exception as error:
@@ -1245,14 +1254,6 @@ cdef class Channel:
         if not self.is_listening:
             self.hand_out()
 
-    cdef object new_future(self):
-        return PyObject_Call(Future, (), self.future_options)
-
-    cdef object failed_future(self, object error):
-        future = self.new_future()
-        future.set_exception(error)
-        return unobserved(future)
-
     cdef int fail(self, object future, object error) except -1:
         set_error(future, error)
         if isinstance(error, (BadFrame, BadMessage)) and self.is_hopeless:
@@ -1282,13 +1283,12 @@ cdef class Channel:
             if self.state == LOST:
                 raise self.lost_error()
         except BadValue as error:
-            return self.failed_future(error.of(f"a message to {self.peer}", "message"))
+            return self.futures.failed(error.of(f"a message to {self.peer}", "message"))
         except Exception as error:
-            return self.failed_future(error)
+            return self.futures.failed(error)
         self.written_in_turn += 1
         if self.is_full or self.socket is None or (is_large and self.outbox.unsent):
-            future = self.new_future()
-            self.writers.append((self.outbox.sent + self.outbox.unsent, future))
+            future = self.when_sent()
             if self.state == LOST:
                 # Since that was asked: making the two may have woken the collector.
                 set_error(future, self.lost_error())
@@ -1296,26 +1296,16 @@ cdef class Channel:
                 future.add_done_callback(self.own_if_given_up)
         elif self.written_in_turn > MESSAGES_PER_TURN:
             self.written_in_turn = 0
-            future = self.new_future()
+            future = self.futures.new()
             self.loop.call_soon(set_value, future, None)
         else:
-            future = self.done_future()
+            future = self.futures.done()
         return future
 
     def own_if_given_up(self, future):
         """Copy what waits, where a Future was given up that would have said when it may change."""
         if future.cancelled():
             self.outbox.own_all()
-
-    cdef object done_future(self):
-        """A Future that is done: the same as last time, if nobody has kept it.
-
-        Making one costs more than sending a small message.
-        """
-        if self.written is None or Py_REFCNT(<PyObject *> self.written) > 1:
-            self.written = self.new_future()
-            set_result(self.written, None)
-        return self.written
 
     def send(self, message, bytes fields=None):
         """Send a message without waiting until it has left.
@@ -1337,10 +1327,16 @@ cdef class Channel:
         if self.socket is not None and not self.is_full:
             self.send_waiting()
         if self.state == LOST:
-            return self.failed_future(self.lost_error())
+            return self.futures.failed(self.lost_error())
         if not self.outbox.unsent:
-            return self.done_future()
-        future = self.new_future()
+            return self.futures.done()
+        return self.when_sent()
+
+    cdef object when_sent(self):
+        """A Future that is done when all that waits now has left."""
+        cdef object future = self.futures.new()
+        if self.writers is None:
+            self.writers = []
         self.writers.append((self.outbox.sent + self.outbox.unsent, future))
         return future
 
@@ -1525,7 +1521,7 @@ cdef class Messages(Source):
             return self.end(error)
         if message is not NOTHING:
             return message
-        self.waiting = channel.new_future()
+        self.waiting = channel.futures.new()
         channel.wait(self.waiting)
         is_here[0] = False
         return waited_for(self.waiting)

@@ -1,8 +1,60 @@
 """What asyncio's Futures are made to do here."""
 
+cimport cython
+from cpython.object cimport PyObject, PyObject_Call
+
+import asyncio
+from weakref import ref
+
 cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *)
     bint PyGC_Disable()
     bint PyGC_Enable()
+
+# Looked up once, and not for each message.
+cdef type Future = asyncio.Future
+cdef object set_result = Future.set_result
+
+# A weak reference to what `futures_of` has made last.
+cdef object newest = None
+
+
+@cython.final
+cdef class Futures:
+    """Makes the Futures of one event loop, for all its channels: for each it would take memory."""
+
+    cdef object new(self):
+        return PyObject_Call(Future, (), self.options)
+
+    cdef object done(self):
+        """One that is done: the same as last time, if nobody has kept it.
+
+        Making one costs more than sending a small message.
+        """
+        cdef object future = self.done_one
+        # This name's, and the one that is kept.
+        if future is None or Py_REFCNT(<PyObject *> future) > 2:
+            future = self.new()
+            set_result(future, None)
+            self.done_one = future
+        return future
+
+    cdef object failed(self, object error):
+        """One that is done, with an error that nobody has to look at."""
+        cdef object future = self.new()
+        future.set_exception(error)
+        return unobserved(future)
+
+
+cdef Futures futures_of(object loop):
+    """What makes the Futures of a loop: mostly there is one loop, or one after the other."""
+    global newest
+    cdef Futures futures = None if newest is None else newest()
+    if futures is None or futures.options["loop"] is not loop:
+        futures = Futures()
+        futures.options = {"loop": loop}
+        newest = ref(futures)
+    return futures
 
 
 cpdef list callbacks_of(future):

@@ -10,13 +10,14 @@ cdef enum:
 
 
 cdef class Socket:
+    # The socket, or what stands before it.
+    cdef readonly object source
+    # Whether it sends several pieces at once.
+    cdef bint gathers
+    # Asks for the number of the socket, where it may be used directly.
     cdef object fileno
     # Asks for the number of what is under that, where it is one.
     cdef object bare_fileno
-    # The functions of the socket, or of what stands before it; sendmsg is None there.
-    cdef readonly object recv_into
-    cdef readonly object send_bytes
-    cdef readonly object sendmsg
 
     cdef int descriptor(self) except? -1
     cdef Py_ssize_t receive(self, MessageBuffer buffer) except? -1

@@ -1,28 +1,26 @@
 """Types of the compiled socket; see ``_socket.pyx``."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar, final
-
-from fastcore._wire import Piece
+from typing import Protocol, TypeVar, final, type_check_only
 
 _T = TypeVar("_T")
 
 def undisturbed(function: Callable[[], _T]) -> _T: ...
 
+@type_check_only
+class Source(Protocol):
+    def recv_into(self, memory: memoryview, /) -> int | None: ...
+    def send(self, data: memoryview, /) -> int: ...
+
 @final
 class Socket:
     def __init__(
         self,
-        recv_into: Callable[[memoryview], int | None],
-        send_bytes: Callable[[Any], int],
-        sendmsg: Callable[[list[Piece]], int] | None = None,
-        fileno: Callable[[], int] | None = None,
+        source: Source,
+        gathers: bool = False,
         *,
+        fileno: Callable[[], int] | None = None,
         bare_fileno: Callable[[], int] | None = None,
     ) -> None: ...
     @property
-    def recv_into(self) -> Callable[[memoryview], int | None]: ...
-    @property
-    def send_bytes(self) -> Callable[[Any], int]: ...
-    @property
-    def sendmsg(self) -> Callable[[list[Piece]], int] | None: ...
+    def source(self) -> Source: ...

@@ -45,13 +45,11 @@ cdef class Socket:
 
     Parameters
     ----------
-    recv_into : callable
-        As a non-blocking socket has it; one that gives None says that there is nothing.
-    send_bytes : callable
-        As a socket's ``send``; one that gives 0 says that no more is taken for now.
-    sendmsg : callable, optional
-        As a socket has it; None where there is something between the bytes and the
-        socket, such as TLS.
+    source : socket.socket or what stands before one, such as TLS
+        Has a non-blocking socket's ``recv_into``, which may give None where there is nothing, and
+        ``send``, which may give 0 where no more is taken for now.
+    gathers : bool
+        Whether its ``sendmsg`` may be used, too.
     fileno : callable, optional
         Gives the descriptor, or -1 when it is closed; None where there is something
         between. Asked each time: whoever has the stream may close its socket, and the
@@ -60,10 +58,9 @@ cdef class Socket:
         As ``fileno``, of the socket under what stands between. It is only asked whether it has bytes.
     """
 
-    def __init__(self, recv_into, send_bytes, sendmsg=None, fileno=None, *, bare_fileno=None):
-        self.recv_into = recv_into
-        self.send_bytes = send_bytes
-        self.sendmsg = sendmsg
+    def __init__(self, source, bint gathers=False, *, fileno=None, bare_fileno=None):
+        self.source = source
+        self.gathers = gathers
         self.fileno = fileno if SOCKETS_ARE_FILES else None
         self.bare_fileno = bare_fileno or fileno if SOCKETS_ARE_FILES else None
 
@@ -106,7 +103,7 @@ cdef class Socket:
         try:
             lent = buffer.prepare(RECEIVE)
             try:
-                received = self.recv_into(lent)
+                received = self.source.recv_into(lent)
                 size = received or 0
             except BlockingIOError:
                 received = None
@@ -128,9 +125,7 @@ cdef class Socket:
 
     cdef bint takes(self, object frame):
         """Whether `send` may be given it as it is."""
-        return type(frame) is not list or (
-            self.sendmsg is not None and PyList_GET_SIZE(frame) <= MAX_PIECES
-        )
+        return type(frame) is not list or (self.gathers and PyList_GET_SIZE(frame) <= MAX_PIECES)
 
     cdef Py_ssize_t send(self, object frame) except? -1:
         """Send what the socket takes at once of bytes, a memoryview or a list of them; how much that was."""
@@ -145,7 +140,8 @@ cdef class Socket:
         else:
             enter()
             try:
-                return (self.sendmsg(frame) if type(frame) is list else self.send_bytes(frame)) or 0
+                send = self.source.sendmsg if type(frame) is list else self.source.send
+                return send(frame) or 0
             except BlockingIOError:
                 return 0
             finally:

@@ -98,7 +98,14 @@ class Owner(ABC):
 
     @abstractmethod
     def owes(self) -> bool:
-        """Tell whether a peer that has closed its side still has to be answered."""
+        """Tell whether a peer that says no more still has to be answered."""
+
+    @abstractmethod
+    def half_closed(self) -> None:
+        """Hear that the peer says no more, of one that is owed something.
+
+        It may have gone altogether: that looks the same, until something is sent to it.
+        """
 
     @abstractmethod
     def is_idle(self) -> bool:

@@ -337,8 +337,11 @@ class ClientConnection(Owner):
         self.channel.close(error)
 
     def owes(self) -> bool:
-        """Tell that nothing is owed to a server that has closed its side."""
+        """Tell that nothing is owed to a server that says no more."""
         return False
+
+    def half_closed(self) -> None:
+        """Do nothing: it is closed then."""
 
     def is_idle(self) -> bool:
         """Tell whether no call is open."""
@@ -383,6 +386,16 @@ class ClientConnection(Owner):
                 self.keeper.lost(self)
         else:
             self.channel.close_when_sent()
+
+    def close(self) -> None:
+        """Close the connection now, and give up its calls.
+
+        The server is told: an end alone says no more than that nothing follows.
+        """
+        if self.numbers:
+            for number in [*self.calls]:
+                self._tell_given_up(number)
+        self.channel.close()
 
     def _settle(self) -> None:
         """Leave the connection to its keeper, or its stream to whom it belongs."""

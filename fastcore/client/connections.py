@@ -562,7 +562,7 @@ class Connections:
             if connection.channel.is_borrowed:
                 connection.leave()
             else:
-                connection.channel.close()
+                connection.close()
 
     def end(self) -> None:
         """Close all connections, and turn away who waits."""

@@ -23,6 +23,7 @@ from fastcore.errors import ConnectionLost, LimitReached
 from fastcore.logs import get_logger
 from fastcore.remote_errors import error_reply
 from fastcore.server.figures import ServerStats
+from fastcore.server.half_closed import Questions
 from fastcore.server.penalties import Penalties, origin
 from fastcore.server.strangers import tell_of_bad_message, tell_of_refused
 from fastcore.tokens import check_token
@@ -162,7 +163,16 @@ class Newcomer(Owner):
         Its result is whether to serve the connection.
     """
 
-    __slots__ = ("_admission", "_first", "_header", "_until", "channel", "decided", "stream")
+    __slots__ = (
+        "_admission",
+        "_first",
+        "_header",
+        "_questions",
+        "_until",
+        "channel",
+        "decided",
+        "stream",
+    )
 
     def __init__(self, admission: Admission, stream: IOStream, channel: Channel) -> None:
         self._admission = admission
@@ -170,6 +180,7 @@ class Newcomer(Owner):
         self.channel = channel
         self._first: asyncio.Future[Any] = channel.loop.create_future()
         self._header: CallHeader | None = None
+        self._questions: Questions | None = None
         limit = channel.limits.handshake_timeout
         self._until = None if limit is None else channel.loop.time() + limit
         admission.newcomers[self] = None
@@ -201,7 +212,9 @@ class Newcomer(Owner):
             return False
         finally:
             self._admission.newcomers.pop(self, None)
-        self.stream._fastcore_caller = caller  # type: ignore[attr-defined]
+            if self._questions is not None:
+                self._questions.stop()
+        channel.caller = caller
         channel.set_max_size(channel.limits.max_buffer_size)
         channel.put_back(message, self._header)
         return True
@@ -321,11 +334,14 @@ class Newcomer(Owner):
             channel.close(error)
 
     def owes(self) -> bool:
-        """Tell whether a client that has closed its side may still wait.
+        """Tell whether a client that says no more has said enough."""
+        return self._first.done() or bool(self.channel.unread)
 
-        Who numbers its requests never closes one side alone: such a client has gone.
-        """
-        return self._first.done() and (self._header is None or self._header.call is None)
+    def half_closed(self) -> None:
+        """Find out whether a client that knows whose a message is has gone; of others the answer tells."""
+        if self._header is not None and self._header.call is not None:
+            self.channel.mark_as_nobodys()
+            self._questions = Questions(self.channel)
 
     def is_idle(self) -> bool:
         """Tell whether the peer is the one that has to say something."""

@@ -31,6 +31,7 @@ from fastcore.errors import BadValue, ConnectionLost, LimitReached
 from fastcore.logs import get_logger, shown
 from fastcore.remote_errors import Detail, error_reply
 from fastcore.server.failures import is_of_the_call, tell_of_failure, tell_of_unsendable
+from fastcore.server.half_closed import Questions
 from fastcore.server.held import PATIENCE, HeldRequest, HeldRequests
 from fastcore.server.parts import Blocked, send_parts
 from fastcore.server.request import Request, being_handled, being_served
@@ -84,6 +85,7 @@ class Connection(Owner):
         "_held",
         "_in_order",
         "_numbered",
+        "_questions",
         "_weight",
         "channel",
         "ended",
@@ -116,6 +118,8 @@ class Connection(Owner):
         self._has_numbers = False
         #: Whether it ends when nothing runs any more.
         self._closes = False
+        #: Whether a client that says no more is there still.
+        self._questions: Questions | None = None
         # A program of 2016, for all that anybody knows yet.
         channel.dialect.speaks = SPEAKS_PLAINLY
         channel.own(self)
@@ -272,9 +276,11 @@ class Connection(Owner):
             request.task = task
             self.service.tasks.add(task)
             task.add_done_callback(functools.partial(self._task_done, request, result))
+            # It may have arrived just before the end.
             if channel.is_lost:
-                # It had arrived before the end.
                 self._left_by_client(request)
+            elif channel.is_at_end:
+                self.half_closed()
         return channel.owner is self and self._may_read()
 
     def _task_done(self, request: Request, result: Any, task: asyncio.Task[None]) -> None:
@@ -476,10 +482,13 @@ class Connection(Owner):
 
     def _failed(self, request: Request, error: BaseException) -> bool:
         """Reply that a handler raised; False if no further request is to be begun now."""
-        if self.channel.is_lost and issubclass(type(error), ConnectionLost):
-            # How every stream of answers ends: the client has left.
+        channel = self.channel
+        if (channel.is_lost or channel.is_at_end) and issubclass(type(error), ConnectionLost):
+            # How every stream of answers ends: the client has left, or says no more.
             logger.debug("%r: %s", request.op, error)
-            return self._replied(True, False)
+            if channel.is_lost:
+                return self._replied(True, False)
+            return self._done(request, error_reply(error, self.service.error_detail), ERROR_FLAG)
         begun = perf_counter_ns()
         self.service.figures.failed(request.op)
         answer = tell_of_failure(error, request, self.channel.peer, self.service.error_detail)
@@ -556,6 +565,8 @@ class Connection(Owner):
         """End the handlers of numbered requests: nobody will hear their answers."""
         if self._held is not None:
             self._held.wait_no_more()
+        if self._questions is not None:
+            self._questions.stop()
         if self.ended.done():
             self._ended()
         for request in [*self._numbered.values()]:
@@ -579,14 +590,18 @@ class Connection(Owner):
         return self.ended.done()
 
     def owes(self) -> bool:
-        """Tell whether requests without a number are still to be answered.
-
-        Who numbers them never closes one side alone: such a client has gone.
-        """
+        """Tell whether requests are still to be answered: also those that are here but for their turn."""
         channel = self.channel
-        if self._in_order is not None or channel.is_full or (channel.unread and not self._has_numbers):
-            return True
-        return self._held is not None and any(header is None for _, header, _ in [*self._held])
+        return self._is_busy or channel.is_full or (channel.unread > 0 and not channel.is_at_end)
+
+    def half_closed(self) -> None:
+        """Go on for a client that says no more, unless it turns out to have gone."""
+        for request in [*self._numbered.values()]:
+            # Nobody will let more of it go.
+            request.left = None
+            request.go_on()
+        if self._has_numbers and self._questions is None:
+            self._questions = Questions(self.channel)
 
     def is_idle(self) -> bool:
         """Tell whether no handler runs, or one that waits for the peer."""

@@ -14,6 +14,7 @@ from tornado.iostream import IOStream
 from fastcore.remote_errors import Detail
 from fastcore.server.figures import ServerStats
 from fastcore.server.turns import Turns
+from fastcore.transport.tornado import channel_of, has_channel
 
 __all__ = ["Handler", "HasHandlers", "Service", "caller_of"]
 
@@ -47,7 +48,7 @@ def caller_of(stream: IOStream) -> Any:
     >>> asyncio.run(main())
     ada
     """
-    return getattr(stream, "_fastcore_caller", None)
+    return channel_of(stream).caller if has_channel(stream) else None
 
 
 class HasHandlers(Protocol):

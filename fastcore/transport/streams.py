@@ -14,7 +14,7 @@ from fastcore._iterating import Values
 from fastcore.compressions import check_compression
 from fastcore.limits import Limits
 from fastcore.transport.event_loop import current_loop
-from fastcore.transport.tornado import channel_of
+from fastcore.transport.tornado import channel_of, has_channel
 
 __all__ = ["configure", "messages", "read", "write"]
 
@@ -61,7 +61,7 @@ def read(stream: IOStream) -> asyncio.Future[Any]:
     3
     """
     try:
-        channel: Channel = stream._fastcore_channel  # type: ignore[attr-defined]
+        channel: Channel = stream._write_futures.channel  # type: ignore[attr-defined]
     except AttributeError:
         return _begin(stream, Channel.read)
     return channel.read()
@@ -157,7 +157,7 @@ def write(stream: IOStream, msg: object) -> asyncio.Future[None]:
     See :func:`read`.
     """
     try:
-        channel: Channel = stream._fastcore_channel  # type: ignore[attr-defined]
+        channel: Channel = stream._write_futures.channel  # type: ignore[attr-defined]
     except AttributeError:
         return _begin(stream, Channel.write, msg)
     return channel.write(msg)
@@ -198,10 +198,9 @@ def configure(
     """
     settings = Limits(**limits)
     check_compression(compression)
-    channel: Channel | None = getattr(stream, "_fastcore_channel", None)
-    if channel is not None:
+    if has_channel(stream):
         raise RuntimeError(
-            f"messages go over the stream to {channel.peer} already: say it before the first one"
+            f"messages go over the stream to {channel_of(stream).peer} already: say it before the first one"
         )
     channel_of(stream, settings, compression, writable_values)
 

@@ -1,5 +1,7 @@
 """Tornado's streams as a transport of messages. Every private name of Tornado is in this file.
 
+But for the one by which ``read`` and ``write`` find the channel, at each message.
+
 A stream is taken over at its first message. From then on its socket stays registered for
 reading, bytes are received straight into the memory of the channel's buffer, and sent inline,
 so that a message costs one turn of the loop and no change of registration. Whoever made
@@ -34,6 +36,7 @@ from fastcore.logs import get_logger
 from fastcore.transport.event_loop import check_thread_of, run_in_thread_of
 from fastcore.transport.keepalive import Acknowledgements, set_peer_timeout
 from fastcore.transport.resets import look_for_resets
+from fastcore.transport.stand_ins import Closing, OwnBytes, OwnWrites, Queue
 from fastcore.transport.tls import CUT_OFF, answer_plainly, explain, is_refusal, with_own_errors
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "accept_stream",
     "add_listener",
     "channel_of",
+    "has_channel",
     "name_of",
     "socket_of",
     "take_listeners",
@@ -58,6 +62,8 @@ _FIRST: Final = 16
 #: Seconds for the peer to read a last message.
 _LAST_WORDS: Final = 1.0
 _DROPPED_AT_ONCE: Final = 64 * 1024
+#: For callbacks of the loop: each copy is one that holds nothing.
+_NOWHERE: Final = Context()
 _NOBODY: Final = "a peer that isn't connected"
 
 
@@ -85,10 +91,9 @@ class StreamTransport(Transport):
 
     __slots__ = (
         "_acknowledgements",
-        "_close_fd",
+        "_closing",
         "_fd",
         "_is_lingering",
-        "_on_readable",
         "_selector",
         "_timer",
         "channel",
@@ -104,13 +109,15 @@ class StreamTransport(Transport):
         self._selector = getattr(stream.io_loop, "selector_loop", loop)
         self._fd = -1
         self._is_lingering = False
-        self._on_readable: Callable[[], object] = self.channel.receive
         self._timer: asyncio.TimerHandle | None = None
         self._acknowledgements: Acknowledgements | None = None
-        stream._fastcore_channel = self.channel  # type: ignore[attr-defined]
-        # Every way of closing a stream passes here, while it can still send.
-        self._close_fd = stream.close_fd
-        stream.close_fd = self._closing  # type: ignore[method-assign]
+        # Tornado's types want a method and deques.
+        inside: Any = stream
+        inside._write_futures = OwnWrites(self.channel, inside._write_futures)
+        # None: it is closed.
+        if (unsent := inside._write_buffer) is not None:
+            unsent._buffers = Queue(unsent._buffers)
+        self._closing = inside.close_fd = Closing(self, stream.close_fd)
         self._take_over_when_ready()
 
     # ---- what the channel asks for
@@ -121,8 +128,8 @@ class StreamTransport(Transport):
 
     def resume(self) -> None:
         """Receive again."""
-        self._watch(self._selector.add_reader, self._on_readable)
-        self.channel.loop.call_soon(self._on_readable)
+        self._watch(self._selector.add_reader, self._readable)
+        self.channel.loop.call_soon(self._readable)
 
     def want_write(self) -> None:
         """Be called when the socket takes bytes again, if there are any for it."""
@@ -142,7 +149,7 @@ class StreamTransport(Transport):
         if self._fd < 0:
             return
         try:
-            Context().run(change, self._fd, *callback)
+            _NOWHERE.copy().run(change, self._fd, *callback)
         except (OSError, ValueError, KeyError):
             if self._fd >= 0:
                 raise
@@ -159,8 +166,7 @@ class StreamTransport(Transport):
         # Of the bare socket: an SSLSocket would end both ways.
         with suppress(OSError):
             socket.socket.shutdown(socket_of(self.stream), socket.SHUT_WR)
-        self._on_readable = self._drop
-        self._watch(self._selector.add_reader, self._drop)
+        self._watch(self._selector.add_reader, self._readable)
         self._wait_for_the_peer(None)
 
     def _wait_for_the_peer(self, before: int | None) -> None:
@@ -200,23 +206,24 @@ class StreamTransport(Transport):
             channel.buffer.feed(bytes(stream._read_buffer))
             stream._read_buffer.clear()
             stream._read_buffer_size = 0
-        stream.io_loop.remove_handler(sock.fileno())
-        # From here on the socket is registered by this transport, and not by the stream.
-        stream._add_io_state = self._stream_wants  # type: ignore[method-assign]
-        self._fd = sock.fileno()
-        self._watch(self._selector.add_reader, self._on_readable)
+        self._take_over_registration(sock)
+        self._watch(self._selector.add_reader, self._readable)
         if stream.writing():
             # Bytes that somebody has written to it before.
             self.want_write()
         channel.opened(self._socket(sock), _peer_name(stream) or None, self._acknowledgements)
         look_for_resets(self)
 
-    def _stream_wants(self, state: int) -> None:
-        if state & IOLoop.WRITE:
-            # Somebody writes bytes of their own to the stream, and the socket is full: messages
-            # come behind them.
-            self.channel.hold_back()
-            self.want_write()
+    def _take_over_registration(self, sock: socket.socket) -> None:
+        """Have the loop call this transport, and the stream think that it is called for all there is."""
+        self.stream.io_loop.remove_handler(sock.fileno())
+        self.stream._state = IOLoop.READ | IOLoop.WRITE | IOLoop.ERROR
+        self._fd = sock.fileno()
+
+    @property
+    def _readable(self) -> Callable[[], object]:
+        """What is called when bytes are there."""
+        return self._drop if self._is_lingering else self.channel.receive
 
     def _writable(self) -> None:
         if self.stream.writing():
@@ -239,7 +246,7 @@ class StreamTransport(Transport):
 
     # ---- its end
 
-    def _closing(self) -> None:
+    def closing(self) -> None:
         """Run while the stream is closing, whoever closes it.
 
         Classic programs close a stream from a thread that isn't its loop's, and count on
@@ -269,18 +276,14 @@ class StreamTransport(Transport):
         self._end()
 
     def _end(self) -> None:
-        # Once: those who come in between may close it, too.
-        close_fd, self._close_fd = self._close_fd, _do_nothing
-        close_fd()
+        self._closing.close_fd()
         error = self.stream.error
         if isinstance(error, OSError):
             # It is kept, and the frames that it has passed know the stream.
             error.__traceback__ = error.__context__ = None
         self.channel.ended(self._reason(), error)
         # What holds each other would be freed by the collector alone.
-        self._on_readable = self.channel.receive
-        self.stream.close_fd = _do_nothing  # type: ignore[method-assign]
-        self.stream.__dict__.pop("_add_io_state", None)
+        self._closing.transport = None
 
     # ---- what TLS adds
 
@@ -290,11 +293,11 @@ class StreamTransport(Transport):
         for name in ("read_from_fd", "write_to_fd"):
             if getattr(getattr(stream, name), "__func__", None) is not getattr(IOStream, name):
                 # A subclass that does something to the bytes, as Tornado documents it.
-                return Socket(stream.read_from_fd, stream.write_to_fd)
+                return Socket(OwnBytes(stream))
         if type(sock) is socket.socket:
-            return Socket(sock.recv_into, sock.send, getattr(sock, "sendmsg", None), sock.fileno)
+            return Socket(sock, hasattr(sock, "sendmsg"), fileno=sock.fileno)
         # The other ways to send would pass by what a subclass does to the bytes.
-        return Socket(sock.recv_into, sock.send)
+        return Socket(sock)
 
     def _say_goodbye(self) -> bool:
         """Tell the peer that this was all; False if the socket doesn't take that now."""
@@ -352,10 +355,8 @@ class SecureTransport(StreamTransport):
             handshake = stream._ssl_connect_future or stream.wait_for_handshake()
             handshake.add_done_callback(self._connected)
             return
-        stream.io_loop.remove_handler(stream.fileno())
         # What is written meanwhile waits.
-        stream._add_io_state = lambda state: None  # type: ignore[method-assign]
-        self._fd = stream.socket.fileno()
+        self._take_over_registration(stream.socket)
         self._watch(self._selector.add_reader, self._shake_hands)
         if self._is_server:
             self.channel.watch()
@@ -386,7 +387,6 @@ class SecureTransport(StreamTransport):
 
     def _take_over(self) -> None:
         self._shakes_hands = False
-        self._on_readable = self._receive_records
         # An end without the peer's word is to be told from one that it wanted.
         self.channel.first_bytes = b""
         sock: Any = self.stream.socket
@@ -397,9 +397,9 @@ class SecureTransport(StreamTransport):
     # ---- what comes
 
     def _socket(self, sock: socket.socket) -> Socket:
-        return Socket(self._receive, self._send, bare_fileno=sock.fileno)
+        return Socket(self, bare_fileno=sock.fileno)
 
-    def _receive(self, memory: memoryview) -> int | None:
+    def recv_into(self, memory: memoryview) -> int | None:
         """Receive a record; of a large message, as many as there is room for."""
         try:
             if self._failed_behind is not None:
@@ -426,7 +426,7 @@ class SecureTransport(StreamTransport):
     def _receive_record(self, memory: memoryview) -> int | None:
         return with_own_errors(self.stream.socket, self.stream.read_from_fd, memory)
 
-    def _send(self, data: memoryview) -> int:
+    def send(self, data: memoryview) -> int:
         """Send a record; of a large message, some more, if that takes no other turn."""
         sent = self._send_record(data)
         while sent and sent % _TLS_RECORD == 0 and sent < min(len(data), _TLS_AT_ONCE):
@@ -438,6 +438,10 @@ class SecureTransport(StreamTransport):
 
     def _send_record(self, data: memoryview) -> int:
         return with_own_errors(self.stream.socket, self.stream.write_to_fd, data)
+
+    @property
+    def _readable(self) -> Callable[[], object]:
+        return super()._readable if self._is_lingering else self._receive_records
 
     def _receive_records(self) -> None:
         """Receive record after record: no event announces what the TLS layer holds."""
@@ -494,6 +498,11 @@ class SecureTransport(StreamTransport):
         return explain(self.stream.error, server_side=self._is_server) or ""
 
 
+def has_channel(stream: IOStream) -> bool:
+    """Tell whether messages go over a stream already."""
+    return type(getattr(stream, "_write_futures", None)) is OwnWrites
+
+
 def channel_of(
     stream: IOStream,
     limits: Limits = DEFAULT_LIMITS,
@@ -529,8 +538,8 @@ def channel_of(
     RuntimeError
         If it has no channel yet, and its loop runs in another thread.
     """
-    channel: Channel | None = getattr(stream, "_fastcore_channel", None)
-    if channel is not None:
+    if has_channel(stream):
+        channel: Channel = stream._write_futures.channel  # type: ignore[attr-defined]
         return channel
     if not isinstance(stream, IOStream):
         raise TypeError(f"messages go over a tornado.iostream.IOStream, not {stream!r}")
@@ -588,10 +597,6 @@ def take_listeners(server: TCPServer) -> list[tuple[socket.socket, Callable[[], 
 def socket_of(stream: IOStream) -> socket.socket:
     """Give the socket of a stream; None for one that is closed, which Tornado's types don't say."""
     return stream.socket  # pyright: ignore[reportReturnType]
-
-
-def _do_nothing() -> None:
-    """Close what is being closed, or has been."""
 
 
 def _peer_name(stream: IOStream) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import socket
+from types import SimpleNamespace
 
 from tornado.iostream import IOStream
 
@@ -59,7 +60,7 @@ async def turns_to_receive(values):
     sent = io.BytesIO(b"".join(one.incoming.get_nowait() for _ in another.sends))
     await asyncio.sleep(0)  # and nobody else looks for it
     channel = one.channel
-    channel.opened(Socket(sent.readinto, one.send))
+    channel.opened(Socket(SimpleNamespace(recv_into=sent.readinto, send=one.send)))
     message = channel.read()
     turns = []
 

@@ -1,5 +1,7 @@
 """What waits for the socket, with a socket that takes what the test says."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,12 +35,12 @@ class Taker:
     st.lists(st.integers(1, 50_000), max_size=30),
     st.booleans(),
 )
-def test_bytes_leave_whole_and_in_order(pieces, takes, has_sendmsg):
+def test_bytes_leave_whole_and_in_order(pieces, takes, gathers):
     sock, outbox = Taker(*takes), Outbox()
     pieces = [piece for piece in pieces if piece]
     outbox.put(pieces)
     while outbox.unsent:
-        outbox.flush(Socket(None, sock.send, sock.sendmsg if has_sendmsg else None))
+        outbox.flush(Socket(sock, gathers))
     assert sock.taken == b"".join(pieces)
     assert outbox.sent == len(sock.taken)
 
@@ -46,7 +48,7 @@ def test_bytes_leave_whole_and_in_order(pieces, takes, has_sendmsg):
 def test_many_small_messages_leave_in_one_call():
     sock, outbox = Taker(), Outbox()
     outbox.put([b"message"] * 1000)
-    outbox.flush(Socket(None, sock.send, sock.sendmsg))
+    outbox.flush(Socket(sock, gathers=True))
     assert sock.calls == 1
 
 
@@ -55,16 +57,17 @@ def test_a_large_piece_is_handed_over_as_it_is():
     handed = []
     outbox = Outbox()
     outbox.put([b"header", large, b"sentinel"])
-    outbox.flush(Socket(None, None, lambda pieces: handed.extend(pieces) or sum(map(len, pieces))))
+    sock = SimpleNamespace(sendmsg=lambda pieces: handed.extend(pieces) or sum(map(len, pieces)))
+    outbox.flush(Socket(sock, gathers=True))
     assert handed[1] is large
 
 
 def test_what_the_socket_refuses_waits():
     sock, outbox = Taker(5, None), Outbox()
     outbox.put([b"0123456789"])
-    outbox.flush(Socket(None, sock.send, sock.sendmsg))
+    outbox.flush(Socket(sock, gathers=True))
     assert (outbox.sent, outbox.unsent) == (5, 5)
-    outbox.flush(Socket(None, sock.send, sock.sendmsg))
+    outbox.flush(Socket(sock, gathers=True))
     assert sock.taken == b"0123456789"
 
 
@@ -75,4 +78,4 @@ def test_a_broken_socket_is_told_of():
     outbox = Outbox()
     outbox.put([b"0123456789"])
     with pytest.raises(ConnectionResetError):
-        outbox.flush(Socket(None, broken))
+        outbox.flush(Socket(SimpleNamespace(send=broken)))

@@ -41,7 +41,16 @@ class Somebody(Bystander):
 
 METHODS = {
     Transport: ["pause", "resume", "want_write", "close", "linger"],
-    Owner: ["on_message", "on_error", "writable", "connection_lost", "over_limit", "owes", "is_idle"],
+    Owner: [
+        "on_message",
+        "on_error",
+        "writable",
+        "connection_lost",
+        "over_limit",
+        "owes",
+        "half_closed",
+        "is_idle",
+    ],
 }
 
 

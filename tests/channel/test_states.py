@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -285,7 +286,8 @@ async def test_it_may_be_closed_while_its_socket_receives(use):
         return 4
 
     with open(os.devnull) as some_file:
-        channel.opened(Socket(recv_into, another.send, bare_fileno=some_file.fileno))
+        source = SimpleNamespace(recv_into=recv_into, send=another.send)
+        channel.opened(Socket(source, bare_fileno=some_file.fileno))
         reading = channel.read()
         assert not getattr(channel, use)()
         with pytest.raises(ConnectionLost):
@@ -304,7 +306,7 @@ async def test_nobody_uses_another_connection_from_inside_of_what_a_socket_does_
         taken_inside.append(beside.sends[:])
         return None
 
-    another.channel.opened(Socket(recv_into, another.send))
+    another.channel.opened(Socket(SimpleNamespace(recv_into=recv_into, send=another.send)))
     reading = beyond.channel.read()
     assert not another.channel.receive()
     assert taken_inside == [[]]

@@ -27,6 +27,9 @@ class Bystander(Owner):
     def owes(self) -> bool:
         return False
 
+    def half_closed(self) -> None:
+        pass
+
     def is_idle(self) -> bool:
         return True
 

@@ -50,7 +50,7 @@ class ToyTransport(Transport):
         )
 
     def open(self) -> None:
-        self.channel.opened(Socket(self.receive_into, self.send))
+        self.channel.opened(Socket(self))
         self.look_soon()
 
     # ---- what the channel asks for
@@ -98,7 +98,7 @@ class ToyTransport(Transport):
         self.other.look_soon()
         return len(piece)
 
-    def receive_into(self, memory: memoryview) -> int | None:
+    def recv_into(self, memory: memoryview) -> int | None:
         """As a socket does: how many bytes came, 0 at the end, None where none are there."""
         if not self.at_hand:
             if self.incoming.empty():
