@@ -689,6 +689,10 @@ cdef class Channel:
         """
         if self.state == LOST:
             return
+        if self.forks != forks_so_far:
+            # A child that ends its parent's server; what is said there is the parent's to say.
+            self.close()
+            return
         try:
             self.put(message, fields if fields is not None else self.usual_fields)
         except ConnectionLost:

@@ -13,6 +13,8 @@ between two looks, so that the bytes are received before the limit is reached.
 
 cimport cython
 
+from contextvars import Context
+
 from fastcore.errors import LimitReached
 
 cdef enum:
@@ -139,7 +141,8 @@ cdef class Watchdog:
         self.looked_at = now
         self.is_awake = self.is_never_done or self.is_needed(figures)
         if self.is_awake:
-            self.look_by(self.loop.call_later(self.period, self.check))
+            # Not in the context of the request that was the first to be watched: it would be kept for good.
+            self.look_by(self.loop.call_later(self.period, self.check, context=Context()))
         for figure, kind in zip(figures, self.kinds):
             if kind.limit is not None and kind.is_too_long(figure, passed):
                 self.stop()

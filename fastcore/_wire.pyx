@@ -806,6 +806,9 @@ cdef class Inside:
         self.depth = depth
 
     def __call__(self, code, body):
+        return self.value_of(code, body)
+
+    cdef object value_of(self, int code, object body):
         if self.received is not None:
             value = next(self.received)
             if value is None:
@@ -881,10 +884,10 @@ cdef class Dialect:
         ``VALUES``, ``PLAIN`` or ``ASK``.
     """
 
-    def __call__(self, code, body):
+    def __call__(self, int code, body):
         if FIRST_CODE <= code <= TUPLE_CODE:
             self.speaks = VALUES
-        return FIRST(code, body)
+        return FIRST.value_of(code, body)
 
 
 cdef object less(object value, object kind):

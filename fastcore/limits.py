@@ -42,16 +42,44 @@ def get_total_physical_memory() -> int:
         return 2_000_000_000
 
 
-def _memory_limit() -> int | None:
-    """Give what the system lets this process have, where it is in a container; None without a limit."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            with open(path) as file:
-                text = file.read().strip()
-        except OSError:
-            continue
-        return int(text) if text.isdecimal() else None
-    return None
+def _memory_limit(told: str = "/proc/self/cgroup", mounted: str = "/sys/fs/cgroup") -> int | None:
+    """Give what the system lets this process have; None without a limit.
+
+    That is the least that is said of the control group it is in, and of those around that. A container may
+    see its own as the outermost one, whatever it is called outside.
+
+    Parameters
+    ----------
+    told : str
+        The file that names the groups of this process.
+    mounted : str
+        The folder of all groups; those of the first version have one more, below it.
+    """
+    found = []
+    for controllers, group in [*_control_groups(told), ("", "/"), ("memory", "/")]:
+        folder, name = ("", "memory.max") if not controllers else ("memory", "memory.limit_in_bytes")
+        while True:
+            try:
+                with open(os.path.join(mounted, folder, group.lstrip("/"), name)) as file:
+                    found.append(int(file.read()))
+            except (OSError, ValueError):
+                # There is no such group here, or no limit: "max".
+                pass
+            if group in ("", "/"):
+                break
+            group = os.path.dirname(group)
+    return min(found, default=None)
+
+
+def _control_groups(told: str) -> list[tuple[str, str]]:
+    """Give those of this process that may limit its memory, as controllers and path."""
+    try:
+        with open(told) as file:
+            lines = [line.rstrip("\n").split(":", 2) for line in file]
+    except (OSError, UnicodeError):
+        return []
+    found = [(line[1], line[2]) for line in lines if len(line) == 3 and ".." not in line[2]]
+    return [each for each in found if not each[0] or "memory" in each[0].split(",")]
 
 
 def usable_memory() -> int:
@@ -122,7 +150,11 @@ def check_seconds(name: str, value: object) -> None:
     """Raise the error for a time to wait that is none; what is over already may be asked for."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {shown(value)}")
-    if value != value:
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = float("nan")
+    if seconds != seconds:
         raise ValueError(f"{name} must be a number of seconds, not {shown(value)}")
 
 

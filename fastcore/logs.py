@@ -8,12 +8,16 @@ text before the arguments are filled in, and what it is about where that is said
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
+
+from fastcore.tracebacks import traceback_of
 
 __all__ = [
     "HoldBackFloods",
@@ -63,20 +67,21 @@ class HoldBackFloods(logging.Filter):
     [True, True, False, False]
     """
 
+    # Whoever has it may be interrupted by a signal handler, or by the collector, that logs too.
+    _lock = threading.RLock()
+
     def __init__(self, burst: int = 20, interval: float = 10.0) -> None:
         super().__init__()
         self.burst = burst
         self.interval = interval
         # By text, level, and what the line is about where that is said. The oldest go.
         self._lines: dict[tuple[str, int, object], _Line] = {}
-        # Whoever has it may be interrupted by a signal handler, or by the collector, that logs too.
-        self._lock = threading.RLock()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether the record is logged."""
         if record.levelno <= logging.DEBUG:
             return True
-        with self._lock:
+        with HoldBackFloods._lock:
             key = (str(record.msg), record.levelno, getattr(record, "about", None))
             line = self._lines.get(key)
             if line is None:
@@ -84,7 +89,8 @@ class HoldBackFloods(logging.Filter):
                     self._lines.pop(next(iter(self._lines)), None)
                 line = self._lines[key] = _Line(record.created)
             held = 0
-            if record.created - line.since >= self.interval:
+            # A clock may be set back: nothing is held back until it has caught up.
+            if not 0 <= record.created - line.since < self.interval:
                 held = line.held
                 line.since, line.passed, line.held = record.created, 0, 0
             if line.passed >= (1 if getattr(record, "once", False) else self.burst):
@@ -95,6 +101,15 @@ class HoldBackFloods(logging.Filter):
             record.msg = f"{record.getMessage()} [{held:,} more of this line were held back]"
             record.args = None
         return True
+
+
+def _after_fork() -> None:
+    """Begin with a lock of this process: who had the other one is a thread of the parent's."""
+    HoldBackFloods._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def escaped(text: str) -> str:
@@ -187,8 +202,6 @@ class KeepLines(logging.Filter):
     indented, so that none of them looks like a line of the log.
     """
 
-    _formatter = logging.Formatter()
-
     def filter(self, record: logging.LogRecord) -> bool:
         """Escape what the record says."""
         try:
@@ -198,10 +211,12 @@ class KeepLines(logging.Filter):
         # Cut first: to escape millions of characters would take seconds.
         text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
         record.msg, record.args = in_one_line(text), None
-        if record.exc_info and not record.exc_text:
+        if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
             try:
-                told = self._formatter.formatException(record.exc_info)
-            except Exception:
+                told = traceback_of(record.exc_info[1], None, record.exc_info[2])
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # what describes itself may raise anything
                 told = f"(a {record.exc_info[0]} that can't be described)"
             if len(told) > _LONGEST_TRACEBACK:
                 # Where it was raised, and what, is at the end; the text of the error may be what is long.
@@ -259,8 +274,18 @@ class LastWarnings(logging.Filter):
 last_warnings: Final = LastWarnings()
 
 
+def _handled(handle: Callable[[logging.LogRecord], None], record: logging.LogRecord) -> None:
+    """Give a record to filters and handlers, the program's own among them, which may raise."""
+    try:
+        handle(record)
+    except Exception:
+        # As Python does with what its own handlers can't write.
+        logging.Handler().handleError(record)
+
+
+@functools.cache
 def get_logger(name: str) -> logging.Logger:
-    """Give a logger whose floods are held back, and whose lines are its own.
+    """Give a logger whose floods are held back, whose lines are its own, and which never raises.
 
     Parameters
     ----------
@@ -272,6 +297,8 @@ def get_logger(name: str) -> logging.Logger:
     logging.Logger
     """
     logger = logging.getLogger(name)
+    # Not a class of its own: the program may have asked for this logger before.
+    logger.handle = functools.partial(_handled, logger.handle)  # type: ignore[method-assign]
     logger.addFilter(HoldBackFloods())
     logger.addFilter(KeepLines())
     # After those: what is remembered is held back and escaped as what is logged.

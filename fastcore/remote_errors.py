@@ -138,7 +138,8 @@ def error_reply(
     >>> error_reply(KeyError('x'))['exception']
     {'type': 'KeyError', 'module': 'builtins', 'message': "'x'", 'args': ['x']}
     """
-    described: dict[str, Any] = {"type": type(error).__name__, "module": type(error).__module__}
+    name, module = type(error).__name__[:_LONGEST_NAME], type(error).__module__
+    described: dict[str, Any] = {"type": name, "module": module}
     described |= {"message": _KEPT, "args": [_KEPT]}
     if detail != "type":
         described["message"] = _text(error, str)
@@ -162,7 +163,9 @@ def _traceback(error: BaseException, first: TracebackType | None) -> str:
     # The places next to the error; what has recursed for long takes long to be told.
     try:
         return traceback_of(error, _MAX_PLACES, first)
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         # One of those in its chain can't be described.
         return "".join(format_tb(error.__traceback__, limit=-_MAX_PLACES))
 

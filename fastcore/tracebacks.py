@@ -5,20 +5,27 @@ from __future__ import annotations
 from functools import lru_cache
 from traceback import FrameSummary, StackSummary, TracebackException
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["traceback_of"]
 
+#: Most exceptions that are told with the one that they led to: each costs as much as a call or more.
+_MOST: Final = 200
 
-def traceback_of(error: BaseException, most_places: int, first: TracebackType | None = None) -> str:
+
+class _Alone(Exception):
+    """Stands for an exception whose story would be too long: what it says, and nothing of the others."""
+
+
+def traceback_of(error: BaseException, most_places: int | None, first: TracebackType | None = None) -> str:
     """Write what Python itself would, with the source of each place looked up and parsed once.
 
     Parameters
     ----------
     error : BaseException
-        It, and those that led to it.
-    most_places : int
-        Most places in the program that are told of each of them, those next to the error.
+        It, and those that led to it, unless they are hundreds.
+    most_places : int, optional
+        Most places in the program that are told of each of them, those next to the error; all, if None.
     first : traceback, optional
         From where on it is told; the whole, if None.
 
@@ -28,13 +35,38 @@ def traceback_of(error: BaseException, most_places: int, first: TracebackType | 
     ValueError: no such thing
     """
     first = first or error.__traceback__
-    told = TracebackException(type(error), error, first, limit=-most_places, lookup_lines=False, compact=True)
+    limit = None if most_places is None else -most_places
+    shown = error if _are_few(error) else _alone(error)
+    told = TracebackException(type(error), shown, first, limit=limit, lookup_lines=False, compact=True)
     rest = [told]
     while rest:
         each = rest.pop()
         each.stack = _Places(each.stack)
         rest += filter(None, (each.__cause__, each.__context__, *(each.exceptions or ())))
     return "".join(told.format())
+
+
+def _are_few(error: BaseException) -> bool:
+    """Whether it is soon told what led to an error, and what is in it."""
+    # Kept, as some are made when they are asked for, and then let go.
+    seen: dict[int, BaseException] = {}
+    rest: list[BaseException | None] = [error]
+    while rest and len(seen) <= _MOST:
+        each = rest.pop()
+        if each is not None and id(each) not in seen:
+            seen[id(each)] = each
+            rest += each.__cause__, each.__context__
+            if isinstance(each, BaseExceptionGroup):
+                rest += each.exceptions
+    return len(seen) <= _MOST
+
+
+def _alone(error: BaseException) -> _Alone:
+    alone = _Alone(error)
+    for note in getattr(error, "__notes__", ()):
+        alone.add_note(note)
+    alone.add_note(f"(there are more than {_MOST} other exceptions in it, or that led to it)")
+    return alone
 
 
 class _Places(StackSummary):

@@ -34,9 +34,10 @@ from fastcore._wire import (
 )
 from fastcore.client.calls import value_of_call
 from fastcore.client.connection import log_nobodys
-from fastcore.errors import BadMessage, BadValue, ConnectionLost, RemoteError
+from fastcore.errors import BadFrame, BadMessage, BadValue, ConnectionLost, RemoteError
 from fastcore.limits import Limits
 from fastcore.logs import shown
+from fastcore.protocols import spoken_by
 from fastcore.remote_errors import is_error_reply, remote_exception
 from fastcore.tokens import AUTHENTICATE, greeting, refusal
 from fastcore.transport.connecting import (
@@ -144,6 +145,7 @@ class BlockingConnection:
         "_buffer",
         "_compression",
         "_dialect",
+        "_first",
         "_is_foreign",
         "_is_timed",
         "_last",
@@ -184,6 +186,8 @@ class BlockingConnection:
         #: Whether the server numbers its answers; None until the first one.
         self._numbers: bool | None = None
         self._last = -1
+        #: What came first, to tell who it is if that makes no sense.
+        self._first = b""
         #: The numbers of calls that were given up, and whose last message hasn't come.
         self._owed: set[int] = set()
         self._is_timed = True
@@ -295,10 +299,13 @@ class BlockingConnection:
             If nobody knows whose message can't be read.
         """
         self.in_step = False
-        while (parts := self._buffer.next_message()) is None:
-            self._receive(call, deadline)
-        fields, payload = parts
-        header = call_header(fields) if fields else None
+        try:
+            while (parts := self._buffer.next_message()) is None:
+                self._receive(call, deadline)
+            fields, payload = parts
+            header = call_header(fields) if fields else None
+        except (BadFrame, BadMessage) as error:
+            raise self._told(error) from error
         if header is not None and header.call != call.number:
             self._take_others(header, fields, payload)
             self.in_step = bool(self._numbers)
@@ -337,6 +344,7 @@ class BlockingConnection:
             if not buffer:
                 data = self._sock.recv(_READ_SIZE)
                 size = len(data)
+                self._first = self._first or data[:16]
                 buffer.feed(data)
             else:
                 lent = buffer.prepare(_READ_SIZE)
@@ -387,13 +395,16 @@ class BlockingConnection:
     def _unreadable(self, call: BlockingCall, header: CallHeader | None, error: Exception) -> None:
         """End a call whose answer came, but can't be read."""
         if self._numbers is None:
-            # Whose first message is none speaks another protocol.
-            raise error
+            raise self._told(error) from error
         if header is not None and header.part:
             self._tell_given_up(call)
         self._end(call, None, False)
         error.add_note(f"in the answer of op {shown(call.op, 200)} at {self.peer}")
         call.error = error
+
+    def _told(self, error: Exception) -> Exception:
+        """Name the protocol of a server whose first message is none, where it is known."""
+        return error if self._numbers is not None else spoken_by(self.peer, self._first, error)
 
     def grant(self, call: BlockingCall, parts: int) -> None:
         """Let so many more answers come."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from fastcore._futures import set_error, set_result_now, set_value
 from fastcore._iterating import Values
@@ -27,12 +27,25 @@ else:
 
 __all__ = [
     "RemoteCall",
+    "StaysHere",
     "WhereCallsAre",
     "check_arguments",
     "no_stream",
     "too_late",
     "value_of_call",
 ]
+
+
+class StaysHere:
+    """What has connections: neither copied nor sent to another process, to which they don't belong."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} stays where it was made, as its connections do: hand on the address, and make another "
+            "one of that there"
+        )
 
 
 class WhereCallsAre(Protocol):

@@ -26,6 +26,7 @@ from fastcore.client.calls import RemoteCall, value_of_call
 from fastcore.contracts import Owner
 from fastcore.errors import BadValue, ConnectionLost
 from fastcore.logs import get_logger, shown
+from fastcore.protocols import spoken_by
 from fastcore.remote_errors import is_error_reply
 
 __all__ = ["ClientConnection", "Keeper", "connection_of"]
@@ -274,8 +275,12 @@ class ClientConnection(Owner):
         if isinstance(error, ConnectionLost):
             self._fail_all(error)
             return False
-        if self.channel.is_hopeless:
-            error.add_note(f"in what {self.channel.peer} said")
+        channel = self.channel
+        if channel.is_hopeless:
+            if channel.messages_in:
+                error.add_note(f"in what {channel.peer} said")
+            else:
+                error = spoken_by(channel.peer, channel.first_bytes, error)
             self._fail_all(error)
             return False
         if header is not None and header.call is not None:

@@ -155,16 +155,21 @@ class Connections:
                 self._enter(address, waiting)
                 await future
         except TimeoutError:
-            if future.cancelled():
-                raise self._no_turn(address, timeout) from None
-            # It came in the moment in which the time was up.
+            # What has led here knows the task: no error is raised here. And it may have come meanwhile.
+            pass
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self.release(future.result())
             raise
         finally:
             future.cancel()
-        return future.result()
+        try:
+            if future.cancelled():
+                raise self._no_turn(address, timeout)
+            return future.result()
+        finally:
+            # The error that it holds knows this frame.
+            del future, waiting
 
     def give_up(self, call: RemoteCall) -> None:
         """Forget a call that waits: it leaves its place when that is looked at."""
@@ -471,7 +476,11 @@ class Connections:
         """Take back what `stream` gave."""
         connection.is_taken = False
         server = self._of.get(connection)
-        if server is not None:
+        channel = connection.channel
+        if not connection.numbers and channel.messages_in != channel.messages_out:
+            # What is still to come would be taken for the answer of whoever calls next.
+            channel.close()
+        elif server is not None:
             if connection.numbers:
                 self._share(server, connection)
                 connection.channel.listen_soon()

@@ -19,7 +19,9 @@ from fastcore.transport.connecting import (
     LONGEST_RETRY,
     NEXT_ADDRESS,
     RETRY,
+    more_hopeful,
     not_connected,
+    targets_of,
 )
 from fastcore.transport.keepalive import set_peer_timeout
 from fastcore.transport.tls import certified_name
@@ -96,8 +98,7 @@ def _open(
     if port is None:
         targets: list[tuple[int, Any]] = [(unix_family(host), host.removeprefix(UNIX_SCHEME))]
     else:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        targets = [(family, target) for family, _, _, _, target in found]
+        targets = targets_of(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     sock = _first_of(targets, deadline)
     try:
         sock.settimeout(_left(deadline))
@@ -118,7 +119,7 @@ def _open(
 
 def _first_of(targets: list[tuple[int, Any]], deadline: float) -> socket.socket:
     """Try the host's addresses, each a moment after the one before, and take the first that answers."""
-    reason = OSError(errno.EADDRNOTAVAIL, "the host has no address")
+    reason: BaseException | None = None
     attempts: dict[socket.socket, int] = {}
     winner = None
     with selectors.DefaultSelector() as selector:
@@ -130,7 +131,7 @@ def _first_of(targets: list[tuple[int, Any]], deadline: float) -> socket.socket:
                         sock = _begin(family, target)
                     except OSError as error:
                         # This machine may have no IPv6, whatever the host has.
-                        reason = error
+                        reason = more_hopeful(reason, error)
                         continue
                     attempts[sock] = family
                     selector.register(sock, selectors.EVENT_WRITE)
@@ -142,11 +143,12 @@ def _first_of(targets: list[tuple[int, Any]], deadline: float) -> socket.socket:
                     if not number and not _is_itself(sock, attempts[sock]):
                         winner = sock
                         return sock
-                    reason = OSError(number or errno.ECONNREFUSED, os.strerror(number or errno.ECONNREFUSED))
+                    number = number or errno.ECONNREFUSED
+                    reason = more_hopeful(reason, OSError(number, os.strerror(number)))
                     selector.unregister(sock)
                     attempts.pop(sock)
                     sock.close()
-            raise reason
+            raise reason or OSError(errno.EADDRNOTAVAIL, "the host has no address")
         finally:
             for sock in attempts:
                 if sock is not winner:

@@ -15,11 +15,11 @@ from fastcore._channel import Channel
 from fastcore._header import call_fields
 from fastcore._wire import with_extra
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
-from fastcore.client.calls import RemoteCall, check_arguments, too_late
+from fastcore.client.calls import RemoteCall, StaysHere, check_arguments, too_late
 from fastcore.client.connection import ClientConnection, closes
 from fastcore.client.connections import Connections
 from fastcore.client.middleware import start_within
-from fastcore.limits import check_limit
+from fastcore.limits import check_limit, check_seconds
 from fastcore.middleware import CallDetails, Middleware, check_middleware
 from fastcore.transport.connecting import StreamForOne, limits_of
 from fastcore.transport.event_loop import Timer, current_loop, ignore_io_loop, in_thread_of, run_in_thread_of
@@ -28,7 +28,7 @@ from fastcore.transport.tornado import StreamTransport, channel_of
 __all__ = ["ConnectionPool", "RPCCall", "RemoteServer"]
 
 
-class RemoteServer:
+class RemoteServer(StaysHere):
     """A server at an address, whose operations are called like methods.
 
     Parameters
@@ -70,7 +70,7 @@ class RPCCall(RemoteServer):
         return f"<RPCCall to {self.address} over {self._pool!r}>"
 
 
-class ConnectionPool:
+class ConnectionPool(StaysHere):
     """At most so many connections at once, to all servers together.
 
     Parameters
@@ -337,6 +337,8 @@ class ConnectionPool:
 
         Raises
         ------
+        TypeError, ValueError
+            At once: the timeout is none.
         RPCClosed
             In the Future: the pool is closed.
         ConnectionLost
@@ -345,6 +347,8 @@ class ConnectionPool:
             In the Future: all that there may be were in use until then.
         """
         connections = self._here()
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         seconds = self.timeout if timeout is None else timeout
         return StreamForOne(self._connect(connections, (ip, port), seconds), self.release, connections.loop)
 

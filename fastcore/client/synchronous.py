@@ -13,7 +13,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from fastcore.addressing import Address, AddressLike, format_address, parse_address
 from fastcore.client.blocking import BlockingCall, BlockingConnection, StillAnswers, is_of_a_signal
-from fastcore.client.calls import check_arguments, too_late
+from fastcore.client.calls import StaysHere, check_arguments, too_late
 from fastcore.client.connection import closes
 from fastcore.client.dialing import dial
 from fastcore.errors import ConnectionLost, RPCClosed
@@ -23,7 +23,7 @@ from fastcore.transport.connecting import limits_of
 __all__ = ["SyncClient"]
 
 
-class SyncClient:
+class SyncClient(StaysHere):
     """A remote server, whose operations are called like functions, and wait for the answer.
 
     ``remote.add(x=1, y=2)`` gives the reply, or raises what :class:`fastcore.rpc` would.
@@ -287,7 +287,7 @@ class _Calls:
         return [each for reference in self.open.valuerefs() if (each := reference()) is not None]
 
 
-class RemoteOperation:
+class RemoteOperation(StaysHere):
     """An operation of a server: called, it gives the reply; ``each`` gives many as they come."""
 
     __slots__ = ("_call", "_calls", "_op")

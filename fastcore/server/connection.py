@@ -218,7 +218,10 @@ class Connection(Owner):
                 goes_on = channel.send(result, None if call is None else answer_fields(call))
                 if not closes and op != "close":
                     return goes_on
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._failed(Request(op, call, reply, closes), error)
+            # It ends the loop, unless somebody has that go on.
+            channel.loop.call_soon(self.serve)
             raise
         except BaseException as error:
             request = Request(op, call, reply, closes)
@@ -292,14 +295,22 @@ class Connection(Owner):
             if hasattr(result, "close"):
                 result.close()
             self._over(request)
-            if request.given_up:
-                self._done(request, None)
+            self._cancelled(request, task, asyncio.CancelledError())
             self._make_room(request)
 
     async def _run(self, request: Request, result: Any) -> None:
         """Wait for the handler, reply, and let others begin."""
         try:
             await self._answer(request, result)
+        except (KeyboardInterrupt, SystemExit):
+            # As above.
+            self.channel.loop.call_soon(self._make_room, request)
+            raise
+        except GeneratorExit:
+            if self._is_collected():
+                self._uncount(request)
+                raise
+            # What the handler waited for raised it, and that has closed the frames in between.
         except BaseException:
             # The loop or the server is being ended: nobody begins anything now.
             self._uncount(request)
@@ -327,24 +338,16 @@ class Connection(Owner):
                 assert request.figures is not None
                 request.figures.record_since(request.begun)
                 self._over(request)
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._failed(request, error)
             raise
         except GeneratorExit as error:
-            if asyncio.current_task(self.channel.loop) is None:
-                # The loop has ended, and what waited in it is being collected.
+            if self._is_collected():
                 raise
             self._failed(request, error)
         except asyncio.CancelledError as error:
-            if request.given_up:
-                # Nobody waits; this is the last that is heard of it.
-                request.closes = False
-                self._done(request, None)
-            elif _is_cancelled_now():
-                # The loop or the server is being ended, with everything that runs in it.
-                self._end()
+            if not self._cancelled(request, asyncio.current_task(), error):
                 raise
-            else:
-                self._failed(request, error)
         except BaseException as error:
             if type(error) is BadValue and error.what is None:
                 # One of its parts; what its handler wrote by itself has a name.
@@ -353,6 +356,30 @@ class Connection(Owner):
                 self._failed(request, error)
         else:
             self._done(request, result)
+
+    def _cancelled(
+        self, request: Request, task: asyncio.Task[Any] | None, error: asyncio.CancelledError
+    ) -> bool:
+        """Say the last of a request whose handler was cancelled; False where all are, to end with them."""
+        if request.given_up:
+            # Nobody waits; this is the last that is heard of it.
+            request.closes = False
+            self._done(request, None)
+        elif (
+            task is not None
+            and task.cancelling()
+            and (self.service.is_ending or self.service.ends_with_its_loop(self.channel.loop))
+        ):
+            self._end()
+            return False
+        else:
+            # By itself, or by somebody who meant it alone.
+            self._failed(request, error)
+        return True
+
+    def _is_collected(self) -> bool:
+        """Whether the loop has ended, and what waited in it is being collected."""
+        return asyncio.current_task(self.channel.loop) is None
 
     async def _time_for(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Wait until those that fail, or give parts, have left some time for a handler to begin."""
@@ -680,9 +707,3 @@ def _welcome(stream: IOStream, **message: Any) -> str:
 
 #: What handlers mostly return: needn't be asked whether it can be awaited.
 _PLAIN = (str, bytes, int, float, dict, list, tuple, type(None))
-
-
-def _is_cancelled_now() -> bool:
-    """Whether the task that runs is being cancelled; asked in a frame that doesn't outlive its error."""
-    task = asyncio.current_task()
-    return task is not None and bool(task.cancelling())

@@ -33,7 +33,9 @@ def tell_of_failure(error: BaseException, request: Request, peer: str, detail: D
         logger.warning("%r, called from %s, raised", request.op, peer, exc_info=error, extra={"about": about})
         # A traceback that nobody gets to see isn't written.
         return error_reply(error, detail if request.reply else "type", _from_handler_on(error))
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         # Its class has methods of its own for what every error has.
         logger.warning("%r, called from %s, raised what can't be told", request.op, peer)
         return error_reply(RuntimeError("the handler raised an error that can't be told"), "message")

@@ -24,7 +24,7 @@ from fastcore._channel import Channel
 from fastcore.addressing import UNIX_SCHEME, format_address, listening_port
 from fastcore.compressions import check_compression
 from fastcore.errors import LimitReached
-from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_flag, check_keywords, check_limit
+from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_flag, check_keywords, check_limit, check_seconds
 from fastcore.logs import get_logger, shown
 from fastcore.middleware import check_middleware
 from fastcore.remote_errors import Detail, error_reply
@@ -410,6 +410,11 @@ class Server(TCPServer):
             Seconds after which handlers are cancelled, and connections closed with what
             they still have to send.
 
+        Raises
+        ------
+        TypeError, ValueError
+            If the deadline is none; the server goes on then.
+
         Examples
         --------
         >>> import asyncio
@@ -429,6 +434,7 @@ class Server(TCPServer):
         >>> asyncio.run(main())
         done
         """
+        check_seconds("deadline", deadline)
         if self._ending is None:
             self._ending = Ending(self._service, self._connections, self._turned_away)
         self.stop()

@@ -109,6 +109,8 @@ class Service:
     is_ending: bool = False
     turns: Turns = field(default_factory=Turns)
     _is_waking: bool = False
+    #: What was found in this turn of the loop; None if nobody has looked.
+    _ends_with_its_loop: bool | None = None
 
     @property
     def is_full(self) -> bool:
@@ -126,3 +128,16 @@ class Service:
                 self.held_back.popleft()()
         finally:
             self._is_waking = False
+
+    def ends_with_its_loop(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether all that runs in the loop is being cancelled, as when it ends, and not one handler alone.
+
+        Looked at once in a turn: all the others that are cancelled in it ask, too.
+        """
+        if self._ends_with_its_loop is None:
+            self._ends_with_its_loop = all(task.cancelling() for task in asyncio.all_tasks(loop))
+            loop.call_soon(self._look_again)
+        return self._ends_with_its_loop
+
+    def _look_again(self) -> None:
+        self._ends_with_its_loop = None

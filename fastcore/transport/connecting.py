@@ -8,6 +8,7 @@ import functools
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Generator
+from itertools import zip_longest
 from typing import Any, Final
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
@@ -32,8 +33,10 @@ __all__ = [
     "StreamForOne",
     "connect",
     "limits_of",
+    "more_hopeful",
     "not_connected",
     "open_stream",
+    "targets_of",
     "tell_if_in_clear",
 ]
 
@@ -191,6 +194,8 @@ async def open_stream(
     options = {"ssl_options": ssl_options, "compression": compression, "token": token}
     settings = limits_of(connect, {**limits, **options, "writable_values": writable_values})
     reason: BaseException | None = None
+    refused: BaseException | None = None
+    is_late = False
     pause = RETRY
     try:
         async with patience(timeout):
@@ -203,19 +208,26 @@ async def open_stream(
                         await _shake_hands(stream)
                     break
                 except (ConnectionRefusedError, FileNotFoundError) as error:
-                    # The server may be about to listen.
+                    # The server may be about to listen. The error's frames know who keeps it.
+                    error.__traceback__ = None
                     reason = error
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, LONGEST_RETRY)
             refused = None if token is None else await _greet(channel, stream, token)
     except TimeoutError:
-        raise not_connected(address, f"not within {timeout:g} s", reason) from reason
+        # What has led here knows the task, and so would the error know whose it is, if it were raised here.
+        is_late = True
     except (OSError, StreamClosedError, UnicodeError) as error:
         # The last one: a name that can't be asked for. The stream knows the error, and its frames the stream.
         error.__traceback__ = None
         raise not_connected(address, f"timeout {timeout:g} s", error) from error
+    if is_late:
+        raise not_connected(address, f"not within {timeout:g} s", reason) from reason
     if refused is not None:
-        raise refused
+        try:
+            raise refused
+        finally:
+            del refused
     return stream
 
 
@@ -304,12 +316,17 @@ async def _open_socket(address: Address) -> socket.socket:
             for attempt in done:
                 if attempt.exception() is None:
                     return _keep(attempt, done)
-                reason = attempt.exception()
+                reason = more_hopeful(reason, attempt.exception())
     finally:
         for attempt in attempts:
             attempt.cancel()
             attempt.add_done_callback(_close_result)
     raise reason or OSError(f"{address[0]} has no address")
+
+
+def more_hopeful(one: BaseException | None, other: BaseException | None) -> BaseException | None:
+    """Give which of the errors of two addresses may be over soon: that of a server about to listen."""
+    return one if isinstance(one, ConnectionRefusedError) else other
 
 
 def _keep(winner: asyncio.Task[socket.socket], done: set[asyncio.Task[socket.socket]]) -> socket.socket:
@@ -372,4 +389,15 @@ async def _resolve(address: Address) -> list[tuple[int, Any]]:
         except RuntimeError:
             # There are no more threads: the interpreter is about to end.
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(family, target) for family, _, _, _, target in found]
+    return targets_of(found)
+
+
+def targets_of(found: list[tuple[Any, ...]]) -> list[tuple[int, Any]]:
+    """Give the addresses of a host so that those of IPv6 and IPv4 take turns, beginning with the first.
+
+    Where one of the two leads nowhere, all its addresses would use up the time before the other is tried.
+    """
+    families: dict[int, list[tuple[int, Any]]] = {}
+    for family, _, _, _, target in found:
+        families.setdefault(family, []).append((family, target))
+    return [each for turn in zip_longest(*families.values()) for each in turn if each is not None]

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context
 from typing import Any
 
 from tornado.ioloop import IOLoop
@@ -36,6 +37,9 @@ class Timer:
     asyncio keeps its timers in a heap. Setting one may wake the collector, or a signal handler may come
     in then, and the heap breaks where that sets another: so a turn of the loop sets it.
 
+    A context is kept by what was to be called in it, also by what was cancelled, until its time has come: so
+    it isn't that of whoever sets it.
+
     Parameters
     ----------
     loop : asyncio.AbstractEventLoop
@@ -61,7 +65,7 @@ class Timer:
     def _set(self) -> None:
         callback = self._callback
         if callback is not None:
-            self._handle = self._loop.call_at(self._when, callback, *self._args)
+            self._handle = self._loop.call_at(self._when, callback, *self._args, context=Context())
             if self._callback is None:
                 # By somebody who came in between.
                 self._handle.cancel()
@@ -119,7 +123,7 @@ class _Countdown:
         self._part = seconds / _LOOKS
         self._left = seconds
         self._looked_at = self._loop.time()
-        self._timer = self._loop.call_later(self._part, self._look)
+        self._timer = self._loop.call_later(self._part, self._look, context=Context())
 
     def _look(self) -> None:
         now = self._loop.time()
@@ -128,7 +132,8 @@ class _Countdown:
         if self._left <= 0:
             self._limit.reschedule(now)
         else:
-            self._timer = self._loop.call_later(min(self._left, self._part), self._look)
+            part = min(self._left, self._part)
+            self._timer = self._loop.call_later(part, self._look, context=Context())
 
     def stop(self) -> None:
         """Count no further."""

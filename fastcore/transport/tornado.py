@@ -162,6 +162,10 @@ class StreamTransport(Transport):
         """Close the way out, and drop what still comes, until the peer has closed its side."""
         if self._is_lingering:
             return
+        if self.channel.is_foreign:
+            # The way out is the parent's, too.
+            self.close(None)
+            return
         self._is_lingering = True
         # Of the bare socket: an SSLSocket would end both ways.
         with suppress(OSError):
@@ -364,7 +368,7 @@ class SecureTransport(StreamTransport):
             self.channel.loop.call_soon(self._shake_hands)
 
     def _shake_hands(self) -> None:
-        if not self._shakes_hands or self.stream.closed():
+        if not self._shakes_hands or self.stream.closed() or self.channel.is_foreign:
             return
         sock = self.stream.socket
         try:
@@ -457,7 +461,10 @@ class SecureTransport(StreamTransport):
     def close(self, error: BaseException | None) -> None:
         """Close the stream: because of an error, or because the peer closed it."""
         error = error or self._refusal or self._cut
-        if self._shakes_hands and self._is_server and is_refusal(error):
+        if self.channel.is_foreign:
+            # What TLS says at its end, the parent would have said with it.
+            super().close(error)
+        elif self._shakes_hands and self._is_server and is_refusal(error):
             # To close at once could reset the connection, and what says why would be lost.
             self._shakes_hands = False
             self._refusal = error
@@ -473,7 +480,7 @@ class SecureTransport(StreamTransport):
 
     def linger(self) -> None:
         """Close the way out, and drop what still comes, until the peer has closed its side."""
-        if self._say_goodbye():
+        if self.channel.is_foreign or self._say_goodbye():
             super().linger()
         else:
             self.channel.hold_back()

@@ -101,13 +101,20 @@ def from_ext(code: int, body: Memory, inner: Inner) -> Any:
     while kind is None and not _knows_numpy and _learn():
         kind = _by_code.get(code)
     if kind is None:
-        return ExtType(code, bytes(body))
+        return _as_it_came(code, body)
     try:
         return kind.from_body(body, inner)
     except BadMessage:
         raise
     except Exception as error:
         raise BadMessage(f"a message holds a {kind.name} that can't be read: {error}") from error
+
+
+def _as_it_came(code: int, body: Memory) -> ExtType:
+    if code < 0:
+        raise BadMessage(f"a message holds an extension of type {code}: MessagePack has those for itself")
+    # A third of the price of its constructor, which looks at the same.
+    return ExtType._make((code, bytes(body)))
 
 
 def _unknown(value: object) -> TypeError:
@@ -241,13 +248,14 @@ def _read_registered(body: Memory, inner: Inner) -> Any:
     name, content = described
     reader = _readers.get(name) if isinstance(name, str) else None
     if reader is None:
-        return ExtType(int(Code.REGISTERED), bytes(body))
+        return _as_it_came(_REGISTERED, body)
     try:
         return reader(content)
     except Exception as error:
         raise BadMessage(f"a message holds a {name} that can't be made: {error}") from error
 
 
+_REGISTERED: Final = int(Code.REGISTERED)
 _READS_REGISTERED: Final = Kind(Code.REGISTERED, "registered value", lambda *_: b"", _read_registered, repr)
 
 
@@ -312,6 +320,8 @@ def _ways_of_dataclass(cls: Any) -> _Ways:
     def from_content(content: Any) -> Any:
         if not isinstance(content, dict):
             raise ValueError(f"its fields are a {type(content).__name__}, not a dict")
+        if content.keys() <= arguments:
+            return cls(**content)
         if unknown := content.keys() - arguments - others:
             raise ValueError(f"it has no field {shown(min(unknown, key=repr))}")
         made = cls(**{name: content[name] for name in content.keys() & arguments})

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from functools import cache
 from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from struct import Struct, error
 from typing import Any, Final
@@ -23,8 +24,13 @@ __all__ = ["KINDS"]
 #: them costs nothing to send, and all memory to whoever makes an int of it.
 _LARGEST_EXPONENT: Final = 999_999
 _DECIMAL: Final = re.compile(rb"-?(?:\d+(?:\.\d*)?(?:E[+-]?\d{1,9})?|Infinity|s?NaN\d*)")
+#: In fewer bytes there is no room for such a one.
+_ROOM_FOR_EXPONENT: Final = len("1E999999")
+#: Of so few bytes there are few values, and a message can hold many: each that can't change is made once. To
+#: make the path of one letter costs Python 3.11 as much as to read a hundred and fifty.
+_TINY: Final = 2
 #: In a set of so many, it doesn't matter how badly they are chosen.
-_FEW: Final = 64
+_FEW: Final = 32
 
 _DATE: Final = Struct("!HBB")
 _TIME: Final = Struct("!BBBIB")
@@ -113,11 +119,19 @@ def _pack_decimal(value: Decimal, inner: Inner) -> bytes:
 
 
 def _unpack_decimal(body: Memory, inner: Inner) -> Decimal:
+    return _tiny_decimal(bytes(body)) if len(body) <= _TINY else _read_decimal(body)
+
+
+def _read_decimal(body: Memory) -> Decimal:
     if not _DECIMAL.fullmatch(body):
         raise ValueError("it isn't a number as str() writes it")
     value = Decimal(str(body, "ascii"))
-    _check_exponent(value)
+    if len(body) >= _ROOM_FOR_EXPONENT:
+        _check_exponent(value)
     return value
+
+
+_tiny_decimal = cache(_read_decimal)
 
 
 def _pack_complex(value: complex, inner: Inner) -> bytes:
@@ -135,6 +149,9 @@ def _unpack_uuid(body: Memory, inner: Inner) -> UUID:
     return UUID(bytes=bytes(body))
 
 
+_POSIX, _WINDOWS = b"pw"
+
+
 def _pack_path(value: PurePath, inner: Inner) -> bytes:
     if isinstance(value, PureWindowsPath):
         return b"w" + str(value).encode("utf-8", "surrogatepass")
@@ -142,12 +159,19 @@ def _pack_path(value: PurePath, inner: Inner) -> bytes:
 
 
 def _unpack_path(body: Memory, inner: Inner) -> PurePath:
-    flavour = bytes(body[:1])
-    if flavour == b"p":
+    return _tiny_path(bytes(body)) if len(body) <= _TINY else _read_path(body)
+
+
+def _read_path(body: Memory) -> PurePath:
+    flavour = body[0] if body else None
+    if flavour == _POSIX:
         return PurePosixPath(str(body[1:], "utf-8", "surrogateescape"))
-    if flavour == b"w":
+    if flavour == _WINDOWS:
         return PureWindowsPath(str(body[1:], "utf-8", "surrogatepass"))
-    raise ValueError(f"{flavour!r} is no kind of path")
+    raise ValueError(f"{bytes(body[:1])!r} is no kind of path")
+
+
+_tiny_path = cache(_read_path)
 
 
 # ---- sets

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -254,6 +255,47 @@ async def test_a_fork_while_a_connection_is_opened_harms_neither_side():
         with Program("-W", "ignore", "-c", FORKED_WHILE_OPENING, str(server.port)) as program:
             await until(lambda: program.process.poll() is not None)
             assert program.rest().split() == ["3", "3", "9", "15"] * 6, program.errors
+
+
+LEFT_BY_A_CHILD = """if True:
+    import asyncio, gc, os, sys
+    from fastcore import Server, connect, read, rpc, write
+    from helpers.certificates import client_context, server_context
+
+    async def later(stream, x):
+        await asyncio.sleep(0.3)
+        return x
+
+    async def main(how):
+        ours, theirs = (server_context(), client_context()) if how == 'TLS' else (None, None)
+        server = Server({'later': later}, ssl_options=ours)
+        server.listen(0, '127.0.0.1')
+        remote = rpc(ip='127.0.0.1', port=server.port, ssl_options=theirs)
+        stream = await connect('127.0.0.1', server.port, ssl_options=theirs)
+        await remote.later(x=1)
+        await write(stream, {'op': 'later', 'x': 3})
+        pid = os.fork()
+        if not pid:
+            # It forgets what isn't its own, and asyncio goes on with the parent's loop to end that.
+            del remote, stream
+            sys.exit(7)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(code, await remote.later(x=2), await read(stream), server.stats()['connections']['ever'])
+        stream.close()
+        remote.close_rpc()
+        await server.shutdown()
+
+    asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("how", ["plain", "TLS"])
+async def test_a_child_that_leaves_says_nothing_over_the_connections_of_its_parent(how, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    with Program("-W", "ignore", "-c", LEFT_BY_A_CHILD, how) as program:
+        await until(lambda: program.process.poll() is not None)
+        assert program.rest().split() == ["7", "2", "3", "2"], program.errors
 
 
 # ---- what the check costs

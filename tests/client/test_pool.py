@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from tornado.iostream import StreamClosedError
 
-from fastcore import ConnectionLost, ConnectionPool, RPCClosed, Server
+from fastcore import ConnectionLost, ConnectionPool, RPCClosed, Server, write
 from fastcore.client import connections
 from helpers.answers import DELAYS, Answers
 from helpers.support import until
@@ -129,6 +129,22 @@ async def test_a_connection_comes_back_from_who_was_cancelled_in_the_moment_in_w
             await asyncio.wait([taking])
         await until(lambda: pool.active == 0)
         pool.release(await pool.connect("127.0.0.1", server.port))
+        pool.close()
+
+
+@pytest.mark.parametrize("message", [{"op": "add", "x": 5, "y": 5}, {"op": "nap"}])
+async def test_what_is_still_to_be_answered_of_a_connection_that_is_given_back_answers_nobody(message):
+    async def nap(stream):
+        await asyncio.sleep(0.05)
+        return "slept"
+
+    async with served({"nap": nap}) as server:
+        pool = ConnectionPool(limit=1, share=0)
+        stream = await pool.connect("127.0.0.1", server.port)
+        await write(stream, message)
+        pool.release(stream)
+        remote = pool(ip="127.0.0.1", port=server.port)
+        assert [await remote.add(x=1, y=number) for number in range(3)] == [1, 2, 3]
         pool.close()
 
 

@@ -1,8 +1,14 @@
 """A caller that asks for what can't be: the error says what, and how it would be right."""
 
+import copy
+import pickle
+import re
+
 import pytest
 
 from fastcore import (
+    BadFrame,
+    BadMessage,
     BadValue,
     ConnectionPool,
     Limits,
@@ -20,7 +26,7 @@ from fastcore import (
 )
 from helpers.kinds import Order
 from helpers.support import in_a_thread
-from helpers.wire import served
+from helpers.wire import fake_server, served
 
 
 async def test_an_argument_that_cannot_be_sent_is_named_by_its_keyword():
@@ -134,6 +140,9 @@ async def test_a_message_that_cannot_be_sent_by_hand_is_named_by_its_peer():
         (lambda: rpc(("127.0.0.1", True)), ["True isn't a number"]),
         (lambda: rpc("unix:a\0b"), ["no path in the address"]),
         (lambda: rpc("127.0.0.1:1").add(x=1, timeout=float("nan")), ["timeout", "nan"]),
+        (lambda: rpc("127.0.0.1:1").add(x=1, timeout=10**400), ["timeout must be a number of seconds"]),
+        (lambda: ConnectionPool().connect("127.0.0.1", 1, timeout="3"), ["timeout", "'3'"]),
+        (lambda: ConnectionPool().connect("127.0.0.1", 1, float("nan")), ["timeout", "nan"]),
         (lambda: ConnectionPool().call(5, "add"), ["an address is", "5"]),
         (lambda: ConnectionPool().call("localhost", "add"), ["no port", "'localhost'"]),
         (lambda: SyncClient("127.0.0.1:1", tiemout=3), ["SyncClient has no keyword", "mean 'timeout'"]),
@@ -214,3 +223,42 @@ async def test_a_call_of_what_is_closed_says_what_closed_it():
     remote.close_rpc()
     with pytest.raises(RPCClosed, match=r"127.0.0.1:1: close_rpc\(\) .* make another"):
         await remote.add(x=1)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP, and this client doesn't: is it the right port?"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "speaks TLS, and this client doesn't: pass ssl_options="),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "speaks SSH"),
+        (b"220 mail.example ESMTP\r\n", "speaks SMTP or FTP"),
+        (b"-ERR unknown command\r\n", "speaks Redis"),
+        (b"J\0\0\0\n8.0.33\0" + bytes(66), "speaks MySQL"),
+    ],
+    ids=lambda case: case[:8] if isinstance(case, bytes) else "",
+)
+@pytest.mark.parametrize("blocks", [False, True])
+async def test_a_server_of_another_kind_is_named(said, told, blocks):
+    async with fake_server() as server:
+        remote = (SyncClient if blocks else rpc)(ip="127.0.0.1", port=server.port)
+        call = in_a_thread(remote.add) if blocks else remote.add()
+        stranger = await server.next()
+        stranger.say(said)
+        stranger.writer.close()
+        with pytest.raises(BadMessage, match=re.escape(f"127.0.0.1:{server.port} {told}")) as caught:
+            await call
+        assert isinstance(caught.value.__cause__, BadFrame | BadMessage)
+        remote.close_rpc()
+
+
+@pytest.mark.parametrize("hands_on", [copy.copy, copy.deepcopy, pickle.dumps])
+async def test_what_has_connections_is_handed_to_no_other_process(hands_on):
+    async with served() as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        pool = ConnectionPool()
+        blocking = SyncClient(ip="127.0.0.1", port=server.port)
+        for each in (remote, pool, pool(remote.address), blocking, blocking.add):
+            with pytest.raises(TypeError, match="hand on the address"):
+                hands_on(each)
+        with pytest.raises(TypeError, match="hand on the address"):
+            pickle.dumps(remote.add)
+        assert await remote.add(x=1, y=2) == 3

@@ -3,11 +3,12 @@
 import os
 import shutil
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
+import msgpack
 import pytest
+import tornado
 
 import fastcore
 from fastcore import collision
@@ -40,9 +41,9 @@ class Environment:
         for folder in OURS:
             shutil.copytree(folder, self.site / "fastcore", dirs_exist_ok=True, ignore=ignored)
         shutil.copy(ROOT / "fastcore-rpc.pth", self.site)
-        # Tornado and msgpack, from where they are.
-        others = [path for path in sys.path if path.endswith("site-packages")]
-        (self.site / "zz-others.pth").write_text("\n".join(others))
+        # Not the folder that they are in: we may be there too, and be found instead.
+        for other in (tornado, msgpack):
+            shutil.copytree(other.__path__[0], self.site / other.__name__, dirs_exist_ok=True)
 
     def install_theirs(self) -> None:
         (self.site / "fastcore").mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ HOUSE = Path(fastcore.__file__).parent
 FLOORS = [
     [
         "engine_errors errors limits addressing logs compressions remote_errors middleware tokens tracebacks "
-        "collision checkout"
+        "protocols collision checkout"
     ],
     ["_memory _blocks _buffer _values _framing"],
     ["values"],

@@ -7,10 +7,12 @@ import socket
 import struct
 import weakref
 from contextlib import suppress
+from contextvars import ContextVar
+from types import FrameType
 
 import pytest
 
-from fastcore import ConnectionLost, connect, messages, read, rpc, write
+from fastcore import ConnectionLost, ConnectionPool, connect, messages, read, rpc, write
 from fastcore.transport import connecting
 from fastcore.transport.tornado import channel_of
 from helpers.certificates import THEIRS, client_context, server_context
@@ -188,3 +190,74 @@ async def test_a_connection_that_never_came_about_is_freed_too(connects, monkeyp
         with pytest.raises(ConnectionLost):
             await connects(server)
         await until(lambda: left and not any(each() for each in left))
+
+
+carried: ContextVar["Carried"] = ContextVar("carried")
+
+
+class Carried:
+    """What a program has in the context of a request of its own, in which it calls others."""
+
+
+async def call_with_time_limits(server):
+    remote = rpc(ip="127.0.0.1", port=server.port, idle_timeout=60, call_timeout=60, timeout=60)
+    await remote.echo(x=1)
+    await remote.echo(x=bytes(5_000_000), timeout=60)
+    return remote
+
+
+async def read_and_write(server):
+    stream = await connect("127.0.0.1", server.port, timeout=60, message_timeout=60)
+    await write(stream, {"op": "echo", "x": bytes(5_000_000)})
+    await read(stream)
+    return stream
+
+
+@pytest.mark.parametrize("makes", [call_with_time_limits, read_and_write])
+async def test_a_connection_keeps_nothing_of_the_context_in_which_it_was_made(makes):
+    async def request():
+        value = Carried()
+        carried.set(value)
+        return weakref.ref(value), await makes(server)
+
+    async with served({"echo": lambda stream, x: x}) as server:
+        value, kept = await asyncio.create_task(request())
+        await until(lambda: value() is None)
+        assert kept is not None
+
+
+async def where_nobody_listens(pool, port):
+    with suppress(ConnectionLost):
+        await connect("127.0.0.1", port, timeout=0.05)
+
+
+async def by_a_call(pool, port):
+    async with rpc(ip="127.0.0.1", port=port, timeout=0.05) as remote:
+        with suppress(ConnectionLost):
+            await remote.add(x=1, y=2)
+
+
+async def where_all_are_in_use(pool, port):
+    with suppress(TimeoutError):
+        await pool.connect("127.0.0.1", port, timeout=0.05)
+
+
+@pytest.mark.parametrize("fails", [where_nobody_listens, by_a_call, where_all_are_in_use])
+async def test_a_connection_that_could_not_be_had_leaves_no_error_to_the_collector(fails):
+    async with served() as server:
+        pool = ConnectionPool(limit=1)
+        stream = await pool.connect("127.0.0.1", server.port)
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            port = server.port if fails is where_all_are_in_use else silent.getsockname()[1]
+            await fails(pool, port)
+            gc.collect()
+            await fails(pool, port)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        gc.set_debug(0)
+        left = [each for each in gc.garbage if isinstance(each, (BaseException, asyncio.Task, FrameType))]
+        gc.garbage.clear()
+        assert not left
+        stream.close()
+        pool.close()

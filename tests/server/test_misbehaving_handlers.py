@@ -10,6 +10,7 @@ import pytest
 from tornado import gen
 
 from fastcore import BadValue, ConnectionLost, RemoteError, connect, read, register_error, rpc, write
+from helpers.support import until
 from helpers.wire import frame, served, stranger_at
 
 
@@ -164,6 +165,12 @@ class EndsAll(Exception):
     __repr__ = __str__
 
 
+class NotesEndAll(Exception):
+    @property
+    def __notes__(self):
+        raise SystemExit(3)
+
+
 class Awaited:
     def __await__(self):
         yield 5
@@ -194,13 +201,15 @@ def raising(error):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("numbered", [True, False])
-@pytest.mark.parametrize("when", ["now", "later"])
+@pytest.mark.parametrize("when", ["now", "later", "by another task"])
 @pytest.mark.parametrize(
     "give",
     [
+        lambda: raising(GeneratorExit()),
         lambda: raising(nameless()),
         lambda: raising(Classless()),
         lambda: raising(EndsAll()),
+        lambda: raising(NotesEndAll()),
         lambda: raising(ExceptionGroup("both", [ValueError("x"), EndsAll()])),
         Awaited,
         Iterated,
@@ -215,7 +224,10 @@ async def test_each_request_gets_one_answer_whatever_its_handler_is_up_to(give, 
         result = give()
         return await result if isinstance(result, Awaited | asyncio.Future) else result
 
-    handlers = {"now": lambda stream: give(), "later": later}
+    async def by_another_task(stream):
+        return await asyncio.create_task(later(stream))
+
+    handlers = {"now": lambda stream: give(), "later": later, "by another task": by_another_task}
     async with served(handlers) as server, stranger_at(server) as stranger:
         for number in range(3):
             if numbered:
@@ -226,6 +238,95 @@ async def test_each_request_gets_one_answer_whatever_its_handler_is_up_to(give, 
                 answer = await stranger.hears()
             assert answer["status"] == "uncaught-error"
         assert await stranger.has_heard_nothing_more()
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+@pytest.mark.parametrize("where", ["itself", "a task of its own", "another handler"])
+async def test_one_that_is_cancelled_alone_is_answered_and_nobody_else_notices(where, numbered):
+    begun = asyncio.Event()
+
+    async def cancelled(stream):
+        this = asyncio.current_task()
+        if where == "itself":
+            this.cancel()
+        elif where == "a task of its own":
+            asyncio.get_running_loop().call_soon(this.cancel)
+        begun.task = this
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def beside(stream):
+        await begun.wait()
+        if where == "another handler":
+            begun.task.cancel()
+        await asyncio.sleep(0.05)
+        return "as if nothing had been"
+
+    handlers = {"cancelled": cancelled, "beside": beside}
+    async with served(handlers) as server, stranger_at(server) as stranger:
+        stranger.calls(1, "beside")
+        stranger.say(frame({"op": "cancelled"}, **({"call": 2} if numbered else {})))
+        first, header = await stranger.hears_all()
+        assert header == {"call": 2 if numbered else None, **({"error": True} if numbered else {})}
+        assert first["exception"]["type"] == "CancelledError"
+        assert await stranger.hears_all() == ("as if nothing had been", {"call": 1})
+        assert await stranger.has_heard_nothing_more()
+
+
+async def test_one_that_is_cancelled_before_it_has_begun_is_answered_too():
+    async def wait(stream):
+        await asyncio.sleep(60)
+
+    def abort(stream):
+        for task in server._service.tasks:
+            task.cancel()
+
+    async with served({"wait": wait, "abort": abort}) as server, stranger_at(server) as stranger:
+        stranger.say(frame({"op": "wait"}, call=1), frame({"op": "abort"}, call=2))
+        heard = await stranger.hears_answers(1, 2)
+        assert heard[1][0]["exception"]["type"] == "CancelledError"
+        assert await stranger.has_heard_nothing_more()
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+@pytest.mark.parametrize("kind", ["plain", "coroutine", "generator"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_one_that_ends_the_loop_is_answered_and_others_if_that_goes_on(error, kind, numbered):
+    def plain(stream):
+        raise error
+
+    async def coroutine(stream):
+        raise error
+
+    def generator(stream):
+        yield
+        raise error
+
+    heard = []
+
+    async def main():
+        handlers = {"plain": plain, "coroutine": coroutine, "generator": generator}
+        async with served(handlers, max_running=1) as server, stranger_at(server) as stranger:
+            numbers = {"call": 1} if numbered else {}
+            stranger.say(frame({"op": kind}, **numbers), frame({"op": "add", "x": 1, "y": 2}, call=2))
+            while len(heard) < 2:
+                message, header = await stranger.hears_all()
+                if "part" not in header:
+                    heard.append(message)
+
+    loop = asyncio.new_event_loop()
+    # That nobody asks for what the task of a handler raised.
+    loop.set_exception_handler(lambda loop, context: None)
+    task = loop.create_task(main())
+    with pytest.raises(error):
+        loop.run_until_complete(task)
+    loop.run_until_complete(asyncio.wait_for(task, 30))
+    gc.collect()
+    loop.close()
+    assert [each["exception"]["type"] if isinstance(each, dict) else each for each in heard] == [
+        error.__name__,
+        3,
+    ]
 
 
 async def test_a_handler_that_closes_the_stream_ends_the_connection_and_nothing_else():
@@ -356,3 +457,61 @@ async def test_a_traceback_that_nobody_gets_to_see_is_not_written(monkeypatch):
         stranger.say(frame({"op": "fail"}))
         assert (await stranger.hears())["traceback"] == "told"
         assert len(written) == 1
+
+
+async def test_whoever_logs_may_fail_and_everybody_is_answered(monkeypatch, capsys):
+    class Raising(logging.Handler):
+        def emit(self, record):
+            raise LookupError("a handler of the program's")
+
+    def fail(stream):
+        raise ValueError("no")
+
+    async def part(stream):
+        yield object()
+
+    logger = logging.getLogger("fastcore.server")
+    monkeypatch.setattr(logger, "handlers", [Raising()])
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    async with served({"fail": fail, "part": part}) as server:
+        for first in (frame({"op": "fail"}), frame({"op": "part"}, call=1), b"GET / HTTP/1.1\r\n\r\n"):
+            async with stranger_at(server) as stranger:
+                stranger.say(first)
+                await stranger.hears_error()
+    assert "Logging error" in capsys.readouterr().err
+
+
+async def test_a_handler_whose_task_the_program_cancels_is_answered_and_the_others_go_on():
+    jobs = []
+
+    async def job(stream):
+        jobs.append(asyncio.current_task())
+        await asyncio.Event().wait()
+
+    async def cancels_itself(stream):
+        asyncio.current_task().cancel()
+        await asyncio.sleep(60)
+
+    handlers = {"job": job, "cancels_itself": cancels_itself}
+    async with served(handlers) as server, stranger_at(server) as stranger:
+        stranger.calls(1, "job")
+        stranger.calls(2, "cancels_itself")
+        await until(lambda: jobs)
+        # One without a number, and another that waits for it.
+        by_hand = await connect("127.0.0.1", server.port)
+        await write(by_hand, {"op": "job"})
+        await write(by_hand, {"op": "add", "x": 1, "y": 2})
+        await until(lambda: len(jobs) == 2)
+        for each in jobs:
+            each.cancel()
+        answers = await stranger.hears_answers(1, 2)
+        assert {number: answer[0]["exception"]["type"] for number, answer in answers.items()} == {
+            1: "CancelledError",
+            2: "CancelledError",
+        }
+        assert (await read(by_hand))["exception"]["type"] == "CancelledError"
+        assert await read(by_hand) == 3
+        stranger.calls(3, "add", x=3, y=4)
+        assert await stranger.hears_answers(3) == {3: 7}
+        by_hand.close()

@@ -248,3 +248,11 @@ async def test_a_server_may_listen_again_when_it_has_ended():
         assert server.health() == "ready"
         await server.shutdown(deadline=20)
         assert server.health() == "draining"
+
+
+@pytest.mark.parametrize("deadline", [None, "3", float("nan"), True])
+async def test_a_deadline_that_is_none_is_an_error_and_the_server_serves_on(deadline):
+    async with served() as server, stranger_at(server) as stranger:
+        with pytest.raises((TypeError, ValueError), match="deadline must be a number of seconds"):
+            await server.shutdown(deadline)
+        assert await stranger.is_served()

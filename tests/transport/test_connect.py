@@ -12,6 +12,7 @@ import pytest
 from tornado.iostream import IOStream, StreamClosedError
 
 from fastcore import ConnectionLost, Server, SyncClient, connect, read, rpc, write
+from fastcore.transport.connecting import targets_of
 from fastcore.transport.tornado import name_of
 from helpers.certificates import OURS, client_context
 from helpers.support import Program, in_a_thread
@@ -107,7 +108,10 @@ def test_so_it_is_for_a_client_that_blocks(name):
     str(caught.value).encode()
 
 
-async def test_where_this_machine_has_no_ipv6_the_next_address_of_the_host_is_taken(monkeypatch):
+@pytest.fixture
+def without_ipv6(monkeypatch):
+    """A machine that has none, and a host, ``both.example``, that has; gives the order of its addresses."""
+
     class Socket(socket.socket):
         def __init__(self, family=-1, *arguments, **keywords):
             if family == socket.AF_INET6:
@@ -117,18 +121,57 @@ async def test_where_this_machine_has_no_ipv6_the_next_address_of_the_host_is_ta
     def look_up(host, port, *arguments, **keywords):
         if host != "both.example":
             return real(host, port, *arguments, **keywords)
-        return [
-            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
-        ]
+        return [address_of(family, port) for family in order]
 
+    order = [socket.AF_INET6, socket.AF_INET]
     real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "socket", Socket)
+    return order
+
+
+def address_of(family, port, number=1):
+    """What a look-up gives of an address."""
+    target = ("127.0.0.1", port) if family == socket.AF_INET else (f"::{number}", port, 0, 0)
+    return (family, socket.SOCK_STREAM, 6, "", target)
+
+
+async def test_where_this_machine_has_no_ipv6_the_next_address_of_the_host_is_taken(without_ipv6):
     with serving() as server:
-        monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        monkeypatch.setattr(socket, "socket", Socket)
         (await connect("both.example", server.port)).close()
         with SyncClient(ip="both.example", port=server.port) as remote:
             assert await in_a_thread(lambda: remote.add(x=1, y=2)) == 3
+
+
+@pytest.mark.parametrize("first", ["the one that refuses", "the other one"])
+async def test_a_host_one_of_whose_addresses_refuses_is_tried_again(without_ipv6, first):
+    if first == "the one that refuses":
+        without_ipv6.reverse()
+    port = free_port()
+    with SyncClient(ip="both.example", port=port, timeout=20) as remote:
+        connecting = connect("both.example", port, timeout=20)
+        calling = in_a_thread(lambda: remote.add(x=1, y=2))
+        await asyncio.sleep(0.1)
+        assert not connecting.done()
+        assert not calling.done()
+        server = Server({"add": add})
+        server.listen(port, "127.0.0.1")
+        (await connecting).close()
+        assert await calling == 3
+        server.stop()
+
+
+def test_the_addresses_of_a_host_take_turns_by_their_family():
+    v6 = [address_of(socket.AF_INET6, 80, number) for number in range(1, 15)]
+    v4 = [address_of(socket.AF_INET, 80)]
+    assert [family for family, _ in targets_of(v6 + v4)][:3] == [
+        socket.AF_INET6,
+        socket.AF_INET,
+        socket.AF_INET6,
+    ]
+    assert targets_of(v4 + v6)[0] == (socket.AF_INET, ("127.0.0.1", 80))
+    assert [target[0] for _, target in targets_of(v6)] == [f"::{number}" for number in range(1, 15)]
+    assert targets_of([]) == []
 
 
 def link_local() -> str:

@@ -418,3 +418,16 @@ async def test_a_call_that_waits_to_learn_what_the_server_reads_can_be_given_up(
         call.cancel()
         assert await remote.keep(ids={2}) == "kept"
     assert asked == [{"ids": [2]}]
+
+
+def test_a_message_of_tiny_paths_makes_few_of_them():
+    # To make one takes Python 3.11 more time than to read a hundred other bytes.
+    paths = [path for letter in "abc" for path in (PurePosixPath(letter), PureWindowsPath(letter))]
+    got = decode(*framed(encode(paths * 100)))
+    assert got == paths * 100
+    assert len({id(path) for path in got}) == len(paths)
+
+
+def test_an_extension_of_those_that_messagepack_keeps_is_refused():
+    with pytest.raises(BadMessage, match="type -5"):
+        decode(b"", b"\xd4\xfb\x00")

@@ -1,10 +1,13 @@
 """The same line over and over is held back, and the log says how often."""
 
 import logging
+import os
 import threading
 
-from fastcore.logs import HoldBackFloods, get_logger, shown
-from helpers.support import DEADLINE
+import pytest
+
+from fastcore.logs import HoldBackFloods, KeepLines, LastWarnings, get_logger, shown
+from helpers.support import DEADLINE, Program
 from helpers.torture import collecting
 
 
@@ -36,6 +39,13 @@ def test_the_next_interval_says_how_many_were_held_back():
     passed(limit, [record("refused %s", peer) for peer in range(1501)])
     later = [record("refused %s", "a", at=10.0), record("refused %s", "b", at=20.0)]
     assert passed(limit, later) == ["refused a [1,500 more of this line were held back]", "refused b"]
+
+
+def test_nothing_is_held_back_until_a_clock_that_was_set_back_has_caught_up():
+    limit = HoldBackFloods(burst=1, interval=10)
+    passed(limit, [record("refused %s", peer, at=7200.0) for peer in range(3)])
+    later = [record("refused %s", "a", at=3600.0), record("refused %s", "b", at=3601.0)]
+    assert passed(limit, later) == ["refused a [2 more of this line were held back]"]
 
 
 def test_a_warning_is_not_held_back_for_the_sake_of_an_info():
@@ -133,3 +143,64 @@ def test_whoever_comes_in_while_a_line_is_logged_may_log_too():
     thread.start()
     thread.join(DEADLINE)
     assert not thread.is_alive()
+
+
+def test_a_logger_is_made_once():
+    assert get_logger("fastcore.tests.of_one") is get_logger("fastcore.tests.of_one")
+    assert len(get_logger("fastcore.tests.of_one").filters) == len({HoldBackFloods, KeepLines, LastWarnings})
+
+
+class Raising(logging.Handler):
+    def emit(self, record):
+        raise LookupError("a handler of the program's")
+
+
+@pytest.mark.parametrize("filters", [False, True])
+def test_a_handler_or_filter_that_raises_is_told_of_as_python_does_and_goes_no_further(filters, capsys):
+    logger = get_logger(f"fastcore.tests.of_raising.{filters}")
+    if filters:
+        logger.addFilter(lambda record: {}["a filter of the program's"])
+    else:
+        logger.addHandler(Raising())
+    logger.warning("refused %s", "somebody")
+    told = capsys.readouterr().err
+    assert "Logging error" in told
+    assert "of the program's" in told
+    assert "refused somebody" in told
+
+
+FORKED_WHILE_LOGGING = """if True:
+    import logging, os, signal, threading
+    from fastcore.logs import HoldBackFloods, get_logger
+
+    class Pausing(str):
+        # Where the text of a line is looked at, another thread is in the middle of it.
+        def __hash__(self):
+            inside.set()
+            forked.wait()
+            return str.__hash__(self)
+
+    inside, forked = threading.Event(), threading.Event()
+    logger = get_logger('fastcore.test')
+    logger.propagate = False
+    logger.addHandler(logging.NullHandler())
+    record = logging.makeLogRecord({'msg': 'line', 'levelno': 30, 'about': Pausing('peer')})
+    thread = threading.Thread(target=logger.handle, args=(record,))
+    thread.start()
+    inside.wait()
+    pid = os.fork()
+    if not pid:
+        signal.alarm(10)
+        logger.warning('from the child')
+        os._exit(7)
+    forked.set()
+    thread.join()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_while_another_thread_logs_can_log():
+    with Program("-W", "ignore", "-c", FORKED_WHILE_LOGGING) as program:
+        assert program.wait() == 0, program.errors
+        assert program.rest() == "7"

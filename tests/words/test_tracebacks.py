@@ -69,6 +69,47 @@ def test_one_may_begin_further_inside():
     assert "in over_some_lines" in told
 
 
+def led_to(error, count):
+    for number in range(count):
+        error, before = KeyError(number), error
+        error.__cause__ = before
+    return error
+
+
+class LedToItself(Exception):
+    @property
+    def __context__(self):
+        return LedToItself()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        led_to(ValueError("first"), 5_000),
+        ExceptionGroup("several", [ValueError(number) for number in range(5_000)]),
+        LedToItself("again"),
+    ],
+    ids=["causes", "group", "endless"],
+)
+def test_one_with_thousands_of_others_is_told_alone_and_soon(error, monkeypatch):
+    error.add_note("what it says itself")
+    made = []
+    real = traceback.TracebackException.__init__
+
+    def counted(self, *args, **kwargs):
+        made.append(self)
+        real(self, *args, **kwargs)
+
+    monkeypatch.setattr(traceback.TracebackException, "__init__", counted)
+    told = traceback_of(error, 30)
+    assert len(made) == 1
+    assert str(error) in told.splitlines()[0]
+    assert told.splitlines()[1:] == [
+        "what it says itself",
+        "(there are more than 200 other exceptions in it, or that led to it)",
+    ]
+
+
 def test_a_place_is_looked_up_once():
     traceback_of(raised(plain), 30)
     before = tracebacks._lines_of.cache_info()
