@@ -10,7 +10,7 @@ from typing import Any, Final
 __all__ = ["traceback_of"]
 
 #: Most exceptions that are told with the one that they led to: each costs as much as a call or more.
-_MAX_EXCEPTIONS: Final = 200
+_MOST: Final = 200
 
 
 class _Alone(Exception):
@@ -51,21 +51,21 @@ def _are_few(error: BaseException) -> bool:
     # Kept, as some are made when they are asked for, and then let go.
     seen: dict[int, BaseException] = {}
     rest: list[BaseException | None] = [error]
-    while rest and len(seen) <= _MAX_EXCEPTIONS:
+    while rest and len(seen) <= _MOST:
         each = rest.pop()
         if each is not None and id(each) not in seen:
             seen[id(each)] = each
             rest += each.__cause__, each.__context__
             if isinstance(each, BaseExceptionGroup):
                 rest += each.exceptions
-    return len(seen) <= _MAX_EXCEPTIONS
+    return len(seen) <= _MOST
 
 
 def _alone(error: BaseException) -> _Alone:
     alone = _Alone(error)
     for note in getattr(error, "__notes__", ()):
         alone.add_note(note)
-    alone.add_note(f"(there are more than {_MAX_EXCEPTIONS} other exceptions in it, or that led to it)")
+    alone.add_note(f"(there are more than {_MOST} other exceptions in it, or that led to it)")
     return alone
 
 
