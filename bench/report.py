@@ -16,7 +16,7 @@ from bench.peers import PEERS
 from bench.results import Cell, Results
 from bench.workloads import GOALS, LIMITS, MAIN, MIB, WORKLOADS, Limit, Workload
 
-OURS = ("fastcore", "fastcore_uvloop")
+OURS = ("fastcore", "fastcore_uvloop", "fastcore_sync")
 INK, PALE = "#b5442e", "#7c93a8"
 
 
@@ -179,7 +179,8 @@ def losses(results: Results) -> str:
     lines = []
     for workload in columns(results, WORKLOADS.values()):
         for peer in rows(results, [workload]):
-            ratio = results.ratio("fastcore", workload.name, peer)
+            first = next((ours for ours in OURS if results.cell(ours, workload.name)), "fastcore")
+            ratio = results.ratio(first, workload.name, peer)
             if ratio is None or peer in OURS:
                 continue
             if (ratio > 1) if workload.lower else (ratio < 1):

@@ -150,6 +150,9 @@ class StreamTransport(Transport):
             return
         try:
             _NOWHERE.copy().run(change, self._fd, *callback)
+        except RuntimeError:
+            # uvloop watches a socket no more that has an error, which receiving from it shows.
+            self.channel.loop.call_soon(self._readable)
         except (OSError, ValueError, KeyError):
             if self._fd >= 0:
                 raise
