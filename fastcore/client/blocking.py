@@ -82,9 +82,11 @@ class BlockingCall:
 
     def result(self) -> Any:
         """Give the answer, or the list of them; raise the error, if that was it."""
+        # They have this call, and it has them.
+        parts, self.parts = self.parts, None
         if self.error is not None:
             self.raise_error()
-        return self.last if self.parts is None else [*self.parts.values]
+        return self.last if parts is None else [*parts.values]
 
     def raise_error(self) -> NoReturn:
         """Raise the error, and keep nothing of it.

@@ -55,6 +55,9 @@ class Rules(Protocol):
     options: dict[str, Any]
     current: dict[Address, ClientConnection]
 
+    def forget(self, connections: Connections) -> None:
+        """Know no more of those of a loop, where all has ended."""
+
 
 class Connections:
     """The connections of a pool in one event loop.
@@ -387,6 +390,12 @@ class Connections:
             del self._servers[server.address]
         if server.trims is not None:
             server.trims.cancel()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Have the pool know no more of these, where all has ended: each has the other."""
+        if not (self._servers or self._rules.reuses):
+            self._rules.forget(self)
 
     def add(self, address: Address, stream: IOStream) -> None:
         """Take in an open stream, and give it to who waits first."""
@@ -594,6 +603,7 @@ class Connections:
         for task in [*self._tasks]:
             task.cancel()
         self._watch_no_more()
+        self._let_go()
 
 
 def _closed(address: Address) -> RPCClosed:

@@ -16,7 +16,7 @@ from fastcore.addressing import UNIX_SCHEME, Address, format_address, unix_famil
 from fastcore.client.blocking import BlockingConnection, is_of_a_signal
 from fastcore.limits import Limits
 from fastcore.transport.connecting import (
-    LONGEST_RETRY,
+    MAX_RETRY,
     NEXT_ADDRESS,
     RETRY,
     more_hopeful,
@@ -54,12 +54,14 @@ def dial(
         try:
             sock = _open(address, deadline, ssl_options)
         except (ConnectionRefusedError, FileNotFoundError) as error:
-            # The server may be about to listen.
+            # The server may be about to listen. The error's frames know who keeps it.
+            error.__traceback__ = None
             reason = error
         except (OSError, UnicodeError) as error:
             # The last one: a name that can't be asked for.
             if isinstance(error, OSError) and is_of_a_signal(error, deadline):
                 raise
+            error.__traceback__ = None
             if isinstance(error, TimeoutError):
                 raise not_connected(address, f"not within {timeout:g} s", reason) from error
             raise not_connected(address, f"timeout {timeout:g} s", error) from error
@@ -75,7 +77,7 @@ def dial(
         if left <= 0:
             raise not_connected(address, f"not within {timeout:g} s", reason) from reason
         sleep(min(pause, left))
-        pause = min(2 * pause, LONGEST_RETRY)
+        pause = min(2 * pause, MAX_RETRY)
 
 
 def _show(

@@ -385,6 +385,11 @@ class ConnectionPool(StaysHere):
             connections = self._in_loops[channel.loop] = Connections(self, channel.loop)
         connections.add(address, stream)
 
+    def forget(self, connections: Connections) -> None:
+        """Know no more of the connections of a loop, where all has ended."""
+        if self._in_loops.get(connections.loop) is connections:
+            del self._in_loops[connections.loop]
+
     def collect(self) -> None:
         """Close the connections that are free. May be called from any thread."""
         self._in_each_loop(Connections.close_free)

@@ -410,6 +410,9 @@ class Answers(Iterator[Any]):
 
     def __del__(self) -> None:
         self.close()
+        # They have the call, and it has them; there was none if it couldn't begin.
+        if call := self.__dict__.get("_call"):
+            call.parts = None
 
 
 def _is_late(error: BaseException, deadline: float | None) -> bool:

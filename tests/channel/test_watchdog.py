@@ -16,7 +16,7 @@ class Clock:
     def time(self):
         return self.now
 
-    def call_later(self, delay, callback):
+    def call_later(self, delay, callback, context=None):
         timer = SimpleNamespace(when=self.now + delay, callback=callback)
         timer.cancel = lambda: self.timers.remove(timer)
         self.timers.append(timer)

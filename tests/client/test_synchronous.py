@@ -2,19 +2,22 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import socket
 import time
 import weakref
+from types import FrameType
 
 import pytest
 
 from fastcore import ConnectionLost, RPCClosed, SyncClient, rpc
+from fastcore.client.blocking import BlockingCall
 from helpers.certificates import THEIRS, client_context, server_context
 from helpers.classic_server import classic_server
 from helpers.kinds import Order
-from helpers.support import Program, in_a_thread, until
+from helpers.support import Program, in_a_thread, left_to_the_collector, until
 from helpers.synchronous import Handlers, client
 from helpers.wire import served
 
@@ -286,3 +289,36 @@ async def test_what_a_signal_raises_at_any_moment_gives_nobody_somebody_elses_an
     else:
         async with served(Handlers().all) as server:
             await in_a_thread(lambda: use(server))
+
+
+async def test_calls_that_are_over_leave_nothing_to_the_collector():
+    def each(remote):
+        assert len(list(remote.rows.each(count=3))) == len(remote.rows(count=3)) == 3
+        for _ in remote.rows.each(count=3):
+            break
+
+    def wrong(remote):
+        for call in (remote.boom, remote.boom.each):
+            with contextlib.suppress(KeyError):
+                list(call())
+        with contextlib.suppress(TypeError):
+            remote.rows.each(reply=False)
+
+    def nowhere(remote):
+        with socket.socket() as silent, contextlib.suppress(ConnectionLost):
+            silent.bind(("127.0.0.1", 0))
+            SyncClient(ip="127.0.0.1", port=silent.getsockname()[1], timeout=0.05).rows()
+
+    def left_by(does):
+        with client(server) as remote:
+            does(remote)
+            gc.collect()
+            gc.disable()
+            does(remote)
+            left = left_to_the_collector(BaseException, FrameType, BlockingCall)
+            gc.enable()
+            return left
+
+    async with served(Handlers().all) as server:
+        for does in (each, wrong, nowhere):
+            assert not await in_a_thread(functools.partial(left_by, does)), does

@@ -1,6 +1,7 @@
 """A loop with a deadline, ways to wait, and programs that run beside the test."""
 
 import asyncio
+import gc
 import os
 import queue
 import re
@@ -132,3 +133,13 @@ class Program:
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe is not None
             pipe.close()
+
+
+def left_to_the_collector(*kinds: type) -> list[Any]:
+    """Give what of these kinds the collector finds: objects that hold each other, and nobody else does."""
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    gc.set_debug(0)
+    found = [each for each in gc.garbage if isinstance(each, kinds)]
+    gc.garbage.clear()
+    return found

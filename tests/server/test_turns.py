@@ -13,8 +13,8 @@ from helpers.wire import frame, served, stranger_at
 @pytest.fixture(autouse=True)
 def short_turns(monkeypatch):
     """Have a turn be over with whatever is done first in it."""
-    monkeypatch.setattr("fastcore.server.turns.A_TURN", 1)
-    monkeypatch.setattr("fastcore.server.parts.A_TURN", 1)
+    monkeypatch.setattr("fastcore.server.turns.TURN_BUDGET", 1)
+    monkeypatch.setattr("fastcore.server.parts.TURN_BUDGET", 1)
 
 
 class Handlers(dict):
