@@ -32,10 +32,10 @@ __all__ = [
 
 
 #: Characters of a line, and of a traceback, that are logged.
-_LONGEST: Final = 2_000
-_LONGEST_TRACEBACK: Final = 20_000
+_MAX_LINE: Final = 2_000
+_MAX_TRACEBACK: Final = 20_000
 #: Kinds of lines that are kept apart; strangers can't make it more.
-_MOST_LINES: Final = 4096
+_MAX_KINDS: Final = 4096
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class HoldBackFloods(logging.Filter):
             key = (str(record.msg), record.levelno, getattr(record, "about", None))
             line = self._lines.get(key)
             if line is None:
-                if len(self._lines) >= _MOST_LINES:
+                if len(self._lines) >= _MAX_KINDS:
                     self._lines.pop(next(iter(self._lines)), None)
                 line = self._lines[key] = _Line(record.created)
             held = 0
@@ -209,7 +209,7 @@ class KeepLines(logging.Filter):
         except Exception:
             text = f"{shown(record.msg, 1000)} (and its arguments can't be told)"
         # Cut first: to escape millions of characters would take seconds.
-        text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
+        text = text if len(text) <= _MAX_LINE else f"{text[:_MAX_LINE]}... ({len(text):,} characters)"
         record.msg, record.args = in_one_line(text), None
         if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
             try:
@@ -218,9 +218,9 @@ class KeepLines(logging.Filter):
                 raise
             except BaseException:  # what describes itself may raise anything
                 told = f"(a {record.exc_info[0]} that can't be described)"
-            if len(told) > _LONGEST_TRACEBACK:
+            if len(told) > _MAX_TRACEBACK:
                 # Where it was raised, and what, is at the end; the text of the error may be what is long.
-                half = _LONGEST_TRACEBACK // 2
+                half = _MAX_TRACEBACK // 2
                 told = f"{told[:half]}\n... ({len(told):,} characters)\n{told[-half:]}"
             record.exc_text = "\n".join(f"    {line}" for line in escaped(told).splitlines())
         return True

@@ -42,13 +42,13 @@ STATUS: Final = "uncaught-error"
 #: Longest traceback and message that a reply carries, in characters.
 _MAX_TEXT = 20_000
 #: Most arguments of an exception that are taken as such.
-_MOST_ARGS = 100
+_MAX_ARGS = 100
 #: Most places in the program that it names, of each exception in a chain.
 _MAX_PLACES = 30
 #: Of a type's name, which a peer may have made up.
-_LONGEST_NAME = 200
+_MAX_NAME = 200
 #: What is told instead of a message that might hold secrets.
-_KEPT = "the server's log says more"
+_WITHHELD = "the server's log says more"
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
 #: How much an error reply tells.
@@ -138,9 +138,9 @@ def error_reply(
     >>> error_reply(KeyError('x'))['exception']
     {'type': 'KeyError', 'module': 'builtins', 'message': "'x'", 'args': ['x']}
     """
-    name, module = type(error).__name__[:_LONGEST_NAME], type(error).__module__
+    name, module = type(error).__name__[:_MAX_NAME], type(error).__module__
     described: dict[str, Any] = {"type": name, "module": module}
-    described |= {"message": _KEPT, "args": [_KEPT]}
+    described |= {"message": _WITHHELD, "args": [_WITHHELD]}
     if detail != "type":
         described["message"] = _text(error, str)
         args = _args(error)
@@ -215,7 +215,7 @@ def remote_exception(reply: Any, peer: str, op: object) -> Exception:
 
 
 def _rebuild(described: dict[Any, Any]) -> Exception:
-    name = _words(described.get("type"))[:_LONGEST_NAME]
+    name = _words(described.get("type"))[:_MAX_NAME]
     module = described.get("module")
     message = _words(described.get("message"))
     given = described.get("args")
@@ -298,7 +298,7 @@ def _sendable(text: str) -> str:
 
 def _are_short(args: list[Any]) -> bool:
     """Whether arguments are plain values, and all of them together no longer than a message."""
-    if len(args) > _MOST_ARGS or not all(map(_is_plain, args)):
+    if len(args) > _MAX_ARGS or not all(map(_is_plain, args)):
         return False
     return sum(len(arg) for arg in args if isinstance(arg, str | bytes)) <= _MAX_TEXT
 

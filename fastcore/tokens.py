@@ -16,7 +16,7 @@ __all__ = ["AUTHENTICATE", "WELCOME", "check_token", "greeting", "is_public", "r
 #: The op of the message that shows a token.
 AUTHENTICATE: Final = "authenticate"
 #: Bytes of a token; the message that shows it has 64 KiB at most.
-LONGEST_TOKEN: Final = 4096
+MAX_TOKEN_SIZE: Final = 4096
 #: Its answer.
 WELCOME: Final = "OK"
 
@@ -34,8 +34,8 @@ def check_token(token: object) -> str:
         raise TypeError(f"a token is a str, not a {type(token).__name__}")
     if not token:
         raise ValueError("a token isn't empty; secrets.token_urlsafe() makes one")
-    if len(token.encode()) > LONGEST_TOKEN:
-        raise ValueError(f"a token has up to {LONGEST_TOKEN:,} bytes, not {len(token.encode()):,}")
+    if len(token.encode()) > MAX_TOKEN_SIZE:
+        raise ValueError(f"a token has up to {MAX_TOKEN_SIZE:,} bytes, not {len(token.encode()):,}")
     return token
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 __all__ = ["traceback_of"]
 
 #: Most exceptions that are told with the one that they led to: each costs as much as a call or more.
-_MOST: Final = 200
+_MAX_EXCEPTIONS: Final = 50
 
 
 class _Alone(Exception):
@@ -23,7 +23,7 @@ def traceback_of(error: BaseException, most_places: int | None, first: Traceback
     Parameters
     ----------
     error : BaseException
-        It, and those that led to it, unless they are hundreds.
+        It, and those that led to it, unless they are many.
     most_places : int, optional
         Most places in the program that are told of each of them, those next to the error; all, if None.
     first : traceback, optional
@@ -51,21 +51,21 @@ def _are_few(error: BaseException) -> bool:
     # Kept, as some are made when they are asked for, and then let go.
     seen: dict[int, BaseException] = {}
     rest: list[BaseException | None] = [error]
-    while rest and len(seen) <= _MOST:
+    while rest and len(seen) <= _MAX_EXCEPTIONS:
         each = rest.pop()
         if each is not None and id(each) not in seen:
             seen[id(each)] = each
             rest += each.__cause__, each.__context__
             if isinstance(each, BaseExceptionGroup):
                 rest += each.exceptions
-    return len(seen) <= _MOST
+    return len(seen) <= _MAX_EXCEPTIONS
 
 
 def _alone(error: BaseException) -> _Alone:
     alone = _Alone(error)
     for note in getattr(error, "__notes__", ()):
         alone.add_note(note)
-    alone.add_note(f"(there are more than {_MOST} other exceptions in it, or that led to it)")
+    alone.add_note(f"(there are more than {_MAX_EXCEPTIONS} other exceptions in it, or that led to it)")
     return alone
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
@@ -22,7 +23,7 @@ from tornado.iostream import IOStream
 from fastcore.addressing import Address, format_address
 from fastcore.client.calls import RemoteCall, value_of_call
 from fastcore.client.connection import ClientConnection
-from fastcore.client.waiting import KnownServer, Waiting, WaitingCall, WaitingStream
+from fastcore.client.waiting import Attempt, KnownServer, Waiting, WaitingCall, WaitingStream
 from fastcore.errors import BadValue, RPCClosed
 from fastcore.transport.connecting import open_stream
 from fastcore.transport.event_loop import Timer, patience
@@ -37,6 +38,8 @@ _PROBE_TIMEOUT: Final = 1.0
 #: Seconds in which a connection must have been needed once, if there are more than a few free ones.
 _SPARE_TTL: Final = 5.0
 _MAX_SPARES: Final = 4
+#: Seconds in which a loop that ends is over.
+_TEARDOWN_GRACE: Final = 0.1
 #: The machine has no descriptor left for one more connection.
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -240,10 +243,10 @@ class Connections:
             self._watch_no_more()
             return
         while (lacking := self._first_that_lacks_one()) is not None and self._make_room(lacking):
-            lacking.connecting += 1
-            task = self.loop.create_task(self._connect(lacking))
+            attempt = Attempt(lacking)
+            task = self.loop.create_task(self._connect(lacking, attempt))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(functools.partial(self._attempted, attempt))
 
     def _hand_out(self, server: KnownServer) -> None:
         while (first := server.first()) is not None:
@@ -336,7 +339,14 @@ class Connections:
             return first.timeout
         return max(first.timeout - waited, first.timeout / 10)
 
-    async def _connect(self, server: KnownServer) -> None:
+    def _attempted(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if attempt.end() and not self._rules.closed:
+            # It was cancelled, as where the loop ends: a connection for the next who waits would outlive
+            # that. If it still runs in a while, a program has cancelled all its tasks, and goes on.
+            self._after(_TEARDOWN_GRACE, self._serve, attempt.server)
+
+    async def _connect(self, server: KnownServer, attempt: Attempt) -> None:
         started = self.loop.time()
         try:
             stream = await open_stream(*server.address, self._patience(server), **self._rules.options)
@@ -345,14 +355,10 @@ class Connections:
                 # Since it was made: TLS tells of a certificate that is refused only then.
                 raise channel.lost_error()
         except Exception as error:
-            server.connecting -= 1
+            attempt.end()
             self._not_connected(server, error, started)
             return
-        except BaseException:
-            # The loop ends, or the pool. A connection for the next who waits would outlive it.
-            server.connecting -= 1
-            raise
-        server.connecting -= 1
+        attempt.end()
         self._scarce = False
         if self._rules.closed:
             stream.close()

@@ -16,7 +16,7 @@ from fastcore.addressing import UNIX_SCHEME, Address, format_address, unix_famil
 from fastcore.client.blocking import BlockingConnection, is_of_a_signal
 from fastcore.limits import Limits
 from fastcore.transport.connecting import (
-    LONGEST_RETRY,
+    MAX_RETRY,
     NEXT_ADDRESS,
     RETRY,
     more_hopeful,
@@ -77,7 +77,7 @@ def dial(
         if left <= 0:
             raise not_connected(address, f"not within {timeout:g} s", reason) from reason
         sleep(min(pause, left))
-        pause = min(2 * pause, LONGEST_RETRY)
+        pause = min(2 * pause, MAX_RETRY)
 
 
 def _show(

@@ -12,7 +12,7 @@ from fastcore.client.calls import RemoteCall
 from fastcore.client.connection import ClientConnection, closes
 from fastcore.transport.event_loop import Timer
 
-__all__ = ["KnownServer", "Waiting", "WaitingCall", "WaitingStream"]
+__all__ = ["Attempt", "KnownServer", "Waiting", "WaitingCall", "WaitingStream"]
 
 
 class WaitingCall:
@@ -154,3 +154,20 @@ class KnownServer:
             return None
         self.least_free = min(self.least_free, len(self.free))
         return connection
+
+
+class Attempt:
+    """One connection that is being made, counted by its server until that is over."""
+
+    __slots__ = ("_counts", "server")
+
+    def __init__(self, server: KnownServer) -> None:
+        self.server = server
+        self._counts = True
+        server.connecting += 1
+
+    def end(self) -> bool:
+        """Count it no more; False if that was done before."""
+        counted, self._counts = self._counts, False
+        self.server.connecting -= counted
+        return counted

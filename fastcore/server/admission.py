@@ -42,7 +42,7 @@ _ONLY_ONE: Final = "token"
 Authenticate = Callable[[IOStream, dict[str, Any]], Any]
 
 #: Bytes in the message that shows a token; strangers can't make it more.
-_MOST_OF_A_GREETING = 64 * 1024
+_MAX_GREETING = 64 * 1024
 
 
 class Tokens:
@@ -186,7 +186,7 @@ class Newcomer(Owner):
         admission.newcomers[self] = None
         channel.own(self)
         if admission.only_greets:
-            channel.set_max_size(min(_MOST_OF_A_GREETING, channel.limits.max_buffer_size))
+            channel.set_max_size(min(_MAX_GREETING, channel.limits.max_buffer_size))
         self.decided = channel.loop.create_task(self._decide())
 
     def listen(self) -> None:

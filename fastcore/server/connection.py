@@ -54,6 +54,10 @@ _BYTES_OF_ONE: Final = 256 * 1024
 _A_CANCEL: Final = 0.000_025
 
 
+#: Seconds in which a loop is over, if it is being ended.
+_TEARDOWN_GRACE: Final = 0.1
+
+
 class _Refused(Exception):
     """A request for which no handler is called."""
 
@@ -312,8 +316,9 @@ class Connection(Owner):
                 raise
             # What the handler waited for raised it, and that has closed the frames in between.
         except BaseException:
-            # The loop or the server is being ended: nobody begins anything now.
+            # The loop or the server is being ended: nobody begins anything now. Later, if it wasn't so.
             self._uncount(request)
+            self.channel.loop.call_later(_TEARDOWN_GRACE, self.service.let_go_on)
             raise
         # Not before its answer: those without a number are answered in order.
         self._make_room(request)
@@ -334,6 +339,10 @@ class Connection(Owner):
                     result = await result
                     if gives_parts(result):
                         result = await self._send_parts(result, request, blocked)
+            except Exception:
+                # Hundreds may fail in one turn of the loop.
+                await self._wait_for_time()
+                raise
             finally:
                 assert request.figures is not None
                 request.figures.record_since(request.begun)
@@ -381,11 +390,15 @@ class Connection(Owner):
         """Whether the loop has ended, and what waited in it is being collected."""
         return asyncio.current_task(self.channel.loop) is None
 
+    async def _wait_for_time(self) -> None:
+        """Wait until those that fail, or give parts, have left some."""
+        while self.service.turns.left <= 0:
+            await self.service.turns.wait(self.channel)
+
     async def _time_for(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Wait until those that fail, or give parts, have left some time for a handler to begin."""
+        """Wait until there is time for a handler to begin."""
         try:
-            while self.service.turns.left <= 0:
-                await self.service.turns.wait(self.channel)
+            await self._wait_for_time()
         except BaseException:
             coroutine.close()
             raise
@@ -503,8 +516,10 @@ class Connection(Owner):
 
     def _not_packed(self, request: Request, error: BadValue) -> bool:
         """Reply that an answer can't be sent; False if no further request is to be begun now."""
+        begun = perf_counter_ns()
         self.service.figures.failed(request.op)
         answer = tell_of_unsendable(error, request, self.channel.peer, self.service.error_detail)
+        self.service.turns.spend(begun, self.channel.loop)
         return self._done(request, answer, ERROR_FLAG)
 
     def _failed(self, request: Request, error: BaseException) -> bool:

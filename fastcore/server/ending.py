@@ -55,7 +55,7 @@ class Ending:
     @property
     def is_over(self) -> bool:
         """Whether nothing is waited for any more."""
-        return self._task is not None and self._task.done()
+        return self._task is not None and self._task.done() and not self._task.cancelled()
 
     async def wait(self, deadline: float) -> None:
         """Wait until all has ended; who asks may be given up, and the end goes on.
@@ -65,9 +65,14 @@ class Ending:
         deadline : float
             Seconds after which nobody's answer is waited for. Who asks later may have less patience.
         """
+        begins = self._task is None or self._task.cancelled()
+        if begins:
+            # Anew, where a program has cancelled all tasks there were, and goes on.
+            self._enough = self._loop.create_future()
         self._let_stay(asyncio.current_task())
-        if self._task is None:
+        if begins:
             self._task = self._loop.create_task(self._end(deadline))
+        assert self._task is not None
         timer = self._loop.call_later(deadline, set_value, self._enough, None)
         self._task.add_done_callback(lambda _: timer.cancel())
         await asyncio.shield(self._task)

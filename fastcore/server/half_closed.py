@@ -17,8 +17,8 @@ from fastcore.transport.event_loop import Timer
 __all__ = ["Questions"]
 
 #: Seconds until the first question, and the most between two. Each comes after twice as long.
-_FIRST: Final = 0.1
-_MOST: Final = 10.0
+_FIRST_PAUSE: Final = 0.1
+_MAX_PAUSE: Final = 10.0
 
 
 class Questions:
@@ -34,7 +34,7 @@ class Questions:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._pause = _FIRST
+        self._pause = _FIRST_PAUSE
         self._ask_later()
 
     def _ask_later(self) -> None:
@@ -48,7 +48,7 @@ class Questions:
             with suppress(ConnectionLost):
                 channel.send(None)
         if channel.is_open:
-            self._pause = min(2 * self._pause, _MOST)
+            self._pause = min(2 * self._pause, _MAX_PAUSE)
             self._ask_later()
 
     def stop(self) -> None:

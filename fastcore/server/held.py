@@ -15,10 +15,10 @@ __all__ = ["PATIENCE", "HeldRequest", "HeldRequests"]
 #: Bytes that are held before no more is received, in `max_waiting`: at first, and when for so many
 #: seconds no request of the connection has ended. What would end one, that it is given up or may send
 #: more, can stand behind them. In the end further requests are refused.
-_MOST: Final = (1, 64)
+_MAX_HELD: Final = (1, 64)
 PATIENCE: Final = (0.2, 10.0)
 #: What a request counts at least: it is a dict and some more by now, however few bytes it had.
-_LEAST: Final = 512
+_MIN_SIZE: Final = 512
 
 #: What came, and the bytes of it.
 HeldRequest = tuple[Any, CallHeader | None, int]
@@ -61,7 +61,7 @@ class HeldRequests:
 
     def keep(self, message: Any, header: CallHeader | None) -> None:
         """Hold a request, which the channel has given last."""
-        size = max(self._channel.last_size, _LEAST)
+        size = max(self._channel.last_size, _MIN_SIZE)
         # What has no number can't be given up, nor can the second of a number that is taken.
         number = None if header is None else header.call
         key: object = object() if number is None or number in self._requests else number
@@ -84,14 +84,14 @@ class HeldRequests:
     @property
     def is_full(self) -> bool:
         """Whether no further one may be held, however long that lasts."""
-        return self._stalled == len(_MOST) and self._holds(_MOST[-1])
+        return self._stalled == len(_MAX_HELD) and self._holds(_MAX_HELD[-1])
 
     def _holds(self, most: int) -> bool:
         return self.size >= most * self._channel.limits.max_waiting
 
     def may_grow(self, something_runs: bool) -> bool:
         """Whether to be given what comes behind them; if not, look again when patience is over."""
-        if self._stalled == len(_MOST) or not self._holds(_MOST[self._stalled]):
+        if self._stalled == len(_MAX_HELD) or not self._holds(_MAX_HELD[self._stalled]):
             return True
         if something_runs and self._timer is None:
             loop = self._channel.loop

@@ -120,7 +120,13 @@ async def _whole(
         if not is_to_wait_for(result):
             return result
         if not in_task:
-            await _pause()
+            try:
+                await _pause()
+            except GeneratorExit:
+                # Given up before its first step; nobody else knows it.
+                if isinstance(result, Coroutine):
+                    result.close()
+                raise
         if not gives_parts(result):
             result = await (result if inspect.isawaitable(result) else convert_yielded(result))
         return _Parts(context, stack.pop_all(), result) if gives_parts(result) else result

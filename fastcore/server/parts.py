@@ -11,7 +11,7 @@ from fastcore._header import PART_FLAG
 from fastcore._wire import frozen
 from fastcore.server.request import Request
 from fastcore.server.results import end_of, is_async
-from fastcore.server.turns import A_TURN, Turn
+from fastcore.server.turns import TURN_BUDGET, Turn
 
 __all__ = ["Blocked", "send_parts"]
 
@@ -44,7 +44,7 @@ async def send_parts(result: Any, request: Request, channel: Channel, turn: Turn
                     request.left -= 1
                 channel.send(value, fields)
                 sent += 1
-                if perf_counter_ns() - begun > A_TURN:
+                if perf_counter_ns() - begun > TURN_BUDGET:
                     # It may never wait for anything itself.
                     turn.end()
                     begun = await turn.begin()
@@ -60,7 +60,7 @@ async def send_parts(result: Any, request: Request, channel: Channel, turn: Turn
                     request.left -= 1
                 channel.send(value, fields)
                 sent += 1
-                if (took := perf_counter_ns() - begun) > A_TURN:
+                if (took := perf_counter_ns() - begun) > TURN_BUDGET:
                     blocked(took)
                     turn.end()
                     begun = await turn.begin()
@@ -79,7 +79,7 @@ async def _list_of(result: Any, request: Request, turn: Turn, begun: int, blocke
                 if request.reply:
                     # Whoever gives it may change it before he gives the next.
                     values.append(frozen(value))
-                if perf_counter_ns() - begun > A_TURN:
+                if perf_counter_ns() - begun > TURN_BUDGET:
                     turn.end()
                     begun = await turn.begin()
         else:
@@ -87,7 +87,7 @@ async def _list_of(result: Any, request: Request, turn: Turn, begun: int, blocke
                 if request.reply:
                     # Whoever gives it may change it before he gives the next.
                     values.append(frozen(value))
-                if (took := perf_counter_ns() - begun) > A_TURN:
+                if (took := perf_counter_ns() - begun) > TURN_BUDGET:
                     blocked(took)
                     turn.end()
                     begun = await turn.begin()

@@ -109,8 +109,9 @@ class Service:
     is_ending: bool = False
     turns: Turns = field(default_factory=Turns)
     _is_waking: bool = False
-    #: What was found in this turn of the loop; None if nobody has looked.
-    _ends_with_its_loop: bool | None = None
+    #: What was found in this turn of the loop, and in which; None if nobody has looked.
+    _ends_with_its_loop: bool = False
+    _looked_at: asyncio.AbstractEventLoop | None = None
 
     @property
     def is_full(self) -> bool:
@@ -134,10 +135,11 @@ class Service:
 
         Looked at once in a turn: all the others that are cancelled in it ask, too.
         """
-        if self._ends_with_its_loop is None:
+        if self._looked_at is not loop:
+            self._looked_at = loop
             self._ends_with_its_loop = all(task.cancelling() for task in asyncio.all_tasks(loop))
             loop.call_soon(self._look_again)
         return self._ends_with_its_loop
 
     def _look_again(self) -> None:
-        self._ends_with_its_loop = None
+        self._looked_at = None

@@ -9,10 +9,10 @@ from typing import Final
 
 from fastcore._channel import Channel
 
-__all__ = ["A_TURN", "Turn", "Turns"]
+__all__ = ["TURN_BUDGET", "Turn", "Turns"]
 
 #: Nanoseconds of a turn of the loop for a server's generators and errors, all together.
-A_TURN: Final = 500_000
+TURN_BUDGET: Final = 500_000
 
 
 class Turns:
@@ -32,7 +32,7 @@ class Turns:
     __slots__ = ("_counted_by", "_waiting", "left", "number")
 
     def __init__(self) -> None:
-        self.left = A_TURN
+        self.left = TURN_BUDGET
         self.number = 0
         self._waiting: OrderedDict[Channel, deque[asyncio.Future[None]]] = OrderedDict()
         # The loop that has been asked to call when its next turn begins.
@@ -47,7 +47,7 @@ class Turns:
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         self._counted_by = None
         self.number += 1
-        self.left = A_TURN
+        self.left = TURN_BUDGET
         while self._waiting:
             channel, waiting = self._waiting.popitem(last=False)
             future = waiting.popleft()

@@ -27,7 +27,7 @@ from fastcore.transport.tls import certified_name, check_ssl_options, explain
 from fastcore.transport.tornado import channel_of, socket_of
 
 __all__ = [
-    "LONGEST_RETRY",
+    "MAX_RETRY",
     "NEXT_ADDRESS",
     "RETRY",
     "StreamForOne",
@@ -47,7 +47,7 @@ _OPTIONS: Final = ("ssl_options", "compression", "token", "writable_values")
 
 #: Seconds before a refused connection is tried again, at first and at the most.
 RETRY: Final = 0.02
-LONGEST_RETRY: Final = 0.25
+MAX_RETRY: Final = 0.25
 #: Seconds before the next address of a host is tried beside one that doesn't answer.
 NEXT_ADDRESS: Final = 0.25
 
@@ -212,7 +212,7 @@ async def open_stream(
                     error.__traceback__ = None
                     reason = error
                     await asyncio.sleep(pause)
-                    pause = min(2 * pause, LONGEST_RETRY)
+                    pause = min(2 * pause, MAX_RETRY)
             refused = None if token is None else await _greet(channel, stream, token)
     except TimeoutError:
         # What has led here knows the task, and so would the error know whose it is, if it were raised here.

@@ -26,9 +26,9 @@ __all__ = [
 ]
 
 #: Seconds to wait for a loop that is busy, or that waits for this very thread.
-_PATIENCE = 1.0
+_LOOP_TIMEOUT = 1.0
 #: How often a limit is looked at before it is reached.
-_LOOKS = 4
+_CHECKS_PER_LIMIT = 4
 
 
 class Timer:
@@ -120,7 +120,7 @@ class _Countdown:
     def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._part = seconds / _LOOKS
+        self._part = seconds / _CHECKS_PER_LIMIT
         self._left = seconds
         self._looked_at = self._loop.time()
         self._timer = self._loop.call_later(self._part, self._look, context=Context())
@@ -201,4 +201,4 @@ def run_in_thread_of(loop: asyncio.AbstractEventLoop, action: Callable[[], objec
             done.set()
 
     loop.call_soon_threadsafe(act)
-    done.wait(_PATIENCE)
+    done.wait(_LOOP_TIMEOUT)

@@ -323,7 +323,6 @@ class SecureTransport(StreamTransport):
     """
 
     __slots__ = (
-        "_cut",
         "_failed_behind",
         "_has_said_goodbye",
         "_is_server",
@@ -341,8 +340,6 @@ class SecureTransport(StreamTransport):
         self._is_server: bool = getattr(stream.socket, "server_side", False)
         #: Why the peer isn't let in.
         self._refusal: BaseException | None = None
-        #: The end of the connection without the peer's word.
-        self._cut: ssl.SSLEOFError | None = None
         #: How many may still be received in this turn.
         self._records = 0
         #: What is wrong behind the records that were received last.
@@ -408,13 +405,9 @@ class SecureTransport(StreamTransport):
 
     def recv_into(self, memory: memoryview) -> int | None:
         """Receive a record; of a large message, as many as there is room for."""
-        try:
-            if self._failed_behind is not None:
-                raise self._failed_behind
-            received = self._receive_record(memory)
-        except ssl.SSLEOFError as error:
-            self._cut = error
-            return 0
+        if self._failed_behind is not None:
+            raise self._failed_behind
+        received = self._receive_record(memory)
         self._records -= 1
         while received and received % _TLS_RECORD == 0 and received < len(memory) and self._records > 0:
             try:
@@ -463,7 +456,7 @@ class SecureTransport(StreamTransport):
 
     def close(self, error: BaseException | None) -> None:
         """Close the stream: because of an error, or because the peer closed it."""
-        error = error or self._refusal or self._cut
+        error = error or self._refusal
         if self.channel.is_foreign:
             # What TLS says at its end, the parent would have said with it.
             super().close(error)
@@ -503,7 +496,8 @@ class SecureTransport(StreamTransport):
         return True
 
     def _reason(self) -> str:
-        if self._cut is not None:
+        if isinstance(self.stream.error, ssl.SSLEOFError):
+            # Without the peer's word, nobody knows whether that was all it had to say.
             return CUT_OFF
         return explain(self.stream.error, server_side=self._is_server) or ""
 

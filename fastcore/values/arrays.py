@@ -24,15 +24,15 @@ from fastcore.values.kinds import Code, Inner, Kind, Memory
 __all__ = ["KINDS"]
 
 #: The memory of an array begins at a multiple of so many bytes, as no element needs more.
-_ALIGNED: Final = 16
+_ALIGNMENT: Final = 16
 #: The elements that a peer gets as nested lists; more of them would take it minutes, and gigabytes.
-_MOST_AS_LIST: Final = 100_000
+_MAX_AS_LIST: Final = 100_000
 #: Structures within each other in a dtype, and the fields of one.
-_DEEPEST: Final = 8
-_MOST_FIELDS: Final = 1_000
-_MOST_DIMENSIONS: Final = 64
+_MAX_NESTING: Final = 8
+_MAX_FIELDS: Final = 1_000
+_MAX_DIMENSIONS: Final = 64
 #: Bytes of a head that is worth keeping.
-_SHORT: Final = 100
+_MAX_KEPT_HEAD: Final = 100
 _DTYPE: Final = re.compile(r"[<>|][biufcSUVmM][1-9]\d{0,8}(?:\[\d{0,9}[A-Za-z]{1,2}\])?")
 
 
@@ -63,11 +63,11 @@ def _dtype(described: Any, depth: int = 0) -> Any:
     """Make the dtype that a head describes, which a stranger may have made."""
     if isinstance(described, str) and _DTYPE.fullmatch(described):
         return numpy.dtype(described)
-    if depth < _DEEPEST and isinstance(described, list) and len(described) == 2:
+    if depth < _MAX_NESTING and isinstance(described, list) and len(described) == 2:
         return numpy.dtype((_dtype(described[0], depth + 1), _shape(described[1])))
-    if depth < _DEEPEST and isinstance(described, list) and len(described) == 4:
+    if depth < _MAX_NESTING and isinstance(described, list) and len(described) == 4:
         names, formats, offsets, itemsize = described
-        if not all(isinstance(given, list) and len(given) <= _MOST_FIELDS for given in described[:3]):
+        if not all(isinstance(given, list) and len(given) <= _MAX_FIELDS for given in described[:3]):
             raise ValueError("the fields of its dtype aren't lists, or too many")
         if not all(isinstance(name, str) for name in names) or not all(
             type(size) is int for size in (*offsets, itemsize)
@@ -79,7 +79,7 @@ def _dtype(described: Any, depth: int = 0) -> Any:
 
 
 def _shape(described: Any) -> tuple[int, ...]:
-    if not isinstance(described, list) or len(described) > _MOST_DIMENSIONS:
+    if not isinstance(described, list) or len(described) > _MAX_DIMENSIONS:
         raise ValueError(f"{shown(described)} is no shape")
     if not all(type(length) is int and length >= 0 for length in described):
         raise ValueError(f"{shown(described)} is no shape")
@@ -108,7 +108,7 @@ def _head(dtype: numpy.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
     if len(head) > 0xFFFF:
         raise ValueError("its dtype has too many fields")
     before: bytes = len(head).to_bytes(2, "big") + head
-    return before + bytes(-len(before) % _ALIGNED)
+    return before + bytes(-len(before) % _ALIGNMENT)
 
 
 def _in_one_piece(array: numpy.ndarray[Any, Any]) -> Any:
@@ -140,11 +140,11 @@ _read_short_head = lru_cache(256)(_read_head)
 
 def _unpack(body: Memory, inner: Inner) -> numpy.ndarray[Any, Any]:
     size = 2 + int.from_bytes(body[:2], "big")
-    start = size + -size % _ALIGNED
+    start = size + -size % _ALIGNMENT
     if start > len(body):
         raise ValueError("it ends before its head does")
     head = bytes(body[2:size])
-    dtype, shape, order = (_read_short_head if size <= _SHORT else _read_head)(head)
+    dtype, shape, order = (_read_short_head if size <= _MAX_KEPT_HEAD else _read_head)(head)
     # Else a few bytes would become as many elements, or point at memory, as they like.
     if dtype.hasobject or not dtype.itemsize or prod(shape) * dtype.itemsize != len(body) - start:
         raise ValueError(f"{len(body) - start:,} bytes aren't an array of {shape} {dtype}")
@@ -156,7 +156,7 @@ def _unpack(body: Memory, inner: Inner) -> numpy.ndarray[Any, Any]:
 
 
 def _plain(array: numpy.ndarray[Any, Any]) -> Any:
-    if array.size > _MOST_AS_LIST:
+    if array.size > _MAX_AS_LIST:
         raise ValueError(
             f"it has {array.size:,} elements, and the peer knows no arrays; send array.tobytes()"
         )

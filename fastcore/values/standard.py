@@ -22,7 +22,7 @@ __all__ = ["KINDS"]
 
 #: A Decimal's exponent is within the limits of Python's usual context: one that is far beyond
 #: them costs nothing to send, and all memory to whoever makes an int of it.
-_LARGEST_EXPONENT: Final = 999_999
+_MAX_EXPONENT: Final = 999_999
 _DECIMAL: Final = re.compile(rb"-?(?:\d+(?:\.\d*)?(?:E[+-]?\d{1,9})?|Infinity|s?NaN\d*)")
 #: In fewer bytes there is no room for such a one.
 _ROOM_FOR_EXPONENT: Final = len("1E999999")
@@ -109,8 +109,8 @@ def _unpack_timedelta(body: Memory, inner: Inner) -> timedelta:
 
 
 def _check_exponent(value: Decimal) -> None:
-    if value.is_finite() and abs(value.adjusted()) > _LARGEST_EXPONENT:
-        raise ValueError(f"its exponent is beyond {_LARGEST_EXPONENT:,}")
+    if value.is_finite() and abs(value.adjusted()) > _MAX_EXPONENT:
+        raise ValueError(f"its exponent is beyond {_MAX_EXPONENT:,}")
 
 
 def _pack_decimal(value: Decimal, inner: Inner) -> bytes:

@@ -132,6 +132,22 @@ async def test_a_connection_comes_back_from_who_was_cancelled_in_the_moment_in_w
         pool.close()
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_calls_get_their_connection_where_a_program_cancels_all_tasks_and_goes_on(turns):
+    async with served() as server:
+        pool = ConnectionPool(limit=1)
+        remote = pool(ip="127.0.0.1", port=server.port)
+        before = asyncio.all_tasks()
+        call = remote.add(x=1, y=2)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+        assert [await call, await remote.add(x=3, y=4)] == [3, 7]
+        assert pool.open == 1
+        pool.close()
+
+
 @pytest.mark.parametrize("message", [{"op": "add", "x": 5, "y": 5}, {"op": "nap"}])
 async def test_what_is_still_to_be_answered_of_a_connection_that_is_given_back_answers_nobody(message):
     async def nap(stream):

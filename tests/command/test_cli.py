@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from fastcore import Server
 from fastcore.command import call, cli, demo
 from fastcore.command.usage import CommandError, in_one_line
 from fastcore.remote_errors import remote_exception
+from helpers.commands import fastcore, served_at
 from helpers.support import DEADLINE, Program
 
 pty = pytest.importorskip("pty", reason="there are signals, terminals and unix sockets in it")
@@ -97,10 +98,6 @@ class Outcome(NamedTuple):
     code: int
 
 
-def fastcore(*arguments: str, **options: object) -> Program:
-    return Program("-m", "fastcore", *arguments, **options)
-
-
 def outcome(*arguments: str, **options: object) -> Outcome:
     with fastcore(*arguments, **options) as program:
         return outcome_of(program)
@@ -118,20 +115,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@contextmanager
-def serving(folder: Path, target: str = "shop:handlers", *options: str) -> Iterator[str]:
-    with fastcore("serve", target, *options, cwd=folder) as server:
-        yield server.line().rpartition(" ")[2]
-        server.send(signal.SIGTERM)
-        assert server.wait() == 0, server.errors
-
-
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of one server for all that leave nothing behind in it."""
     folder = tmp_path_factory.mktemp("shop")
     (folder / "shop.py").write_text(SHOP)
-    with serving(folder) as address:
+    with served_at(folder) as address:
         yield address
 
 
@@ -164,7 +153,7 @@ def test_demo_tells_that_its_server_does_not_start(monkeypatch, capsys):
 
 
 def test_demo_tells_of_a_wrong_answer(folder: Path, monkeypatch, capsys):
-    with serving(folder, "shop:wrong") as address:
+    with served_at(folder, target="shop:wrong") as address:
 
         @asynccontextmanager
         async def wrong_server() -> AsyncIterator[int]:
@@ -183,7 +172,7 @@ def test_serve_takes_a_dict_of_handlers(shop: str):
 
 
 def test_serve_takes_a_server_subclass_that_keeps_its_state(folder: Path):
-    with serving(folder, "shop:Counter") as address:
+    with served_at(folder, target="shop:Counter") as address:
         assert outcome("call", address, "increment").output == "1"
         assert outcome("call", address, "increment", "by=10").output == "11"
 
@@ -201,7 +190,7 @@ def test_serve_ends_quietly_on_ctrl_c(folder: Path):
 
 
 def test_serve_says_that_a_port_is_taken(folder: Path):
-    with serving(folder) as address:
+    with served_at(folder) as address:
         port = address.rpartition(":")[2]
         # Tornado leaves the socket that it could not bind to the garbage collector.
         silent = ("-W", "ignore::ResourceWarning", "-m", "fastcore")
@@ -268,7 +257,7 @@ def test_call_prints_a_list_that_is_one_answer_on_one_line(shop: str):
 
 
 def test_call_prints_answers_as_they_come_and_ends_the_handler_when_it_is_ended(folder: Path):
-    with serving(folder) as address:
+    with served_at(folder) as address:
         with fastcore("call", address, "drip") as call:
             assert call.line() == "first"
             assert not (folder / "over").exists()
@@ -346,7 +335,7 @@ def test_call_tells_that_nobody_listens():
 
 
 def test_ctrl_c_is_quiet(folder: Path):
-    with serving(folder) as address, fastcore("call", address, "never") as call:
+    with served_at(folder) as address, fastcore("call", address, "never") as call:
         deadline = time.monotonic() + 30
         while not (folder / "called").exists():
             assert time.monotonic() < deadline

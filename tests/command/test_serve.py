@@ -15,6 +15,7 @@ from fastcore import TooDeep, rpc
 from fastcore.command import cli
 from fastcore.command.settings import limits_of
 from helpers.certificates import OURS, client_context
+from helpers.commands import fastcore, serving
 from helpers.support import Program, in_a_thread
 from helpers.web import get, get_json
 
@@ -64,15 +65,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@contextmanager
-def serving(folder: Path, *arguments: str, target: str = "shop:handlers") -> Iterator[tuple[Program, str]]:
-    """The program, and the line that says where it serves; it ends well."""
-    with Program("-m", "fastcore", "serve", target, *arguments, cwd=folder) as program:
-        yield program, program.line()
-        program.send(signal.SIGTERM)
-        assert program.wait() == 0, program.errors
-
-
 def port_of(line: str) -> int:
     return int(line.split(" on 127.0.0.1:")[1].partition(",")[0])
 
@@ -112,13 +104,13 @@ async def test_with_an_authority_it_asks_clients_for_certificates(folder: Path, 
 
 @pytest.mark.parametrize("option", ["--keyfile", "--cafile"])
 def test_files_of_tls_without_a_certificate_are_told(folder: Path, option: str):
-    with Program("-m", "fastcore", "serve", "shop:handlers", option, "x.pem", cwd=folder) as program:
+    with fastcore("serve", "shop:handlers", option, "x.pem", cwd=folder) as program:
         assert program.wait() == 2
         assert "--certfile" in program.errors
 
 
 def test_a_file_that_is_no_certificate_is_told(folder: Path):
-    with Program("-m", "fastcore", "serve", "shop:handlers", "--certfile", "shop.py", cwd=folder) as program:
+    with fastcore("serve", "shop:handlers", "--certfile", "shop.py", cwd=folder) as program:
         assert program.wait() == 1
         assert "certificate in shop.py" in program.errors
 
@@ -178,7 +170,7 @@ async def test_a_subclass_gets_limits_as_keywords(folder: Path):
 def test_a_subclass_that_takes_no_limits_is_told(folder: Path):
     for target, told in (("shop:Plain", "**kwargs"), ("shop:made", "is made already")):
         arguments = ("serve", target, "--limit", "max_depth=3")
-        with Program("-m", "fastcore", *arguments, cwd=folder) as program:
+        with fastcore(*arguments, cwd=folder) as program:
             assert program.wait() == 1
             assert "max_depth" in program.errors
             assert told in program.errors
@@ -208,11 +200,11 @@ def test_a_program_that_cannot_be_imported_is_told_with_its_line(
 ):
     (folder / "bad.py").write_text(source)
     told = f"fastcore: can't serve 'bad:{target}': {told.format(bad=folder / 'bad.py')}"
-    with Program("-m", "fastcore", "serve", f"bad:{target}", cwd=folder) as program:
+    with fastcore("serve", f"bad:{target}", cwd=folder) as program:
         assert program.wait() == 1
         assert program.errors.splitlines() == [told]
     # And once more by its first worker, which says nothing else.
-    with Program("-m", "fastcore", "serve", f"bad:{target}", "--workers", "2", cwd=folder) as program:
+    with fastcore("serve", f"bad:{target}", "--workers", "2", cwd=folder) as program:
         assert program.wait() == 1
         assert told in program.errors.splitlines()
         assert "pending" not in program.errors
@@ -221,7 +213,7 @@ def test_a_program_that_cannot_be_imported_is_told_with_its_line(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_program_that_takes_long_to_be_imported_can_be_ended(folder: Path, number: signal.Signals):
     (folder / "bad.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)")
-    with Program("-m", "fastcore", "serve", "bad:handlers", cwd=folder) as program:
+    with fastcore("serve", "bad:handlers", cwd=folder) as program:
         assert program.line() == "importing"
         program.send(number)
         assert program.wait() == {signal.SIGTERM: -signal.SIGTERM, signal.SIGINT: 130}[number]
@@ -232,7 +224,7 @@ def test_a_program_that_takes_long_to_be_imported_can_be_ended(folder: Path, num
 
 
 async def test_hooks_of_the_module_are_called_when_it_serves_and_before_it_ends(folder: Path):
-    with Program("-m", "fastcore", "serve", "hooked:handlers", cwd=folder) as program:
+    with fastcore("serve", "hooked:handlers", cwd=folder) as program:
         registered = await line_of(program)
         line = await line_of(program)
         assert registered == f"registered {port_of(line)}"
@@ -243,7 +235,7 @@ async def test_hooks_of_the_module_are_called_when_it_serves_and_before_it_ends(
 
 def test_a_hook_that_fails_at_the_start_ends_it(folder: Path):
     (folder / "bad.py").write_text(PROGRAM + "def on_start(server):\n    raise LookupError('no registry')\n")
-    with Program("-m", "fastcore", "serve", "bad:handlers", cwd=folder) as program:
+    with fastcore("serve", "bad:handlers", cwd=folder) as program:
         assert program.rest() == ""
         assert program.wait() == 1
         assert program.errors.splitlines()[-1] == "fastcore: on_start of bad raised LookupError: no registry"
@@ -252,14 +244,14 @@ def test_a_hook_that_fails_at_the_start_ends_it(folder: Path):
 def test_a_hook_that_hangs_at_the_start_can_be_ended(folder: Path):
     hook = "async def on_start(server):\n    print('hanging', flush=True)\n    await asyncio.sleep(600)\n"
     (folder / "bad.py").write_text(PROGRAM + hook)
-    with Program("-m", "fastcore", "serve", "bad:handlers", cwd=folder) as program:
+    with fastcore("serve", "bad:handlers", cwd=folder) as program:
         assert program.line() == "hanging"
         program.send(signal.SIGTERM)
         assert program.wait() == 0
 
 
 async def test_the_first_ctrl_c_says_what_it_waits_for_and_the_second_ends_at_once(folder: Path):
-    with Program("-m", "fastcore", "serve", "shop:handlers", cwd=folder) as program:
+    with fastcore("serve", "shop:handlers", cwd=folder) as program:
         port = port_of(await line_of(program))
         async with rpc(ip="127.0.0.1", port=port) as remote:
             call = remote.slow(seconds=600)
@@ -275,7 +267,7 @@ async def test_the_first_ctrl_c_says_what_it_waits_for_and_the_second_ends_at_on
 
 
 async def test_ctrl_c_twice_ends_it_also_while_a_handler_blocks_the_loop(folder: Path):
-    with Program("-m", "fastcore", "serve", "shop:handlers", cwd=folder) as program:
+    with fastcore("serve", "shop:handlers", cwd=folder) as program:
         port = port_of(await line_of(program))
         async with rpc(ip="127.0.0.1", port=port) as remote:
             call = remote.block(seconds=600)
@@ -371,7 +363,7 @@ async def test_a_monitor_is_opened_beside_it(folder: Path):
 
 
 async def test_a_monitor_says_while_it_ends_that_it_does(folder: Path):
-    with Program("-m", "fastcore", "serve", "shop:handlers", "--monitor", "0", cwd=folder) as program:
+    with fastcore("serve", "shop:handlers", "--monitor", "0", cwd=folder) as program:
         line = await line_of(program)
         port = int(line.partition("monitor on http://127.0.0.1:")[2].rstrip("/"))
         async with rpc(ip="127.0.0.1", port=port_of(line)) as remote:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from fastcore import ConnectionLost, rpc
-from helpers.support import Program
+from helpers.commands import fastcore
 
 HANDLERS = """
 import asyncio
@@ -28,7 +28,7 @@ handlers = {"slow": slow, "never": never}
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_serve_lets_running_handlers_answer_when_it_is_told_to_end(number, tmp_path):
     (tmp_path / "slowly.py").write_text(HANDLERS)
-    with Program("-m", "fastcore", "serve", "slowly:handlers", cwd=tmp_path) as program:
+    with fastcore("serve", "slowly:handlers", cwd=tmp_path) as program:
         port = int(program.line().rpartition(":")[2])
         async with rpc(ip="127.0.0.1", port=port) as remote:
             call = remote.slow()
@@ -40,7 +40,7 @@ async def test_serve_lets_running_handlers_answer_when_it_is_told_to_end(number,
 
 async def test_serve_ends_at_its_deadline_whatever_hangs(tmp_path):
     (tmp_path / "slowly.py").write_text(HANDLERS)
-    with Program("-m", "fastcore", "serve", "slowly:handlers", "--deadline", "0.2", cwd=tmp_path) as program:
+    with fastcore("serve", "slowly:handlers", "--deadline", "0.2", cwd=tmp_path) as program:
         port = int(program.line().rpartition(":")[2])
         async with rpc(ip="127.0.0.1", port=port) as remote:
             call = remote.never()

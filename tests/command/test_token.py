@@ -1,13 +1,10 @@
 """The command and tokens: from a file or the environment, never among its arguments."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from helpers.support import Program
+from helpers.commands import fastcore, served_at
 
 pytest.importorskip("pty", reason="there are signals in it")
 
@@ -35,41 +32,33 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def fastcore(folder: Path, *arguments: str) -> tuple[str, str]:
+def output_of(folder: Path, *arguments: str) -> tuple[str, str]:
     """What it prints, and what it says on stderr."""
-    with Program("-m", "fastcore", *arguments, cwd=folder) as program:
+    with fastcore(*arguments, cwd=folder) as program:
         output = program.rest()
         program.wait()
         return output, program.errors.strip()
 
 
-@contextmanager
-def serving(folder: Path, target: str = "shop:handlers") -> Iterator[str]:
-    with Program("-m", "fastcore", "serve", target, "--token-file", "token", cwd=folder) as server:
-        yield server.line().rpartition(" ")[2]
-        server.send(signal.SIGTERM)
-        assert server.wait() == 0, server.errors
-
-
 def test_serve_asks_for_the_token_and_call_and_ping_show_it(folder: Path):
-    with serving(folder) as address:
+    with served_at(folder, "--token-file", "token") as address:
         with_token = ("--token-file", "token")
-        assert fastcore(folder, "call", address, "add", "x=1", "y=2", *with_token) == ("3", "")
-        assert "10 round trips" in fastcore(folder, "ping", address, "-n", "10", *with_token)[0]
+        assert output_of(folder, "call", address, "add", "x=1", "y=2", *with_token) == ("3", "")
+        assert "10 round trips" in output_of(folder, "ping", address, "-n", "10", *with_token)[0]
 
 
 def test_the_environment_has_it_too(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    with serving(folder) as address:
+    with served_at(folder, "--token-file", "token") as address:
         monkeypatch.setenv("FASTCORE_TOKEN", "correct horse")
-        assert fastcore(folder, "call", address, "add", "x=1", "y=2") == ("3", "")
+        assert output_of(folder, "call", address, "add", "x=1", "y=2") == ("3", "")
 
 
 def test_without_it_or_with_another_one_there_is_one_line_that_says_so(folder: Path):
-    with serving(folder) as address:
+    with served_at(folder, "--token-file", "token") as address:
         call = ("call", address, "add", "x=1", "y=2")
         refused = "none of the server's tokens"
-        assert refused in fastcore(folder, *call, "--token-file", "wrong")[1]
-        output, errors = fastcore(folder, *call)
+        assert refused in output_of(folder, *call, "--token-file", "wrong")[1]
+        output, errors = output_of(folder, *call)
         assert output == ""
         assert len(errors.splitlines()) == 1
         assert "this server asks for a token" in errors
@@ -77,18 +66,18 @@ def test_without_it_or_with_another_one_there_is_one_line_that_says_so(folder: P
 
 @pytest.mark.parametrize("file", ["nowhere", "empty"])
 def test_a_file_without_a_token_is_told(folder: Path, file: str):
-    output, errors = fastcore(folder, "serve", "shop:handlers", "--token-file", file)
+    output, errors = output_of(folder, "serve", "shop:handlers", "--token-file", file)
     assert output == ""
     assert errors.startswith(f"fastcore: can't take the token of {file}: ")
 
 
 def test_a_server_subclass_is_made_with_the_token(folder: Path):
-    with serving(folder, "shop:Known") as address:
-        assert fastcore(folder, "call", address, "whoami", "--token-file", "token") == ("token", "")
+    with served_at(folder, "--token-file", "token", target="shop:Known") as address:
+        assert output_of(folder, "call", address, "whoami", "--token-file", "token") == ("token", "")
 
 
 def test_one_that_takes_no_token_is_not_served_without(folder: Path):
-    output, errors = fastcore(folder, "serve", "shop:Closed", "--token-file", "token")
+    output, errors = output_of(folder, "serve", "shop:Closed", "--token-file", "token")
     assert output == ""
     assert errors == (
         "fastcore: 'shop:Closed' got an unexpected keyword argument 'token'; "

@@ -14,6 +14,7 @@ from typing import Any, Self
 import pytest
 
 from fastcore import ConnectionLost, connect, read, rpc, send_recv, write
+from helpers.commands import fastcore
 from helpers.support import Program, in_a_thread
 from helpers.web import get, get_json
 
@@ -96,7 +97,7 @@ class Fleet:
 async def fleet(folder: Path, *arguments: str, workers: int = 2) -> AsyncIterator[Fleet]:
     (folder / "shop.py").write_text(PROGRAM)
     command = ("serve", "shop:handlers", "--workers", str(workers), "--monitor", "0", *arguments)
-    with Program("-m", "fastcore", *command, cwd=folder) as program:
+    with fastcore(*command, cwd=folder) as program:
         yield await Fleet.started(program, folder)
         if program.process.poll() is None:
             program.send(signal.SIGTERM)
@@ -187,7 +188,7 @@ async def test_one_that_cannot_be_started_now_is_started_later(tmp_path: Path):
 
 async def test_a_program_that_cannot_be_served_is_told_once(tmp_path: Path):
     (tmp_path / "bad.py").write_text("raise LookupError('no registry')")
-    with Program("-m", "fastcore", "serve", "bad:handlers", "--workers", "3", cwd=tmp_path) as program:
+    with fastcore("serve", "bad:handlers", "--workers", "3", cwd=tmp_path) as program:
         assert await in_a_thread(program.rest) == ""
         assert await in_a_thread(program.wait) == 1
     assert program.errors.count("no registry") == 1

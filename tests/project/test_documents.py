@@ -263,10 +263,10 @@ def test_the_numbers_on_the_page_of_calls_are_those_of_the_code():
     assert f"from {_parts.SMALLEST_WINDOW} to {_parts.LARGEST_WINDOW:,}" in told
     assert f"answer within {connections._FIRST_ANSWER_TIMEOUT * 1000:g} ms" in " ".join(told.split())
     assert connections._PROBE_TIMEOUT == 1.0
-    assert f"After {turns.A_TURN / 1e6:g} ms" in told
+    assert f"After {turns.TURN_BUDGET / 1e6:g} ms" in told
     assert connection._BYTES_OF_ONE == 256 * 1024
     assert "counts once more for each 256 KiB" in told
-    assert f"counts as {held._LEAST} bytes at least" in words("security.md")
+    assert f"counts as {held._MIN_SIZE} bytes at least" in words("security.md")
 
 
 def test_the_page_on_operations_tells_of_each_figure():

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -345,3 +347,31 @@ def test_a_server_without_any_has_nothing_of_it():
     server = Server({})
     assert server._connection is Connection
     assert server._service.host is server
+
+
+async def test_a_handler_that_is_cancelled_before_its_first_step_leaves_no_coroutine_behind():
+    left: list[str] = []
+
+    @contextlib.contextmanager
+    def notes(call):
+        try:
+            yield
+        finally:
+            left.append(call.op)
+
+    async def wait(stream):
+        await asyncio.sleep(60)
+
+    def abort(stream):
+        for task in server._service.tasks:
+            task.cancel()
+
+    handlers = {"wait": wait, "abort": abort}
+    async with served(handlers, middleware=[notes]) as server, stranger_at(server) as stranger:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            stranger.say(frame({"op": "wait"}, call=1), frame({"op": "abort"}, call=2))
+            await stranger.hears_answers(1, 2)
+            gc.collect()
+        assert left == ["abort", "wait"]
+        assert not caught

@@ -3,14 +3,16 @@
 import asyncio
 import gc
 import logging
+import socket
 import sys
+import threading
 import time
 
 import pytest
 from tornado import gen
 
-from fastcore import BadValue, ConnectionLost, RemoteError, connect, read, register_error, rpc, write
-from helpers.support import until
+from fastcore import BadValue, ConnectionLost, RemoteError, Server, connect, read, register_error, rpc, write
+from helpers.support import DEADLINE, until
 from helpers.wire import frame, served, stranger_at
 
 
@@ -286,6 +288,44 @@ async def test_one_that_is_cancelled_before_it_has_begun_is_answered_too():
         heard = await stranger.hears_answers(1, 2)
         assert heard[1][0]["exception"]["type"] == "CancelledError"
         assert await stranger.has_heard_nothing_more()
+
+
+def test_where_the_only_one_is_cancelled_others_begin_when_that_was_not_the_end_of_the_loop():
+    async def wait(stream):
+        await asyncio.sleep(60)
+
+    async def later(stream):
+        await asyncio.sleep(0)
+        return "later"
+
+    def cancel_all():
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
+    async def begin():
+        server.listen(0, "127.0.0.1")
+
+    # A loop as programs of Tornado have it, in which no task runs but those of handlers.
+    loop = asyncio.new_event_loop()
+    server = Server({"wait": wait, "later": later}, max_running=1)
+    loop.run_until_complete(begin())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    address = ("127.0.0.1", server.port)
+    with socket.create_connection(address) as one, socket.create_connection(address) as other:
+        one.sendall(frame({"op": "wait"}))
+        while not server.stats()["running"]:
+            time.sleep(0.001)
+        other.sendall(frame({"op": "later"}))
+        loop.call_soon_threadsafe(cancel_all)
+        one.settimeout(DEADLINE)
+        other.settimeout(DEADLINE)
+        assert one.recv(1000) == b""
+        assert other.recv(1000) == frame("later")
+    loop.call_soon_threadsafe(server.stop)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(DEADLINE)
+    loop.close()
 
 
 @pytest.mark.parametrize("numbered", [True, False])

@@ -256,3 +256,22 @@ async def test_a_deadline_that_is_none_is_an_error_and_the_server_serves_on(dead
         with pytest.raises((TypeError, ValueError), match="deadline must be a number of seconds"):
             await server.shutdown(deadline)
         assert await stranger.is_served()
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_an_end_that_somebody_cancelled_can_be_asked_for_again(turns):
+    async with served({"wait": lambda stream: asyncio.sleep(60)}) as server, stranger_at(server) as stranger:
+        stranger.calls(1, "wait")
+        assert await stranger.is_served()
+        before = asyncio.all_tasks()
+        ending = asyncio.ensure_future(server.shutdown())
+        await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await ending
+        assert server.open_connections() == 1
+        await server.shutdown(0.01)
+        assert server.open_connections() == 0

@@ -13,8 +13,8 @@ from helpers.wire import frame, served, stranger_at
 @pytest.fixture(autouse=True)
 def short_turns(monkeypatch):
     """Have a turn be over with whatever is done first in it."""
-    monkeypatch.setattr("fastcore.server.turns.A_TURN", 1)
-    monkeypatch.setattr("fastcore.server.parts.A_TURN", 1)
+    monkeypatch.setattr("fastcore.server.turns.TURN_BUDGET", 1)
+    monkeypatch.setattr("fastcore.server.parts.TURN_BUDGET", 1)
 
 
 class Handlers(dict):
@@ -131,3 +131,28 @@ async def test_who_calls_and_gives_up_over_and_over_does_little_of_it_in_one_tur
             stranger.gives_up(number)
         assert await stranger.hears_answers(*range(500)) == dict.fromkeys(range(500))
     assert max(begun) <= 12
+
+
+@pytest.mark.parametrize("ends", ["by itself", "shutdown", "given up"])
+async def test_those_that_fail_at_the_same_time_are_told_of_one_by_one(ends):
+    go = asyncio.Event()
+
+    async def fail(stream):
+        await go.wait()
+        raise LookupError
+
+    async with served({"fail": fail}) as server, stranger_at(server) as stranger:
+        stranger.say(*[frame({"op": "fail"}, call=number) for number in range(200)])
+        await until(lambda: server.stats()["running"] == 200)
+        go.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert 0 < server.stats()["ops"]["fail"]["errors"] <= 60
+        if ends == "shutdown":
+            await server.shutdown()
+        elif ends == "given up":
+            for number in range(200):
+                stranger.gives_up(number)
+        heard = await stranger.hears_answers(*range(200))
+        told = sum(isinstance(answer, tuple) for answer in heard.values())
+        assert told == 200 if ends != "given up" else 0 < told < 200

@@ -106,7 +106,7 @@ def test_one_with_thousands_of_others_is_told_alone_and_soon(error, monkeypatch)
     assert str(error) in told.splitlines()[0]
     assert told.splitlines()[1:] == [
         "what it says itself",
-        "(there are more than 200 other exceptions in it, or that led to it)",
+        "(there are more than 50 other exceptions in it, or that led to it)",
     ]
 
 
