@@ -26,7 +26,7 @@ from fastcore.client.connection import ClientConnection
 from fastcore.client.waiting import Attempt, KnownServer, Waiting, WaitingCall, WaitingStream
 from fastcore.errors import BadValue, RPCClosed
 from fastcore.transport.connecting import open_stream
-from fastcore.transport.event_loop import Timer, patience
+from fastcore.transport.event_loop import TEARDOWN_GRACE, Timer, patience
 from fastcore.transport.tornado import channel_of
 
 __all__ = ["Connections", "Rules"]
@@ -38,8 +38,6 @@ _PROBE_TIMEOUT: Final = 1.0
 #: Seconds in which a connection must have been needed once, if there are more than a few free ones.
 _SPARE_TTL: Final = 5.0
 _MAX_SPARES: Final = 4
-#: Seconds in which a loop that ends is over.
-_TEARDOWN_GRACE: Final = 0.1
 #: The machine has no descriptor left for one more connection.
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -345,7 +343,7 @@ class Connections:
         if attempt.end() and not self._rules.closed:
             # It was cancelled, as where the loop ends: a connection for the next who waits would outlive
             # that. If it still runs in a while, a program has cancelled all its tasks, and goes on.
-            self._after(_TEARDOWN_GRACE, self._serve, attempt.server)
+            self._after(TEARDOWN_GRACE, self._serve, attempt.server)
 
     async def _connect(self, server: KnownServer, attempt: Attempt) -> None:
         started = self.loop.time()

@@ -41,6 +41,7 @@ from fastcore.server.slow_steps import Timed
 from fastcore.server.strangers import tell_of_bad_message, tell_of_refused
 from fastcore.server.turns import Turn
 from fastcore.tokens import AUTHENTICATE, WELCOME
+from fastcore.transport.event_loop import TEARDOWN_GRACE
 
 __all__ = ["Connection"]
 
@@ -48,14 +49,8 @@ logger = get_logger("fastcore.server")
 
 #: A request counts once more for each so many bytes among those that run.
 _BYTES_OF_ONE: Final = 256 * 1024
-
-
 #: Seconds that a handler which is given up takes later in that turn: to begin, it may be, and to end.
 _A_CANCEL: Final = 0.000_025
-
-
-#: Seconds in which a loop is over, if it is being ended.
-_TEARDOWN_GRACE: Final = 0.1
 
 
 class _Refused(Exception):
@@ -318,7 +313,7 @@ class Connection(Owner):
         except BaseException:
             # The loop or the server is being ended: nobody begins anything now. Later, if it wasn't so.
             self._uncount(request)
-            self.channel.loop.call_later(_TEARDOWN_GRACE, self.service.let_go_on)
+            self.channel.loop.call_later(TEARDOWN_GRACE, self.service.let_go_on)
             raise
         # Not before its answer: those without a number are answered in order.
         self._make_room(request)

@@ -8,11 +8,12 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import Context
-from typing import Any
+from typing import Any, Final
 
 from tornado.ioloop import IOLoop
 
 __all__ = [
+    "TEARDOWN_GRACE",
     "Timer",
     "check_thread_of",
     "current_io_loop",
@@ -25,6 +26,8 @@ __all__ = [
     "waiting_loop",
 ]
 
+#: Seconds in which a loop is over, if all that runs in it was cancelled to end it.
+TEARDOWN_GRACE: Final = 0.1
 #: Seconds to wait for a loop that is busy, or that waits for this very thread.
 _LOOP_TIMEOUT = 1.0
 #: How often a limit is looked at before it is reached.
