@@ -41,8 +41,10 @@ class Closing:
 
     def __call__(self) -> None:
         """Tell the transport that its stream is being closed."""
-        if self.transport is not None:
-            self.transport.closing()
+        # Held: whoever comes in between may close the stream, which has none from then on.
+        transport = self.transport
+        if transport is not None:
+            transport.closing()
 
     def close_fd(self) -> None:
         """Do what the stream itself does: once, as those who come in between may close it too."""
