@@ -40,6 +40,7 @@ from fastcore._futures cimport futures_of
 from fastcore._header cimport CallHeader, call_fields, call_header, read_call_header, whose
 from fastcore._iterating cimport Source, waited_for
 from fastcore._outbox cimport Outbox
+from fastcore._run_queue cimport queue
 from fastcore._socket cimport Socket
 from fastcore._watchdog cimport Watchdog
 from fastcore._wire cimport NO_SURVEY, Dialect, decode, encode, unpack_with_care
@@ -786,7 +787,7 @@ cdef class Channel:
     def hand_out(self):
         """Give the one who reads what is here: messages, or the end."""
         if self.passed_over and self.state != LOST and self.is_passed_over():
-            self.loop.call_soon(self.hand_out)
+            queue(self, self.loop)
             return
         self.hands_out_later = False
         if self.is_listening:
@@ -797,7 +798,7 @@ cdef class Channel:
     cdef int hand_out_later(self) except -1:
         if not self.hands_out_later:
             self.hands_out_later = True
-            self.loop.call_soon(self.hand_out)
+            queue(self, self.loop)
         return 0
 
     cdef int deliver(self) except -1:
