@@ -457,7 +457,9 @@ cdef class Channel:
             self.is_listening = True
         if self.is_listening:
             if not self.hands_out_later:
-                if self.takes_long and self.turns.is_crowded():
+                if self.is_rationed and (
+                    self.turns.is_over or self.takes_long and self.turns.is_crowded()
+                ):
                     self.hand_out_later()
                 else:
                     self.deliver()
@@ -798,8 +800,8 @@ cdef class Channel:
         cdef int count
         cdef object owner
         cdef CallHeader header
-        cdef double begun
-        cdef bint is_rationed
+        cdef double begun, took
+        cdef bint is_rationed, is_long
         if self.is_delivering:
             return 0
         self.is_delivering = True
@@ -881,10 +883,13 @@ cdef class Channel:
             self.is_delivering = False
             self.looked_at = 0
             if is_rationed:
-                begun = monotonic() - begun
-                self.takes_long = begun > TOO_LONG
-                if self.takes_long:
-                    self.turns.took_long(self, begun)
+                took = monotonic() - begun
+                is_long = took > TOO_LONG
+                # Once alone, the machine may have done something else meanwhile.
+                self.takes_long = is_long and self.took_long
+                self.took_long = is_long
+                if is_long:
+                    self.turns.took_long(self, took)
         self.hand_out_later()
         return 0
 

@@ -8,6 +8,8 @@ cdef class Turns:
     cdef object loop
     # A weak reference to the queue, while there is one.
     cdef object waiting
+    # Whether somebody took long in this turn: nobody else is given anything in it.
+    cdef bint is_over
     cdef object __weakref__
 
     cdef RunQueue queue(self)
@@ -18,7 +20,7 @@ cdef class Turns:
 
 @cython.final
 cdef class RunQueue:
-    cdef object loop
+    cdef Turns turns
     # Those that take little, and those that take long.
     cdef object brief
     cdef object long

@@ -33,7 +33,7 @@ cdef class Turns:
         cdef RunQueue queue = None if self.waiting is None else self.waiting()
         if queue is None:
             queue = RunQueue()
-            queue.loop = self.loop
+            queue.turns = self
             queue.brief = deque()
             queue.long = deque()
             self.waiting = ref(queue)
@@ -46,14 +46,15 @@ cdef class Turns:
         return queue.call()
 
     cdef int took_long(self, object channel, double seconds) except -1:
-        """Have others that do so wait until this turn is over, and those that take little had some time."""
+        """Have all others wait until this turn is over, and those that take long for some time more."""
         cdef RunQueue queue = self.queue()
+        self.is_over = True
         queue.last = <void *> channel
         queue.rests_until = monotonic() + A_REST * seconds
         return queue.call()
 
     cdef bint is_crowded(self) except -1:
-        """Whether somebody waits for his turn, or took long in this one."""
+        """Whether somebody waits, or took long just now."""
         return self.waiting is not None and self.waiting() is not None
 
 
@@ -66,7 +67,7 @@ cdef class RunQueue:
 
     cdef int call(self) except -1:
         if not self.is_called:
-            self.loop.call_soon(self.serve, context=NOWHERE.copy())
+            self.turns.loop.call_soon(self.serve, context=NOWHERE.copy())
             self.is_called = True
         return 0
 
@@ -76,14 +77,17 @@ cdef class RunQueue:
         cdef double ends = now + A_ROUND
         # Who is served may run the loop in here.
         self.is_called = False
+        self.turns.is_over = False
         try:
-            if self.long and (now >= self.rests_until or self.last == <void *> self.long[0]):
-                self.long.popleft().hand_out()
             for _ in range(len(self.brief)):
                 if now > ends or not self.brief:
                     break
                 self.brief.popleft().hand_out()
                 now = monotonic()
+            if not self.turns.is_over and self.long and (
+                now >= self.rests_until or self.last == <void *> self.long[0]
+            ):
+                self.long.popleft().hand_out()
         finally:
             if self.brief or self.long:
                 self.call()
