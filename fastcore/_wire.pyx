@@ -38,7 +38,8 @@ from fastcore._values cimport is_one_value, look_over
 from fastcore._framing import SENTINEL
 from fastcore._header import KNOWN_KEYS, unpack_header
 from fastcore._values import (
-    CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LOOKED_INTO, TOO_MANY, WRITABLE, PayloadSink, are_chosen
+    CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LOOKED_INTO, TOO_DENSE, TOO_MANY, WRITABLE, PayloadSink,
+    are_chosen
 )
 from fastcore.bad_values import find_bad_value
 from fastcore.compressions import compressions
@@ -46,7 +47,7 @@ from fastcore.engine_errors import BadMessage, BadValue, FrameTooLarge, TooDeep,
 from fastcore.limits import MAX_DEPTH
 from fastcore.logs import shown
 from fastcore.values.kinds import Code
-from fastcore.values.registry import from_ext, kind_of, to_ext, to_plain
+from fastcore.values.registry import kind_of, kind_of_ext, known_exts, to_ext, to_plain
 
 Piece = bytes | memoryview
 
@@ -67,6 +68,7 @@ cdef enum:
     MANY = 1_000
 
 cdef object ExtType = msgpack.ExtType
+cdef object extension_of = ExtType._make
 cdef object unpack = msgpack.unpackb
 cdef Py_ssize_t MAX_BIN = 0xffff_ffff
 cdef bytes SENTINEL_BYTES = SENTINEL
@@ -692,6 +694,11 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
         raise TooManyValues(max_values)
     if found == CLAIMS_TOO_MUCH:
         raise BadMessage("a message claims to hold more values than it has bytes")
+    if found == TOO_DENSE:
+        raise BadMessage(
+            "a message is mostly of values that take far too long to read for so few bytes: Decimals with "
+            "exponents beyond 100 as keys or in sets, or paths such as \\\\.\\device"
+        )
     options = {"strict_map_key": False, "use_list": not tuples, "ext_hook": ext_hook}
     if found == CHOSEN_KEYS:
         object_pairs_hook = object_pairs_hook or careful_dict
@@ -716,9 +723,12 @@ cdef object unpack_many(object payload, object ext_hook, bint tuples):
 
 def careful_dict(pairs):
     """Make a dict, unless its keys were chosen to make that slow."""
-    if are_chosen([hash(key) for key, _ in pairs]):
+    cdef dict made = {}
+    if are_chosen([hash(key) for key, _ in <list> pairs]):
         raise BadMessage(f"a map of {len(pairs):,} keys that were chosen to collide")
-    return dict(pairs)
+    for key, value in <list> pairs:
+        made[key] = value
+    return made
 
 
 def dict_of_hashable(pairs):
@@ -777,6 +787,8 @@ cdef enum:
 if (FIRST_CODE, TUPLE_CODE) != (min(Code), Code.TUPLE):
     raise ImportError("the numbers of values differ")
 
+cdef dict kinds = known_exts
+
 SPEAKS_VALUES = VALUES
 SPEAKS_PLAINLY = PLAIN
 HAS_TO_BE_ASKED = ASK
@@ -822,7 +834,15 @@ cdef class Inside:
                 (<Dialect> self.told).speaks = VALUES
         if code == TUPLE_CODE and self.depth:
             return tuple(self.deeper().unpack(body))
-        return from_ext(code, body, self.deeper())
+        kind = kinds.get(code) or kind_of_ext(code)
+        if kind is None:
+            return as_it_came(code, body)
+        try:
+            return kind.from_body(body, self.deeper())
+        except BadMessage:
+            raise
+        except Exception as error:
+            raise BadMessage(f"a message holds a {kind.name} that can't be read: {error}") from error
 
     cdef Inside deeper(self):
         if self.depth == DEEPEST_INSIDE:
@@ -888,6 +908,14 @@ cdef class Dialect:
         if FIRST_CODE <= code <= TUPLE_CODE:
             self.speaks = VALUES
         return FIRST.value_of(code, body)
+
+
+cdef object as_it_came(int code, object body):
+    """What stands for a value of which nothing is known here."""
+    if code < 0:
+        raise BadMessage(f"a message holds an extension of type {code}: MessagePack has those for itself")
+    # A third of the price of its constructor, which looks at the same.
+    return extension_of((code, bytes(body)))
 
 
 cdef object less(object value, object kind):
