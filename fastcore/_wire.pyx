@@ -38,8 +38,7 @@ from fastcore._values cimport is_one_value, look_over
 from fastcore._framing import SENTINEL
 from fastcore._header import KNOWN_KEYS, unpack_header
 from fastcore._values import (
-    CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LOOKED_INTO, TOO_DENSE, TOO_MANY, WRITABLE, PayloadSink,
-    are_chosen
+    CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, LOOKED_INTO, TOO_MANY, WRITABLE, PayloadSink, are_chosen
 )
 from fastcore.bad_values import find_bad_value
 from fastcore.compressions import compressions
@@ -683,31 +682,37 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
     cdef bint has_registered = False
     if len(payload) > NO_SURVEY or max_depth < DEEPEST or max_values <= NO_SURVEY:
         found = look_over(payload, max_depth, max_values, &has_registered)
-    if found == HARMLESS_CODE and object_pairs_hook is None:
-        if len(payload) > NO_SURVEY and not has_registered:
-            return unpack_many(payload, ext_hook, tuples)
-        return unpack(payload, strict_map_key=False, use_list=not tuples, ext_hook=ext_hook)
+    if found != HARMLESS_CODE and found != CHOSEN_KEYS:
+        raise refusal(found, max_depth, max_values)
+    if found == CHOSEN_KEYS and object_pairs_hook is None:
+        object_pairs_hook = careful_dict
+    if len(payload) > NO_SURVEY and not has_registered:
+        return unpack_many(payload, ext_hook, tuples, object_pairs_hook)
+    return unpack(
+        payload,
+        strict_map_key=False,
+        use_list=not tuples,
+        ext_hook=ext_hook,
+        object_pairs_hook=object_pairs_hook,
+    )
+
+
+cdef object refusal(int found, Py_ssize_t max_depth, Py_ssize_t max_values):
+    """Make the error for what isn't decoded, as it would cost too much."""
     if found == DEEPER:
         # The decoder would come as far, at a hundred times the cost.
-        raise TooDeep(max_depth) if max_depth < DEEPEST else bad_payload(msgpack.StackError())
+        return TooDeep(max_depth) if max_depth < DEEPEST else bad_payload(msgpack.StackError())
     if found == TOO_MANY:
-        raise TooManyValues(max_values)
+        return TooManyValues(max_values)
     if found == CLAIMS_TOO_MUCH:
-        raise BadMessage("a message claims to hold more values than it has bytes")
-    if found == TOO_DENSE:
-        raise BadMessage(
-            "a message is mostly of values that take far too long to read for so few bytes: Decimals with "
-            "exponents beyond 100 as keys or in sets, or paths such as \\\\.\\device"
-        )
-    options = {"strict_map_key": False, "use_list": not tuples, "ext_hook": ext_hook}
-    if found == CHOSEN_KEYS:
-        object_pairs_hook = object_pairs_hook or careful_dict
-    if object_pairs_hook is not None:
-        options["object_pairs_hook"] = object_pairs_hook
-    return unpack(payload, **options)
+        return BadMessage("a message claims to hold more values than it has bytes")
+    return BadMessage(
+        "a message is mostly of values that take far too long to read for so few bytes: Decimals with "
+        "exponents beyond 100 as keys or in sets, or paths such as \\\\.\\device"
+    )
 
 
-cdef object unpack_many(object payload, object ext_hook, bint tuples):
+cdef object unpack_many(object payload, object ext_hook, bint tuples, object object_pairs_hook):
     """Unpack what may be many values, none of which the collector need look at meanwhile.
 
     It would look at all of them again and again, as there are more and more. No function of the
@@ -715,7 +720,13 @@ cdef object unpack_many(object payload, object ext_hook, bint tuples):
     """
     cdef bint collects = PyGC_Disable()
     try:
-        return unpack(payload, strict_map_key=False, use_list=not tuples, ext_hook=ext_hook)
+        return unpack(
+            payload,
+            strict_map_key=False,
+            use_list=not tuples,
+            ext_hook=ext_hook,
+            object_pairs_hook=object_pairs_hook,
+        )
     finally:
         if collects:
             PyGC_Enable()

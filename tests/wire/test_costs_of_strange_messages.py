@@ -138,6 +138,7 @@ def test_the_collector_does_not_look_at_a_message_again_and_again_while_it_is_ma
         message = decode(b"", payload)
         with pytest.raises(BadMessage):
             decode(b"", payload[: -len(item)] + b"\xc1")
+        decode(b"", b"\xdf" + (200_000).to_bytes(4, "big") + b"".join(map(msgpack.packb, range(400_000))))
     finally:
         gc.callbacks.remove(count)
     assert len(message) == 200_000
