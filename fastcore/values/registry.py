@@ -38,7 +38,14 @@ def _learn() -> bool:
     """
     global _knows_standard, _knows_numpy
     if not _knows_standard:
-        from fastcore import _standard
+        # And what those import, being compiled: here it is seen by who reads imports to freeze a program.
+        import datetime  # noqa: F401
+        import decimal  # noqa: F401
+        import pathlib  # noqa: F401
+        import struct  # noqa: F401
+        import uuid  # noqa: F401
+
+        from fastcore import _paths, _standard  # noqa: F401
 
         _add(_standard.KINDS)
         _knows_standard = True
