@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
@@ -86,22 +86,24 @@ def _computed(result: Any, caller: Caller) -> Any:
 
     The result itself may be one, or a list, tuple or dict of them.
     """
-    if type(result) is dict:
-        return dict(zip(result, _all_computed([*result.values()], caller), strict=True))
-    if type(result) in (list, tuple):
-        return _all_computed(result, caller)
-    return _all_computed([result], caller)[0]
-
-
-def _all_computed(parts: Sequence[Any], caller: Caller) -> Sequence[Any]:
+    is_dict, is_list = type(result) is dict, type(result) in (list, tuple)
+    parts = result.values() if is_dict else result if is_list else (result,)
     # By their types, as there may be a million of them.
     if not any(issubclass(kind, Future) or hasattr(kind, "__dask_graph__") for kind in set(map(type, parts))):
-        return parts
+        return result
+    computed = _all_computed([*parts], caller)
+    if is_dict:
+        return dict(zip(result, computed, strict=True))
+    return computed if is_list else computed[0]
+
+
+def _all_computed(parts: list[Any], caller: Caller) -> list[Any]:
+    """Wait for those that Dask computes; for none of them any more when the caller has given up."""
     # What is waited for may need the place of this thread; a handler may have given it up already.
     with suppress(AttributeError, KeyError):
         secede()
     client = get_client()
-    parts = client.compute([*parts])
+    parts = client.compute(parts)
     futures = [part for part in parts if isinstance(part, Future)]
     for future in futures:
         while not client.sync(_waited_a_moment, future):
