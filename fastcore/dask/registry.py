@@ -10,9 +10,14 @@ import asyncio
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from distributed import Client, Worker
+from distributed import Client, Scheduler, SchedulerPlugin, Worker
+from distributed.protocol.pickle import dumps
 
-__all__ = ["TELL_END", "Entry", "lookup", "publish"]
+from fastcore.logs import get_logger
+
+__all__ = ["TELL_END", "Entry", "have_the_gone_forgotten", "lookup", "publish"]
+
+logger = get_logger("fastcore.dask")
 
 #: Asks a server for a message when it is about to end.
 TELL_END: Final = "fastcore.dask.tell_end"
@@ -42,6 +47,28 @@ class Entry:
 async def publish(worker: Worker, name: str, entry: Entry) -> None:
     """Have the scheduler know of the server that a worker has under a plugin's name."""
     await worker.scheduler.set_metadata(keys=[_KEY, name, worker.address], value=asdict(entry))
+
+
+class _Forgetter(SchedulerPlugin):
+    """Forgets the servers of workers that are gone: metadata stays as long as its scheduler."""
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:
+        """Forget the servers of all workers that aren't there. Called by Dask, when one was removed."""
+        servers = scheduler.get_metadata(keys=[_KEY], default={})
+        for name, entries in servers.items():
+            # Not only this one's: what a dying worker said may have come after its end.
+            servers[name] = {known: entries[known] for known in entries if known in scheduler.workers}
+
+
+async def have_the_gone_forgotten(worker: Worker) -> None:
+    """Have the scheduler of a worker forget the servers of those that are gone."""
+    try:
+        await worker.scheduler.register_scheduler_plugin(
+            plugin=dumps(_Forgetter()), name=_KEY, idempotent=True
+        )
+    except Exception as error:
+        # It has no fastcore. All it costs is some 80 bytes there for each worker that was lost.
+        logger.info("the scheduler won't forget the servers of workers that are gone: %r", error)
 
 
 async def lookup(client: Client, name: str) -> dict[str, Entry]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
-from distributed import Worker, get_worker
+from distributed import Future, Worker, get_client, get_worker, secede
 from distributed.protocol.pickle import loads
 
 from fastcore.server.service import Handler
@@ -52,10 +52,10 @@ def run_handler(pickled: bytes, message: bytes, key: str) -> Any:
     caller = Caller(get_worker(), key)
     result = _handler(pickled)(caller, **loads(message))
     if inspect.isgenerator(result):
-        return _collected(result, caller)
-    if inspect.isawaitable(result) or inspect.isasyncgen(result):
-        return asyncio.run(_waited_for(result, caller))
-    return result
+        result = _collected(result, caller)
+    elif inspect.isasyncgen(result) or (inspect.isawaitable(result) and not isinstance(result, Future)):
+        result = asyncio.run(_waited_for(result, caller))
+    return _computed(result, caller)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -79,6 +79,48 @@ def _collected(generator: Any, caller: Caller) -> list[Any]:
             generator.close()
             break
     return parts
+
+
+def _computed(result: Any, caller: Caller) -> Any:
+    """Give what Dask computes in the place of its Futures and collections.
+
+    The result itself may be one, or a list, tuple or dict of them.
+    """
+    is_dict, is_list = type(result) is dict, type(result) in (list, tuple)
+    parts = result.values() if is_dict else result if is_list else (result,)
+    # By their types, as there may be a million of them.
+    if not any(issubclass(kind, Future) or hasattr(kind, "__dask_graph__") for kind in set(map(type, parts))):
+        return result
+    computed = _all_computed([*parts], caller)
+    if is_dict:
+        return dict(zip(result, computed, strict=True))
+    return computed if is_list else computed[0]
+
+
+def _all_computed(parts: list[Any], caller: Caller) -> list[Any]:
+    """Wait for those that Dask computes; for none of them any more when the caller has given up."""
+    # What is waited for may need the place of this thread; a handler may have given it up already.
+    with suppress(AttributeError, KeyError):
+        secede()
+    client = get_client()
+    parts = client.compute(parts)
+    futures = [part for part in parts if isinstance(part, Future)]
+    for future in futures:
+        while not client.sync(_waited_a_moment, future):
+            if caller.closed():
+                return [None] * len(parts)
+    computed = iter(client.gather(futures))
+    return [next(computed) if isinstance(part, Future) else part for part in parts]
+
+
+async def _waited_a_moment(future: Future) -> bool:
+    """Wait for a Future, and give whether that is done; in the loop of its client."""
+    # Not by a timeout of its own: the error would hold the Future, whose task nobody wants any more
+    # only when it is gone.
+    with suppress(TimeoutError):
+        await asyncio.wait_for(future.exception(), _POLL_INTERVAL)
+    done: bool = future.done()
+    return done
 
 
 async def _waited_for(result: Any, caller: Caller) -> Any:

@@ -28,7 +28,8 @@ def on_cluster(
     error are theirs, and a call that is given up cancels its task. What is different: a handler
     computes in a thread of a worker, an ``async`` one in an event loop of its own there; a
     generator's answers come together when it is through; instead of the stream it gets something
-    that only tells, by ``closed()``, whether its caller has given up.
+    that only tells, by ``closed()``, whether its caller has given up. Where it returns Dask's
+    Futures or collections, one or a list, tuple or dict of them, its answer is what they come to.
 
     A task costs some milliseconds: this is for handlers of 50 ms and more. If its worker dies, Dask
     runs it once more in another one.

@@ -20,7 +20,7 @@ from tornado.iostream import IOStream
 
 from fastcore._futures import unobserved
 from fastcore.addressing import format_address
-from fastcore.dask.registry import TELL_END, Entry, lookup, publish
+from fastcore.dask.registry import TELL_END, Entry, have_the_gone_forgotten, lookup, publish
 from fastcore.logs import get_logger, in_one_line, shown
 from fastcore.server.server import Server
 from fastcore.server.service import Handler
@@ -169,7 +169,7 @@ class ServerPlugin(WorkerPlugin):
             server = self._make(worker, name)
             self._running[worker] = _Running(name, server)
             entry = Entry(self._listen(server, worker), server.ssl_options is not None)
-            await publish(worker, name, entry)
+            await asyncio.gather(publish(worker, name, entry), have_the_gone_forgotten(worker))
         except Exception as error:
             error.add_note(f"starting the server of plugin {name!r} in worker {worker.address}")
             # Who registers it hears of it; of a worker that comes later only the log does, and who calls.

@@ -326,6 +326,7 @@ class SecureTransport(StreamTransport):
         "_failed_behind",
         "_has_said_goodbye",
         "_is_server",
+        "_may_have_more",
         "_records",
         "_refusal",
         "_shakes_hands",
@@ -340,8 +341,9 @@ class SecureTransport(StreamTransport):
         self._is_server: bool = getattr(stream.socket, "server_side", False)
         #: Why the peer isn't let in.
         self._refusal: BaseException | None = None
-        #: How many may still be received in this turn.
+        #: How many may still be received in this turn, and whether there may be more of them now.
         self._records = 0
+        self._may_have_more = True
         #: What is wrong behind the records that were received last.
         self._failed_behind: Exception | None = None
         super().__init__(stream, limits, compression, writable_values, peer)
@@ -407,6 +409,7 @@ class SecureTransport(StreamTransport):
         """Receive a record; of a large message, as many as there is room for."""
         if self._failed_behind is not None:
             raise self._failed_behind
+        self._may_have_more = True
         received = self._receive_record(memory)
         self._records -= 1
         while received and received % _TLS_RECORD == 0 and received < len(memory) and self._records > 0:
@@ -418,7 +421,9 @@ class SecureTransport(StreamTransport):
                 break
             self._records -= 1
             if not more:
-                # The end, if it is that, will be told again.
+                # The end, if it is that, will be told again. What else comes is announced: to ask once more
+                # would be a system call and an error for nothing, with each record that comes alone.
+                self._may_have_more = more is not None
                 break
             received += more
         return received
@@ -449,6 +454,8 @@ class SecureTransport(StreamTransport):
         self._records = _TLS_RECORDS
         while self._records > 0:
             if channel.is_paused or channel.failure is not None or not channel.receive():
+                return
+            if not self._may_have_more:
                 return
         channel.loop.call_soon(self._receive_records)
 

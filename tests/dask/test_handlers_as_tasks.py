@@ -4,8 +4,10 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from contextlib import asynccontextmanager
 
+import dask
 import distributed
 import pytest
 
@@ -39,10 +41,43 @@ def sells_nothing(stream, item):
     raise OutOfStock(item, 0)
 
 
+def total(numbers):
+    return sum(numbers)
+
+
+def hands_on(stream, form):
+    """Leave the work to other tasks, as a handler of Dask's may."""
+    client = distributed.get_client()
+    match form:
+        case "a Future":
+            return client.submit(total, [1, 2])
+        case "a delayed":
+            return dask.delayed(total)([1, dask.delayed(total)([2])])
+        case "Futures":
+            return client.map(total, [[1], [2]])
+        case "a dict of both":
+            future = client.submit(total, [3])
+            return {"key": future.key, "future": future, "delayed": dask.delayed(total)([4]), "other": [5]}
+        case "one that fails":
+            return client.submit(total, [None])
+
+
+def hands_on_each(stream, count):
+    for number in range(count):
+        yield distributed.get_client().submit(total, [number])
+
+
+async def hands_on_later(stream, folder, seconds):
+    return distributed.get_client().submit(lambda: (mark(None, folder), time.sleep(seconds)))
+
+
 HANDLERS = {
     "add": add,
     "asks_its_peer": asks_its_peer,
     "fails": fails,
+    "hands_on": hands_on,
+    "hands_on_each": hands_on_each,
+    "hands_on_later": hands_on_later,
     "mark": mark,
     "nap": nap,
     "process": process,
@@ -107,6 +142,35 @@ async def test_errors_are_theirs():
         with pytest.raises(AttributeError, match=r"'asks_its_peer' runs as a task, .* not stream\.socket"):
             await remote.asks_its_peer()
         assert await remote.add(x=1, y=2) == 3
+
+
+async def test_what_dask_computes_for_a_handler_is_its_answer(tmp_path):
+    async with cluster(2) as client, serving(client) as remote:
+        for form in ("a Future", "a delayed"):
+            assert await remote.hands_on(form=form) == 3
+        assert await remote.hands_on(form="Futures") == [1, 2]
+        answer = await remote.hands_on(form="a dict of both")
+        assert answer == {"key": answer["key"], "future": 3, "delayed": 4, "other": [5]}
+        assert answer["key"].startswith("total-")
+        assert await remote.hands_on_each(count=3) == [0, 1, 2]
+        assert await remote.hands_on_later(folder=str(tmp_path), seconds=0) == [None, None]
+        with pytest.raises(TypeError, match="unsupported operand"):
+            await remote.hands_on(form="one that fails")
+
+
+async def test_handlers_that_wait_for_other_tasks_leave_them_room():
+    async with cluster(1, threads_per_worker=1) as client, serving(client) as remote:
+        calls = [remote.hands_on(form="a delayed") for _ in range(5)]
+        assert await asyncio.gather(*calls, remote.hands_on_each(count=3)) == [3, 3, 3, 3, 3, [0, 1, 2]]
+
+
+async def test_to_give_up_reaches_what_dask_computes_for_a_handler(tmp_path):
+    async with cluster(1, threads_per_worker=1) as client, serving(client) as remote:
+        call = remote.hands_on_later(folder=str(tmp_path), seconds=0.5)
+        await until(lambda: [*tmp_path.iterdir()])
+        call.cancel()
+        await until(lambda: not client.cluster.scheduler.tasks)
+        assert not client.futures
 
 
 async def test_to_give_up_reaches_the_task(tmp_path):

@@ -15,6 +15,7 @@ import fastcore.dask
 from fastcore import ConnectionLost, Server, connect, rpc
 from fastcore.dask import ServerPlugin, addresses
 from helpers.cluster import PROTOCOLS, SECURE_PROTOCOLS, Broken, Counter, add, cluster, eventually, nap, where
+from helpers.support import until
 
 # Processes take their time to start, where others are at work.
 pytestmark = pytest.mark.deadline(120)
@@ -51,6 +52,29 @@ async def test_a_worker_that_comes_later_gets_one_and_takes_it_along_when_it_lea
         await client.retire_workers([second])
         await eventually(lambda: addresses(client), lambda found: list(found) == [first])
         await eventually(lambda: is_open(address), lambda is_there: not is_there)
+
+
+async def test_the_scheduler_keeps_nothing_of_workers_that_are_gone():
+    async with cluster(1) as client:
+        scheduler = client.cluster.scheduler
+        for name in ("one", "two"):
+            await client.register_plugin(ServerPlugin({"where": where}), name=name)
+        [first] = await addresses(client, "one")
+
+        def known():
+            return {
+                worker for entries in scheduler.get_metadata(["fastcore.dask"]).values() for worker in entries
+            }
+
+        for _ in range(3):
+            async with distributed.Worker(scheduler.address, dashboard=False) as worker:
+                assert known() == {first, worker.address}
+            await until(lambda: known() == {first})
+        # What it said before may come after that.
+        scheduler.set_metadata(["fastcore.dask", "two", worker.address], {})
+        async with distributed.Worker(scheduler.address, dashboard=False):
+            pass
+        await until(lambda: known() == {first})
 
 
 @PROTOCOLS

@@ -384,6 +384,38 @@ async def test_what_is_wrong_behind_full_records_comes_after_their_message(wrong
             await read(stream)
 
 
+async def test_when_a_record_came_alone_the_next_one_is_waited_for(monkeypatch):
+    record, count = 16_384, 100
+    whole = frame(b"-" * count * record)
+    outcomes: list[bool] = []
+    receive = ssl.SSLSocket.recv_into
+
+    def counted(sock, *args):
+        try:
+            received = receive(sock, *args)
+        except ssl.SSLWantReadError:
+            outcomes.append(False)
+            raise
+        outcomes.append(True)
+        return received
+
+    monkeypatch.setattr(ssl.SSLSocket, "recv_into", counted)
+
+    def say(sock: ssl.SSLSocket) -> None:
+        for sent, at in enumerate(range(0, len(whole), record), 1):
+            sock.sendall(whole[at : at + record])
+            # Both that it was received and that nothing was behind it.
+            in_time = time.monotonic() + DEADLINE
+            while (outcomes.count(True) < sent or outcomes[-1]) and time.monotonic() < in_time:
+                time.sleep(0.000_1)
+
+    async with peer(say) as port:
+        stream = await connect("127.0.0.1", port, ssl_options=client_context())
+        assert len(await read(stream)) == count * record
+    # Beside what comes before the first record and behind the last.
+    assert outcomes.count(False) <= count + 5
+
+
 async def test_an_answer_arrives_although_its_server_closes_without_a_word():
     def answer(sock: ssl.SSLSocket) -> None:
         sock.recv(1000)
