@@ -586,14 +586,20 @@ def accept_stream(server: TCPServer, sock: socket.socket) -> IOStream:
 
 def add_listener(server: TCPServer, sock: socket.socket, stop: Callable[[], None]) -> None:
     """Let Tornado know of a socket that listens, and how to accept no more from it."""
-    server._sockets[sock.fileno()] = sock
-    server._handlers[sock.fileno()] = stop
+    # In this order: whoever comes in between to stop the server finds both of a socket or none.
+    number = sock.fileno()
+    server._handlers[number] = stop
+    server._sockets[number] = sock
 
 
 def take_listeners(server: TCPServer) -> list[tuple[socket.socket, Callable[[], None]]]:
     """Take the sockets that a server listens on, or was going to, and how to accept no more from each."""
-    listeners = [(sock, server._handlers.pop(number)) for number, sock in server._sockets.items()]
-    server._sockets.clear()
+    listeners = []
+    with suppress(KeyError):
+        # One by one: each is taken once, also where somebody comes in between who stops the server, too.
+        while True:
+            number, sock = server._sockets.popitem()
+            listeners.append((sock, server._handlers.pop(number)))
     waiting, server._pending_sockets = server._pending_sockets, []
     return listeners + [(sock, sock.close) for sock in waiting]
 
