@@ -113,7 +113,12 @@ class StreamTransport(Transport):
         self._acknowledgements: Acknowledgements | None = None
         # Tornado's types want a method and deques.
         inside: Any = stream
-        inside._write_futures = OwnWrites(self.channel, inside._write_futures)
+        own = OwnWrites(self.channel, inside._write_futures)
+        before, inside._write_futures = inside._write_futures, own
+        if type(before) is OwnWrites:
+            # Somebody who came in between has taken the stream over.
+            inside._write_futures = before
+            return
         # None: it is closed.
         if (unsent := inside._write_buffer) is not None:
             unsent._buffers = Queue(unsent._buffers)
@@ -549,7 +554,9 @@ def channel_of(
         raise TypeError(f"messages go over a tornado.iostream.IOStream, not {stream!r}")
     check_thread_of(stream.io_loop.asyncio_loop, "a stream")  # type: ignore[attr-defined]
     kind = SecureTransport if isinstance(stream, SSLIOStream) else StreamTransport
-    return kind(stream, limits, compression, writable_values, peer or _NOBODY).channel
+    kind(stream, limits, compression, writable_values, peer or _NOBODY)
+    channel = stream._write_futures.channel  # type: ignore[attr-defined]
+    return channel
 
 
 def accept_stream(server: TCPServer, sock: socket.socket) -> IOStream:
