@@ -37,6 +37,7 @@ from fastcore.server.snapshot import Health, Snapshot, describe_ops, take
 from fastcore.server.strangers import tell_of_refused
 from fastcore.tokens import is_public
 from fastcore.transport.event_loop import (
+    check_thread_of,
     current_io_loop,
     current_loop,
     ignore_io_loop,
@@ -268,7 +269,7 @@ class Server(TCPServer):
         OSError
             If the port is taken, or the address isn't this machine's.
         RuntimeError
-            If the server is ending.
+            If the server is ending, or serves in another thread.
         """
         self._begin_anew()
         if isinstance(port, str) and port.startswith(UNIX_SCHEME):
@@ -291,7 +292,7 @@ class Server(TCPServer):
         Raises
         ------
         RuntimeError
-            If the server is ending.
+            If the server is ending, or serves in another thread.
         """
         self._begin_anew()
         if not self._acceptors:
@@ -318,12 +319,17 @@ class Server(TCPServer):
 
     def _begin_anew(self) -> None:
         """Serve again, after an end that is over."""
+        self._check_thread()
         if self._ending is None:
             return
         if not self._ending.is_over:
             raise RuntimeError("the server is ending: await its shutdown() before it listens again")
         self._ending = None
         self._service.is_ending = False
+
+    def _check_thread(self) -> None:
+        if self._loop is not None:
+            check_thread_of(self._loop, "a server")
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:
         try:
@@ -417,6 +423,8 @@ class Server(TCPServer):
         ------
         TypeError, ValueError
             If the deadline is none; the server goes on then.
+        RuntimeError
+            In another thread than the one that it serves in; likewise. `stop` may be called there.
 
         Examples
         --------
@@ -438,6 +446,7 @@ class Server(TCPServer):
         done
         """
         check_seconds("deadline", deadline)
+        self._check_thread()
         if self._ending is None:
             self._ending = Ending(self._service, self._connections, self._turned_away)
         self.stop()
