@@ -33,7 +33,7 @@ def rows(stream, x):
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_call_after_the_other(kind, does):
     servers, clients = KINDS[kind]
-    await at_each_line(does, lambda at: conversation(at, does, servers, clients))
+    await at_each_line(does, WAYS, lambda at: conversation(at, does, servers, clients))
 
 
 async def conversation(at, does, servers, clients):

@@ -116,7 +116,7 @@ async def test_calls_that_wait_for_the_connections_of_a_pool(does, limit, share)
             await server.shutdown()
         assert (pool.open, pool.active, pool.waiting) == (0, 0, 0)
 
-    await at_each_line(("pool", does), conversation, "client")
+    await at_each_line(does, POOLS, conversation, "client")
 
 
 ANSWERS = ["call", "give up", "drop", "close the client's", "close the server's"]
@@ -177,5 +177,5 @@ async def test_answers_that_are_read_one_by_one_and_left_half_way(does):
         assert len(lost) <= does.startswith("close")
 
     await at_each_line(
-        ("answers", does), conversation, "client/calls", "server/parts", "server/re", "server/turns"
+        does, ANSWERS, conversation, "client/calls", "server/parts", "server/re", "server/turns"
     )

@@ -15,8 +15,9 @@ import random
 import signal
 import sys
 import threading
+import zlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
@@ -100,7 +101,7 @@ def signalled(act: Callable[[], object], seconds: float = 0.000_3) -> Iterator[N
 #: A line of ours, by its file and number; and those that have led there, where each way counts.
 Place = tuple[str | int, ...]
 
-#: Before which lines somebody has come in, by what he did there.
+#: Before which lines somebody has come in, or that are another's, by what he does there.
 _tried: defaultdict[object, set[Place]] = defaultdict(set)
 #: ``make torture``: a line is another one for each way that leads to it.
 _EACH_WAY = int(os.environ.get("FASTCORE_SEEDS", "2")) >= 100
@@ -120,6 +121,8 @@ class AtLine:
         In which files: those whose path in the package begins like one of them; in all of them without any.
     each_way : bool
         Whether a line is another one for each way that leads to it.
+    share : tuple of int
+        Which part of the lines, of how many.
 
     Attributes
     ----------
@@ -140,11 +143,14 @@ class AtLine:
     (2, 'addressing.py')
     """
 
-    def __init__(self, tried: set[Place], *among: str, each_way: bool = False) -> None:
+    def __init__(
+        self, tried: set[Place], *among: str, each_way: bool = False, share: tuple[int, int] = (0, 1)
+    ) -> None:
         self.where: str | None = None
         self._tried = tried
         self._ours = tuple(os.path.join(os.path.dirname(fastcore.__file__), each) for each in among or [""])
         self._each_way = each_way
+        self._share, self._shares = share
 
     @contextmanager
     def comes_in(self, act: Callable[[], object]) -> Iterator[None]:
@@ -154,8 +160,10 @@ class AtLine:
             return at_line if frame.f_code.co_filename.startswith(self._ours) else None
 
         def at_line(frame: FrameType, event: str, argument: object) -> Any:
-            if event == "line" and (place := self._place(frame)) not in self._tried:
-                self._tried.add(place)
+            if event != "line" or (place := self._place(frame)) in self._tried:
+                return at_line
+            self._tried.add(place)
+            if self._is_ours_to_try(frame):
                 self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
                 sys.settrace(None)
                 act()
@@ -167,6 +175,11 @@ class AtLine:
             yield
         finally:
             sys.settrace(before)
+
+    def _is_ours_to_try(self, frame: FrameType) -> bool:
+        """Whether a line is of this share: the same wherever its function stands."""
+        line = f"{frame.f_code.co_qualname} {frame.f_lineno - frame.f_code.co_firstlineno}"
+        return zlib.crc32(line.encode()) % self._shares == self._share
 
     def _place(self, frame: FrameType) -> Place:
         place: list[str | int] = [frame.f_code.co_filename, frame.f_lineno]
@@ -180,31 +193,36 @@ class AtLine:
 
 
 async def at_each_line(
-    does: object, conversation: Callable[[AtLine], Awaitable[object]], *among: str
+    does: str, ways: Iterable[str], conversation: Callable[[AtLine], Awaitable[object]], *among: str
 ) -> None:
-    """Have a conversation over and over, and somebody come in once before each line of ours that runs in it.
+    """Have a conversation over and over, and somebody come in once before lines of ours that run in it.
 
-    Once, however many conversations pass there in which somebody does the same: the next one tries what is
-    its own. ``make torture`` tries all lines of each, for each way that leads there.
+    The lines are shared out among what somebody may do, so that each is tried once; of the next conversation
+    only those that are its own. ``make torture`` tries each line of each conversation in all ways, once for
+    each way that leads there.
 
     Parameters
     ----------
-    does : object
+    does : str
         What somebody does.
+    ways : iterable of str
+        All that somebody may do.
     conversation : coroutine function
         Is given who comes in. Nothing may be left of it: no task, no descriptor, no error of which only the
         loop or the log has heard.
     *among : str
         In which files, as `AtLine` has it.
     """
-    tried: set[Place] = set() if _EACH_WAY else _tried[does]
+    ways = tuple(ways)
+    tried: set[Place] = set() if _EACH_WAY else _tried[does, ways]
+    share = (0, 1) if _EACH_WAY else (ways.index(does), len(ways))
     loop = asyncio.get_running_loop()
     before = _what_there_is()
     came_in = True
     with _Complaints() as complaints:
         loop.set_exception_handler(lambda _, context: complaints.heard.append(context))
         while came_in:
-            at = AtLine(tried, *among, each_way=_EACH_WAY)
+            at = AtLine(tried, *among, each_way=_EACH_WAY, share=share)
             try:
                 async with asyncio.timeout(20):
                     await conversation(at)

@@ -67,7 +67,10 @@ def cancel_handlers(server):
         task.cancel()
 
 
-@pytest.mark.parametrize("does", ["close", "stop", "shut down", "shut down now", "cancel", "call"])
+SERVER = ["close", "stop", "shut down", "shut down now", "cancel", "call"]
+
+
+@pytest.mark.parametrize("does", SERVER)
 async def test_a_server_that_is_ended_twice_and_serves_again(does):
     async def conversation(at):
         server = Server(HANDLERS, middleware=[middleware], max_running=3, max_running_per_connection=2)
@@ -120,10 +123,13 @@ async def test_a_server_that_is_ended_twice_and_serves_again(does):
         await server.shutdown()
         assert server.stats()["connections"]["open"] == server.stats()["running"] == 0
 
-    await at_each_line(("serve", does), conversation, "server")
+    await at_each_line(does, SERVER, conversation, "server")
 
 
-@pytest.mark.parametrize("does", ["close", "close the client's", "cancel", "collect"])
+HANDLER = ["close", "close the client's", "cancel", "collect"]
+
+
+@pytest.mark.parametrize("does", HANDLER)
 async def test_handlers_that_call_back_over_their_stream(does):
     async def conversation(at):
         server = Server(HANDLERS)
@@ -161,10 +167,13 @@ async def test_handlers_that_call_back_over_their_stream(does):
             await server.shutdown()
         assert server.stats()["connections"]["open"] == server.stats()["running"] == 0
 
-    await at_each_line(("back", does), conversation, "server", "client/connection.py", "client/rpc.py")
+    await at_each_line(does, HANDLER, conversation, "server", "client/connection.py", "client/rpc.py")
 
 
-@pytest.mark.parametrize("does", ["close", "shut down", "cancel"])
+HALF_CLOSED = ["close", "shut down", "cancel"]
+
+
+@pytest.mark.parametrize("does", HALF_CLOSED)
 async def test_a_client_that_says_no_more_and_waits(does):
     async def conversation(at):
         server = Server(HANDLERS)
@@ -190,10 +199,13 @@ async def test_a_client_that_says_no_more_and_waits(does):
         await asyncio.gather(*ends)
         assert server.stats()["connections"]["open"] == server.stats()["running"] == 0
 
-    await at_each_line(("half closed", does), conversation, "server")
+    await at_each_line(does, HALF_CLOSED, conversation, "server")
 
 
-@pytest.mark.parametrize("does", ["close", "close the client's", "shut down", "call"])
+TOKEN = ["close", "close the client's", "shut down", "call"]
+
+
+@pytest.mark.parametrize("does", TOKEN)
 async def test_callers_who_show_a_token(does):
     async def conversation(at):
         server = Server(HANDLERS, token="correct horse", max_connections=2)
@@ -232,4 +244,4 @@ async def test_callers_who_show_a_token(does):
             await server.shutdown()
         await asyncio.gather(*ends)
 
-    await at_each_line(("token", does), conversation, "server", "tokens", "transport/connecting")
+    await at_each_line(does, TOKEN, conversation, "server", "tokens", "transport/connecting")
