@@ -5,6 +5,7 @@ from fastcore._futures cimport Futures
 from fastcore._iterating cimport Source
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
+from fastcore._turns cimport Turns
 from fastcore._watchdog cimport Watchdog
 from fastcore._header cimport CallHeader
 from fastcore._wire cimport Dialect
@@ -73,6 +74,8 @@ cdef class Channel:
 
     # Makes those of reads and writes.
     cdef Futures futures
+    # Say when it is its turn.
+    cdef Turns turns
     # Whether the socket takes no more for now.
     cdef readonly bint is_full
     # Whether too much has arrived; it goes on when `take` finds no more.
@@ -139,9 +142,9 @@ cdef class Channel:
     cdef bint hands_out_later
     # Seconds of this turn that what was given away in it takes later.
     cdef double to_come
-    # Seconds that its messages took too long lately, and for how many turns it is passed over.
-    cdef double debt
-    cdef int passed_over
+    # Whether its messages took too long in its last turn, and in the one before that, too.
+    cdef bint took_long
+    cdef bint takes_long
 
     cpdef bint is_clear(self) except -1
     cpdef bint is_here(self)
@@ -160,8 +163,6 @@ cdef class Channel:
     cdef int end_of_input(self) except -1
     cdef int keep_first(self, Py_ssize_t size) except -1
     cdef int deliver(self) except -1
-    cdef int pass_over(self, double begun, double busy_at) except -1
-    cdef bint is_passed_over(self)
     cdef object take(self)
     cdef bint is_number_unheard(self) except -1
     cdef bint has_kept_enough(self)

@@ -31,7 +31,6 @@ from libc.string cimport memcpy
 import asyncio
 import sys
 from collections import deque
-from time import thread_time
 
 import msgpack
 
@@ -41,6 +40,7 @@ from fastcore._header cimport CallHeader, call_fields, call_header, read_call_he
 from fastcore._iterating cimport Source, waited_for
 from fastcore._outbox cimport Outbox
 from fastcore._socket cimport Socket
+from fastcore._turns cimport turns_of
 from fastcore._watchdog cimport Watchdog
 from fastcore._wire cimport NO_SURVEY, Dialect, decode, encode, unpack_with_care
 
@@ -68,8 +68,6 @@ cdef enum:
     MESSAGES_PER_TURN = 256
     # Of further ones than these, the clock is looked at after every so many.
     MESSAGES_UNTIMED = 4
-    # The most turns that a connection is passed over, after it has taken too much of one.
-    PASSED_OVER = 32
     # Bytes of further small messages that are decoded together with the first one.
     AHEAD = 4_096
     # A message of which so much is still to come holds others up.
@@ -84,16 +82,11 @@ cdef enum:
 # Seconds of a turn of the loop that one connection may take, if it has more to say.
 cdef double A_SHARE = 0.000_2
 
-# What is too long for a turn, and how much of that a connection may have taken.
+# Seconds of one turn after which others that take as long have theirs later.
 cdef double TOO_LONG = 0.000_6
-cdef double GRACE = 0.005
 
 # Seconds that are longer than most turns of a loop.
 cdef double A_TURN = 0.001
-
-# Which connection took more than its share last, and until when others aren't to do so.
-cdef void *taken_by = NULL
-cdef double others_until = 0
 
 # Seconds after which a read that was given up is looked after again.
 cdef double WAIT_AGAIN = 0.02
@@ -144,6 +137,7 @@ cdef class Channel:
         self.forks = forks_so_far
         self.thread = PyThread_get_thread_ident()
         self.futures = futures_of(loop)
+        self.turns = turns_of(loop)
         self.writable_values = writable_values
         self.buffer = MessageBuffer(
             read_header_to_write if writable_values else read_header,
@@ -463,8 +457,9 @@ cdef class Channel:
             self.is_listening = True
         if self.is_listening:
             if not self.hands_out_later:
-                if self.debt > 0 and self.is_passed_over():
-                    self.passed_over = 1
+                if self.is_rationed and (
+                    self.turns.is_over or self.takes_long and self.turns.is_crowded()
+                ):
                     self.hand_out_later()
                 else:
                     self.deliver()
@@ -785,9 +780,6 @@ cdef class Channel:
 
     def hand_out(self):
         """Give the one who reads what is here: messages, or the end."""
-        if self.passed_over and self.state != LOST and self.is_passed_over():
-            self.loop.call_soon(self.hand_out)
-            return
         self.hands_out_later = False
         if self.is_listening:
             self.deliver()
@@ -797,7 +789,7 @@ cdef class Channel:
     cdef int hand_out_later(self) except -1:
         if not self.hands_out_later:
             self.hands_out_later = True
-            self.loop.call_soon(self.hand_out)
+            self.turns.wait(self, self.takes_long)
         return 0
 
     cdef int deliver(self) except -1:
@@ -808,8 +800,8 @@ cdef class Channel:
         cdef int count
         cdef object owner
         cdef CallHeader header
-        cdef double begun, busy_at
-        cdef bint is_rationed
+        cdef double begun, took
+        cdef bint is_rationed, is_long
         if self.is_delivering:
             return 0
         self.is_delivering = True
@@ -817,7 +809,6 @@ cdef class Channel:
         self.to_come = 0
         # Without a ration, one message alone needs no clock.
         begun = self.looked_at = monotonic() if is_rationed else 0
-        busy_at = thread_time() if self.debt > 0 else -1
         try:
             for count in range(MESSAGES_PER_TURN):
                 if count == 1 and not is_rationed:
@@ -892,48 +883,19 @@ cdef class Channel:
             self.is_delivering = False
             self.looked_at = 0
             if is_rationed:
-                self.pass_over(begun, busy_at)
+                took = monotonic() - begun
+                is_long = took > TOO_LONG
+                # Once alone, the machine may have done something else meanwhile.
+                self.takes_long = is_long and self.took_long
+                self.took_long = is_long
+                if is_long:
+                    self.turns.took_long(self, took)
         self.hand_out_later()
         return 0
 
     def expect(self, double seconds):
         """Count so much more of this turn as taken: by what the owner was given, but later."""
         self.to_come += seconds
-
-    cdef int pass_over(self, double begun, double busy_at) except -1:
-        """Give nothing for some turns, if what was given takes too long again and again.
-
-        A message can't be divided, and some take long; so others are served in between. Those
-        that take too much have one turn each, and leave a part of the time that it took.
-
-        To ask how long this thread was at work costs a system call, so it is asked only of a
-        connection that took too long by the clock, in which the machine may have done anything.
-        """
-        global taken_by, others_until
-        cdef double took
-        if busy_at < 0:
-            if monotonic() - begun > TOO_LONG:
-                self.debt = A_SHARE
-            return 0
-        took = thread_time() - busy_at
-        self.debt = max(self.debt + took - TOO_LONG, 0)
-        if self.debt > GRACE and self.state != LOST:
-            self.debt = GRACE
-            self.passed_over = 1 + <int> min(took / A_SHARE, <double> PASSED_OVER)
-            taken_by = <void *> self
-            others_until = monotonic() + took / 8
-            self.hand_out_later()
-        return 0
-
-    cdef bint is_passed_over(self):
-        """Whether it isn't the turn of one that took too much."""
-        if self.passed_over > 1:
-            self.passed_over -= 1
-            return True
-        if taken_by != <void *> self and monotonic() < others_until:
-            return True
-        self.passed_over = 0
-        return False
 
     def set_max_size(self, Py_ssize_t size):
         """Set the most bytes that a message may have, from the next one on."""

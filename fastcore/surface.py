@@ -8,6 +8,7 @@ import fastcore._buffer
 import fastcore._iterating
 import fastcore._outbox
 import fastcore._parts
+import fastcore._turns
 import fastcore._values
 import fastcore._watchdog
 import fastcore.bad_values  # noqa: F401

@@ -23,7 +23,7 @@ FLOORS = [
     ["_wire"],
     ["_socket"],
     ["_outbox"],
-    ["_futures", "_watchdog", "_latencies"],
+    ["_futures", "_turns", "_watchdog", "_latencies"],
     ["_iterating _parts", "contracts"],
     ["_channel"],
     ["transport"],

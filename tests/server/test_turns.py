@@ -130,7 +130,8 @@ async def test_who_calls_and_gives_up_over_and_over_does_little_of_it_in_one_tur
             stranger.calls(number, "wait")
             stranger.gives_up(number)
         assert await stranger.hears_answers(*range(500)) == dict.fromkeys(range(500))
-    assert max(begun) <= 12
+    # Two shares at most: of what was here, and of what came meanwhile.
+    assert max(begun) <= 16
 
 
 @pytest.mark.parametrize("ends", ["by itself", "shutdown", "given up"])
