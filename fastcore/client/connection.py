@@ -171,7 +171,7 @@ class ClientConnection(Owner):
             has_ended = self.calls.pop(number, None) is None
             if not isinstance(error, Exception):
                 raise
-            if isinstance(error, ConnectionLost) and not has_ended:
+            if isinstance(error, ConnectionLost) and not (has_ended or self.channel.is_open):
                 return False
             self._not_sent(call, message, error)
             return True
