@@ -81,6 +81,4 @@ async def test_calls_of_one_thread(does):
             assert between == ["between"] * len(between)
         await server.shutdown()
 
-    # The loop's pool of threads is one of the things that are left.
-    await in_a_thread(int)
     await at_each_line(does, ENDS, conversation, "client/synchronous", "client/blocking", "client/dialing")

@@ -217,6 +217,8 @@ async def at_each_line(
     tried: set[Place] = set() if _EACH_WAY else _tried[does, ways]
     share = (0, 1) if _EACH_WAY else (ways.index(does), len(ways))
     loop = asyncio.get_running_loop()
+    # Once with nobody: what a loop keeps from its first connection or thread on isn't left over.
+    await conversation(AtLine(set(), *among, share=(-1, 1)))
     before = _what_there_is()
     came_in = True
     with _Complaints() as complaints:
