@@ -30,7 +30,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, P
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memchr, memcpy, memmove
 
 from fastcore._buffer cimport LARGEST_SIZE
 from fastcore._memory cimport advise_huge_pages
@@ -56,9 +56,12 @@ cdef Py_ssize_t FIRST_SIZE = 4096
 LOOKED_INTO = object()
 
 cdef enum:
-    # The types of the extensions that the walk knows: an array, and from here to there those that
-    # hold one MessagePack value.
+    # The types of the extensions that are known here: an array, and from here to there those that
+    # hold one MessagePack value; and those of which some are slow to make.
+    DECIMAL_TYPE = 104
+    PATH_TYPE = 107
     ARRAY_TYPE = 108
+    SCALAR_TYPE = 109
     FIRST_WITH_VALUE = 110
     REGISTERED_TYPE = 112
     LAST_WITH_VALUE = 113
@@ -351,10 +354,23 @@ cdef enum:
     CLAIMS_TOO_MUCH_FOUND
     # Large maps whose keys may have been chosen for their place in a table.
     CHOSEN_KEYS_FOUND
+    # Values that take Python far longer than others of as few bytes.
+    TOO_DENSE_FOUND
     # MAX_DEPTH, which is held against it below.
     DEEPEST_SIZE = 1_024
     # In a map of so many keys, it doesn't matter how badly they are chosen.
     FEW_KEYS = 64
+    # The bytes of which there have to be so many for each value that is slow to make: the hash of a
+    # Decimal with an exponent of three digits, or more; a path that is pathlib's to take apart, and its hash.
+    FOR_EXPONENT_OF_3 = 12
+    FOR_EXPONENT = 20
+    FOR_STRANGE_PATH = 24
+    FOR_STRANGE_PATH_HASHED = 80
+    # As how many values one counts, by the memory that it takes: up to some 70 bytes for each. One of a set
+    # is its list.
+    OF_A_SET = 4
+    OF_A_PATH_OR_ARRAY = 5
+    OF_ANY_OTHER = 2
 
 
 HARMLESS = HARMLESS_FOUND
@@ -362,13 +378,17 @@ DEEPER = DEEPER_FOUND
 TOO_MANY = TOO_MANY_FOUND
 CLAIMS_TOO_MUCH = CLAIMS_TOO_MUCH_FOUND
 CHOSEN_KEYS = CHOSEN_KEYS_FOUND
+TOO_DENSE = TOO_DENSE_FOUND
 
 
 cdef struct Container:
     # How many values it still lacks; a key is one too.
     unsigned long long missing
-    # Whether it is a map of many keys.
+    bint is_map
+    # Whether it is one of many keys.
     bint is_large_map
+    # Whether what is in it is hashed, since it is in a set or a key.
+    bint is_hashed
 
 
 def survey(payload, Py_ssize_t max_depth, Py_ssize_t max_values, /) -> int:
@@ -387,7 +407,8 @@ def survey(payload, Py_ssize_t max_depth, Py_ssize_t max_values, /) -> int:
     -------
     int
         DEEPER, TOO_MANY, CLAIMS_TOO_MUCH (a container says that it holds more values than
-        there are bytes, for which a decoder may reserve memory), CHOSEN_KEYS, or HARMLESS.
+        there are bytes, for which a decoder may reserve memory), CHOSEN_KEYS, TOO_DENSE (of values that
+        are slow to make it holds more than its bytes deserve), or HARMLESS.
 
     Examples
     --------
@@ -427,6 +448,10 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
     cdef Py_ssize_t depth = 0
     cdef int found = HARMLESS_FOUND
     cdef unsigned char first
+    cdef bint is_hashed
+    cdef Py_ssize_t size = distance(token, end)
+    # Bytes that there have to be for the sake of slow values.
+    cdef Py_ssize_t owed = 0
     has_registered[0] = False
     while token < end and distance(token, end) >= head_size(token[0]):
         first = token[0]
@@ -435,9 +460,13 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
             return TOO_MANY_FOUND
         if lacking:
             lacking -= 1
-        if depth and open_ones[depth - 1].is_large_map and not open_ones[depth - 1].missing & 1:
-            if not is_text_or_bytes(first):
-                found = CHOSEN_KEYS_FOUND
+        is_hashed = False
+        if depth:
+            is_hashed = open_ones[depth - 1].is_hashed
+            if open_ones[depth - 1].is_map and not open_ones[depth - 1].missing & 1:
+                is_hashed = True
+                if open_ones[depth - 1].is_large_map and not is_text_or_bytes(first):
+                    found = CHOSEN_KEYS_FOUND
         if is_container(first):
             if depth == max_depth:
                 return DEEPER_FOUND
@@ -448,7 +477,9 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
                 return CLAIMS_TOO_MUCH_FOUND
             if count:
                 open_ones[depth].missing = count
+                open_ones[depth].is_map = is_map(first)
                 open_ones[depth].is_large_map = is_map(first) and count > <unsigned long long> 2 * FEW_KEYS
+                open_ones[depth].is_hashed = is_hashed
                 lacking += count
                 depth += 1
                 continue
@@ -458,13 +489,24 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
             has_registered[0] |= token[head_size(first) - 1] == REGISTERED_TYPE
             if depth == max_depth:
                 return DEEPER_FOUND
-            token += head_size(first)
             open_ones[depth].missing = 1
-            open_ones[depth].is_large_map = False
+            open_ones[depth].is_map = open_ones[depth].is_large_map = False
+            open_ones[depth].is_hashed = is_hashed
+            if token[head_size(first) - 1] < REGISTERED_TYPE:
+                values += OF_A_SET - 2
+                open_ones[depth].is_hashed = True
+            token += head_size(first)
             lacking += 1
             depth += 1
             continue
         else:
+            if is_extension(token):
+                values += values_in_place_of(token[head_size(first) - 1]) - 1
+                owed += owed_for(token, is_hashed)
+                if values > max_values:
+                    return TOO_MANY_FOUND
+                if owed > size:
+                    return TOO_DENSE_FOUND
             token += head_size(first) + body_size(token)
         while depth:
             open_ones[depth - 1].missing -= 1
@@ -475,6 +517,103 @@ cdef int survey_in(const unsigned char *token, const unsigned char *end, Py_ssiz
             # One value is one payload; what follows is the decoder's to refuse.
             return found
     return found
+
+
+cdef inline int values_in_place_of(unsigned char kind) noexcept:
+    return OF_A_PATH_OR_ARRAY if PATH_TYPE <= kind <= SCALAR_TYPE else OF_ANY_OTHER
+
+
+cdef Py_ssize_t owed_for(const unsigned char *token, bint is_hashed) noexcept:
+    """How many bytes there have to be for an extension that is slow to make; 0 for all others."""
+    cdef Py_ssize_t head = head_size(token[0])
+    cdef Py_ssize_t size = body_size(token)
+    cdef const unsigned char *body = token + head
+    cdef Py_ssize_t digits = 0
+    if token[head - 1] == DECIMAL_TYPE and is_hashed:
+        while digits < size and is_digit(body[size - 1 - digits]):
+            digits += 1
+        size -= digits
+        if size and (body[size - 1] == c"-" or body[size - 1] == c"+"):
+            size -= 1
+        if digits < 3 or not size or body[size - 1] != c"E":
+            return 0
+        return FOR_EXPONENT_OF_3 if digits == 3 else FOR_EXPONENT
+    if token[head - 1] == PATH_TYPE and size and body[0] == c"w" and is_strange_path(body + 1, size - 1):
+        return FOR_STRANGE_PATH_HASHED if is_hashed else FOR_STRANGE_PATH
+    return 0
+
+
+cdef bint is_strange_path(const unsigned char *text, Py_ssize_t size) noexcept:
+    """Whether a path of Windows may be one of those that ``_paths.pyx`` leaves to pathlib."""
+    cdef Py_ssize_t i, server = 2
+    if size < 2:
+        return False
+    if is_separator(text[0]) and is_separator(text[1]):
+        if size > 5 and text[2] == c"?" and is_separator(text[3]):
+            if is_letter(text[4]) and text[5] == c":":
+                return size > 6 and not is_separator(text[6])
+            if size > 8 and text[4] == c"U" and text[5] == c"N" and text[6] == c"C" and is_separator(text[7]):
+                server = 8
+        if size == server or text[server] in b"?./\\":
+            return True
+        # A server, and what it shares.
+        for i in range(server + 1, size - 1):
+            if is_separator(text[i]):
+                return is_separator(text[i + 1])
+        return True
+    if text[1] == c":":
+        return not is_letter(text[0])
+    # A name whose second character is a colon, where it isn't after a drive.
+    return (text[0] == c"." or text[0] >= 0x80) and memchr(text, c":", size) != NULL
+
+
+cdef inline bint is_separator(unsigned char char) noexcept:
+    return char == c"/" or char == c"\\"
+
+
+cdef inline bint is_letter(unsigned char char) noexcept:
+    return c"a" <= char | 0x20 <= c"z"
+
+
+cdef inline bint is_digit(unsigned char char) noexcept:
+    return c"0" <= char <= c"9"
+
+
+def is_decimal(bytes body not None, /) -> bool:
+    """Whether it is a number as ``str`` writes a Decimal.
+
+    Examples
+    --------
+    >>> is_decimal(b'-1.50E-7'), is_decimal(b'sNaN12'), is_decimal(b' 1'), is_decimal(b'1_000')
+    (True, True, False, False)
+    """
+    # At the end of bytes there is a zero, which is none of those.
+    cdef const unsigned char *char = <const unsigned char *> PyBytes_AS_STRING(body)
+    cdef const unsigned char *end = char + PyBytes_GET_SIZE(body)
+    cdef const unsigned char *digits
+    if char[0] == c"-":
+        char += 1
+    if is_digit(char[0]):
+        char = after_digits(char)
+        if char[0] == c".":
+            char = after_digits(char + 1)
+        if char[0] == c"E":
+            char += 2 if char[1] == c"-" or char[1] == c"+" else 1
+            digits = char
+            char = after_digits(char)
+            return char == end and 0 < distance(digits, char) <= 9
+        return char == end
+    if body.endswith(b"Infinity"):
+        return distance(char, end) == 8
+    if char[0] == c"s":
+        char += 1
+    return char[0] == c"N" and char[1] == c"a" and char[2] == c"N" and after_digits(char + 3) == end
+
+
+cdef inline const unsigned char* after_digits(const unsigned char* char) noexcept:
+    while is_digit(char[0]):
+        char += 1
+    return char
 
 
 cdef bint is_one_value(bytes payload):

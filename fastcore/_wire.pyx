@@ -46,7 +46,7 @@ from fastcore.engine_errors import BadMessage, BadValue, FrameTooLarge, TooDeep,
 from fastcore.limits import MAX_DEPTH
 from fastcore.logs import shown
 from fastcore.values.kinds import Code
-from fastcore.values.registry import from_ext, kind_of, to_ext, to_plain
+from fastcore.values.registry import kind_of, kind_of_ext, known_exts, to_ext, to_plain
 
 Piece = bytes | memoryview
 
@@ -67,6 +67,7 @@ cdef enum:
     MANY = 1_000
 
 cdef object ExtType = msgpack.ExtType
+cdef object extension_of = ExtType._make
 cdef object unpack = msgpack.unpackb
 cdef Py_ssize_t MAX_BIN = 0xffff_ffff
 cdef bytes SENTINEL_BYTES = SENTINEL
@@ -681,26 +682,37 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
     cdef bint has_registered = False
     if len(payload) > NO_SURVEY or max_depth < DEEPEST or max_values <= NO_SURVEY:
         found = look_over(payload, max_depth, max_values, &has_registered)
-    if found == HARMLESS_CODE and object_pairs_hook is None:
-        if len(payload) > NO_SURVEY and not has_registered:
-            return unpack_many(payload, ext_hook, tuples)
-        return unpack(payload, strict_map_key=False, use_list=not tuples, ext_hook=ext_hook)
+    if found != HARMLESS_CODE and found != CHOSEN_KEYS:
+        raise refusal(found, max_depth, max_values)
+    if found == CHOSEN_KEYS and object_pairs_hook is None:
+        object_pairs_hook = careful_dict
+    if len(payload) > NO_SURVEY and not has_registered:
+        return unpack_many(payload, ext_hook, tuples, object_pairs_hook)
+    return unpack(
+        payload,
+        strict_map_key=False,
+        use_list=not tuples,
+        ext_hook=ext_hook,
+        object_pairs_hook=object_pairs_hook,
+    )
+
+
+cdef object refusal(int found, Py_ssize_t max_depth, Py_ssize_t max_values):
+    """Make the error for what isn't decoded, as it would cost too much."""
     if found == DEEPER:
         # The decoder would come as far, at a hundred times the cost.
-        raise TooDeep(max_depth) if max_depth < DEEPEST else bad_payload(msgpack.StackError())
+        return TooDeep(max_depth) if max_depth < DEEPEST else bad_payload(msgpack.StackError())
     if found == TOO_MANY:
-        raise TooManyValues(max_values)
+        return TooManyValues(max_values)
     if found == CLAIMS_TOO_MUCH:
-        raise BadMessage("a message claims to hold more values than it has bytes")
-    options = {"strict_map_key": False, "use_list": not tuples, "ext_hook": ext_hook}
-    if found == CHOSEN_KEYS:
-        object_pairs_hook = object_pairs_hook or careful_dict
-    if object_pairs_hook is not None:
-        options["object_pairs_hook"] = object_pairs_hook
-    return unpack(payload, **options)
+        return BadMessage("a message claims to hold more values than it has bytes")
+    return BadMessage(
+        "a message is mostly of values that take far too long to read for so few bytes: Decimals with "
+        "exponents beyond 100 as keys or in sets, or paths such as \\\\.\\device"
+    )
 
 
-cdef object unpack_many(object payload, object ext_hook, bint tuples):
+cdef object unpack_many(object payload, object ext_hook, bint tuples, object object_pairs_hook):
     """Unpack what may be many values, none of which the collector need look at meanwhile.
 
     It would look at all of them again and again, as there are more and more. No function of the
@@ -708,7 +720,13 @@ cdef object unpack_many(object payload, object ext_hook, bint tuples):
     """
     cdef bint collects = PyGC_Disable()
     try:
-        return unpack(payload, strict_map_key=False, use_list=not tuples, ext_hook=ext_hook)
+        return unpack(
+            payload,
+            strict_map_key=False,
+            use_list=not tuples,
+            ext_hook=ext_hook,
+            object_pairs_hook=object_pairs_hook,
+        )
     finally:
         if collects:
             PyGC_Enable()
@@ -716,9 +734,12 @@ cdef object unpack_many(object payload, object ext_hook, bint tuples):
 
 def careful_dict(pairs):
     """Make a dict, unless its keys were chosen to make that slow."""
-    if are_chosen([hash(key) for key, _ in pairs]):
+    cdef dict made = {}
+    if are_chosen([hash(key) for key, _ in <list> pairs]):
         raise BadMessage(f"a map of {len(pairs):,} keys that were chosen to collide")
-    return dict(pairs)
+    for key, value in <list> pairs:
+        made[key] = value
+    return made
 
 
 def dict_of_hashable(pairs):
@@ -777,6 +798,8 @@ cdef enum:
 if (FIRST_CODE, TUPLE_CODE) != (min(Code), Code.TUPLE):
     raise ImportError("the numbers of values differ")
 
+cdef dict kinds = known_exts
+
 SPEAKS_VALUES = VALUES
 SPEAKS_PLAINLY = PLAIN
 HAS_TO_BE_ASKED = ASK
@@ -822,7 +845,15 @@ cdef class Inside:
                 (<Dialect> self.told).speaks = VALUES
         if code == TUPLE_CODE and self.depth:
             return tuple(self.deeper().unpack(body))
-        return from_ext(code, body, self.deeper())
+        kind = kinds.get(code) or kind_of_ext(code)
+        if kind is None:
+            return as_it_came(code, body)
+        try:
+            return kind.from_body(body, self.deeper())
+        except BadMessage:
+            raise
+        except Exception as error:
+            raise BadMessage(f"a message holds a {kind.name} that can't be read: {error}") from error
 
     cdef Inside deeper(self):
         if self.depth == DEEPEST_INSIDE:
@@ -888,6 +919,14 @@ cdef class Dialect:
         if FIRST_CODE <= code <= TUPLE_CODE:
             self.speaks = VALUES
         return FIRST.value_of(code, body)
+
+
+cdef object as_it_came(int code, object body):
+    """What stands for a value of which nothing is known here."""
+    if code < 0:
+        raise BadMessage(f"a message holds an extension of type {code}: MessagePack has those for itself")
+    # A third of the price of its constructor, which looks at the same.
+    return extension_of((code, bytes(body)))
 
 
 cdef object less(object value, object kind):

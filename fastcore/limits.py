@@ -221,7 +221,8 @@ class Limits:
         Most containers inside each other in a message, itself included; 1,024 at most.
     max_values : int
         Most values in a message, its containers and their keys included. Each takes up to some
-        70 bytes of memory, however few bytes it had.
+        70 bytes of memory, however few bytes it had; what takes more, such as a set or a path,
+        counts as two to five.
     max_waiting : int
         Bytes of complete messages that wait for somebody to take them before no more
         are received. At least one message always is, and what one system call gives.

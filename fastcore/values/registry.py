@@ -15,13 +15,14 @@ from fastcore.engine_errors import BadMessage
 from fastcore.logs import shown
 from fastcore.values.kinds import Code, Inner, Kind, Memory
 
-__all__ = ["from_ext", "kind_of", "register_type", "to_ext", "to_plain"]
+__all__ = ["kind_of", "kind_of_ext", "known_exts", "register_type", "to_ext", "to_plain"]
 
 T = TypeVar("T")
 
 #: How each type travels, as far as it was needed yet.
 _kinds: dict[type, Kind] = {}
-_by_code: dict[int, Kind] = {}
+#: The kinds by the numbers of their extension types, those that a program's values have needed yet.
+known_exts: dict[int, Kind] = {}
 #: The types that this program has registered, by the name that they have on the wire.
 _registered: dict[str, type] = {}
 _readers: dict[str, Callable[[Any], Any]] = {}
@@ -37,14 +38,21 @@ def _learn() -> bool:
     """
     global _knows_standard, _knows_numpy
     if not _knows_standard:
-        from fastcore.values import standard
+        # And what those import, being compiled: here it is seen by who reads imports to freeze a program.
+        import datetime  # noqa: F401
+        import decimal  # noqa: F401
+        import pathlib  # noqa: F401
+        import struct  # noqa: F401
+        import uuid  # noqa: F401
 
-        _add(standard.KINDS)
+        from fastcore import _paths, _standard  # noqa: F401
+
+        _add(_standard.KINDS)
         _knows_standard = True
     elif not _knows_numpy and "numpy" in sys.modules:
-        from fastcore.values import arrays
+        from fastcore import _arrays
 
-        _add(arrays.KINDS)
+        _add(_arrays.KINDS)
         _knows_numpy = True
     else:
         return False
@@ -54,7 +62,7 @@ def _learn() -> bool:
 def _add(kinds: dict[type, Kind]) -> None:
     # A program's own word on a type counts.
     _kinds.update({of: kind for of, kind in kinds.items() if of not in _kinds})
-    _by_code.update({kind.code: kind for kind in kinds.values()})
+    known_exts.update({kind.code: kind for kind in kinds.values()})
 
 
 def kind_of(of: type) -> Kind | None:
@@ -89,32 +97,12 @@ def to_plain(value: Any) -> Any:
     return kind.plain(value)
 
 
-def from_ext(code: int, body: Memory, inner: Inner) -> Any:
-    """Make the value that an extension stands for; an unknown one remains an ``ExtType``.
-
-    Raises
-    ------
-    BadMessage
-        If the body of a known one is wrong.
-    """
-    kind = _by_code.get(code)
+def kind_of_ext(code: int) -> Kind | None:
+    """Give the kind of an extension type's values, if there is one: that in ``known_exts``, or one more."""
+    kind = known_exts.get(code)
     while kind is None and not _knows_numpy and _learn():
-        kind = _by_code.get(code)
-    if kind is None:
-        return _as_it_came(code, body)
-    try:
-        return kind.from_body(body, inner)
-    except BadMessage:
-        raise
-    except Exception as error:
-        raise BadMessage(f"a message holds a {kind.name} that can't be read: {error}") from error
-
-
-def _as_it_came(code: int, body: Memory) -> ExtType:
-    if code < 0:
-        raise BadMessage(f"a message holds an extension of type {code}: MessagePack has those for itself")
-    # A third of the price of its constructor, which looks at the same.
-    return ExtType._make((code, bytes(body)))
+        kind = known_exts.get(code)
+    return kind
 
 
 def _unknown(value: object) -> TypeError:
@@ -218,7 +206,7 @@ def register_type(
     _readers[name] = unpack
     plain = _value_of if issubclass(cls, enum.Enum) else pack
     _kinds[cls] = _kind_named(name, pack, plain, held)
-    _by_code[Code.REGISTERED] = _READS_REGISTERED
+    known_exts[Code.REGISTERED] = _READS_REGISTERED
     return cls
 
 
@@ -248,7 +236,8 @@ def _read_registered(body: Memory, inner: Inner) -> Any:
     name, content = described
     reader = _readers.get(name) if isinstance(name, str) else None
     if reader is None:
-        return _as_it_came(_REGISTERED, body)
+        # A third of the price of its constructor, which looks at the same.
+        return ExtType._make((_REGISTERED, bytes(body)))
     try:
         return reader(content)
     except Exception as error:
@@ -320,7 +309,7 @@ def _ways_of_dataclass(cls: Any) -> _Ways:
     def from_content(content: Any) -> Any:
         if not isinstance(content, dict):
             raise ValueError(f"its fields are a {type(content).__name__}, not a dict")
-        if content.keys() <= arguments:
+        if arguments.issuperset(content):
             return cls(**content)
         if unknown := content.keys() - arguments - others:
             raise ValueError(f"it has no field {shown(min(unknown, key=repr))}")

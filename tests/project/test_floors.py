@@ -18,7 +18,7 @@ FLOORS = [
         "protocols collision checkout"
     ],
     ["_memory _blocks _buffer _values _framing"],
-    ["values"],
+    ["values _paths _standard _arrays"],
     ["bad_values", "_header"],
     ["_wire"],
     ["_socket"],

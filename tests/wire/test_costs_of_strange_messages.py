@@ -1,14 +1,26 @@
 """A message costs no more than its size lets one expect: looked over before it is decoded."""
 
 import gc
+import sys
+from pathlib import PurePath
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgpack import ExtType
 
 from fastcore import BadMessage, TooManyValues, register_type
-from fastcore._values import CHOSEN_KEYS, CLAIMS_TOO_MUCH, DEEPER, HARMLESS, TOO_MANY, are_chosen, survey
+from fastcore._values import (
+    CHOSEN_KEYS,
+    CLAIMS_TOO_MUCH,
+    DEEPER,
+    HARMLESS,
+    TOO_DENSE,
+    TOO_MANY,
+    are_chosen,
+    survey,
+)
 from fastcore._wire import careful_dict, decode
 from fastcore.values.kinds import Code
 
@@ -110,7 +122,7 @@ def test_timestamps_are_read_as_keys():
 
 
 EXTENSIONS = {"unknown": (5, b""), "path": (Code.PATH, b"pa"), "set": (Code.SET, b"\x90")}
-TINY = {"list": b"\x90"} | {name: msgpack.packb(msgpack.ExtType(*of)) for name, of in EXTENSIONS.items()}
+TINY = {"list": b"\x90"} | {name: msgpack.packb(ExtType(*of)) for name, of in EXTENSIONS.items()}
 
 
 @pytest.mark.parametrize("item", TINY.values(), ids=TINY)
@@ -126,6 +138,7 @@ def test_the_collector_does_not_look_at_a_message_again_and_again_while_it_is_ma
         message = decode(b"", payload)
         with pytest.raises(BadMessage):
             decode(b"", payload[: -len(item)] + b"\xc1")
+        decode(b"", b"\xdf" + (200_000).to_bytes(4, "big") + b"".join(map(msgpack.packb, range(400_000))))
     finally:
         gc.callbacks.remove(count)
     assert len(message) == 200_000
@@ -144,6 +157,125 @@ def test_it_may_look_while_making_a_value_runs_a_programs_own_code():
         seen.append(gc.isenabled())
 
     register_type(Seen, name="costs.Seen", pack=lambda value: 0, unpack=unpack)
-    value = msgpack.ExtType(Code.REGISTERED, msgpack.packb(["costs.Seen", 0]))
+    value = ExtType(Code.REGISTERED, msgpack.packb(["costs.Seen", 0]))
     decode(b"", msgpack.packb([[0] * 20_000, value, {"inside": [value]}]))
     assert seen == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [
+        (ExtType(5, b""), 2),
+        (ExtType(Code.DATE, b"abcd"), 2),
+        (ExtType(Code.PATH, b"pa"), 5),
+        (ExtType(Code.ARRAY, b""), 5),
+        (ExtType(Code.SET, b"\x90"), 4),
+        (ExtType(Code.SET, b"\x91\x01"), 5),
+        (msgpack.Timestamp(1), 1),
+    ],
+)
+def test_what_takes_the_memory_of_several_values_counts_as_several(value, count):
+    payload = msgpack.packb([value, value])
+    assert survey(payload, 1024, 2 * count + 1) == HARMLESS
+    assert survey(payload, 1024, 2 * count) == TOO_MANY
+
+
+def extensions(code, bodies):
+    return [ExtType(code, body) for body in bodies]
+
+
+def set_of(items):
+    return ExtType(Code.SET, msgpack.packb(items))
+
+
+#: Their hashes take Python as long as reading two or three hundred numbers.
+EXPONENTS = extensions(
+    Code.DECIMAL, [b"%dE-9999%02d" % (digit, last) for digit in range(1, 9) for last in range(99)]
+)
+#: What pathlib has to take apart.
+STRANGE = extensions(Code.PATH, [rb"w\\.\%d" % number for number in range(1000)])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        set_of(EXPONENTS),
+        [set_of([each]) for each in EXPONENTS],
+        [set_of([[each]]) for each in EXPONENTS],
+        dict.fromkeys(EXPONENTS, 0),
+        [{each: 0} for each in EXPONENTS],
+        set_of(extensions(Code.DECIMAL, [b"1E%d" % exponent for exponent in range(100, 1000)])),
+        STRANGE,
+        set_of(STRANGE),
+    ],
+)
+def test_values_that_are_slow_to_make_need_a_message_of_some_size(message):
+    payload = msgpack.packb(message)
+    assert survey(payload, 1024, MANY) == TOO_DENSE
+    with pytest.raises(BadMessage, match="too long to read"):
+        decode(b"", payload)
+    with_more = msgpack.packb([message, bytes(100_000)])
+    assert survey(with_more, 1024, MANY) in (HARMLESS, CHOSEN_KEYS)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        # Nothing is hashed.
+        EXPONENTS,
+        [{"amount": each} for each in EXPONENTS],
+        [{1: each} for each in EXPONENTS],
+        # What programs have in sets and keys.
+        set_of(extensions(Code.DECIMAL, [b"%dE-8" % number for number in range(2000)])),
+        set_of(extensions(Code.DECIMAL, [b"6.626070%dE-34" % number for number in range(2000)])),
+        set_of(extensions(Code.DECIMAL, [b"%d.50" % number for number in range(2000)])),
+        set_of(extensions(Code.PATH, [rb"wC:\%d" % number for number in range(2000)])),
+        set_of(extensions(Code.PATH, [rb"w\\?\C:\%d" % number for number in range(2000)])),
+        set_of(extensions(Code.PATH, [rb"w\\s\t\%d" % number for number in range(2000)])),
+        set_of(
+            extensions(
+                Code.PATH,
+                [
+                    rb"w\\?\UNC\server\share\a folder\and another one\a file with a name %d.txt" % n
+                    for n in range(2000)
+                ],
+            )
+        ),
+        # Small ones aren't looked over.
+        set_of(EXPONENTS[:100]),
+        STRANGE[:100],
+    ],
+)
+def test_but_those_that_programs_send_are_read(message):
+    decode(b"", msgpack.packb(message))
+
+
+def calls_into(module, function):
+    """How many functions of a module's own are called by a function."""
+    called = []
+
+    def count(frame, event, arg):
+        if event == "call" and frame.f_code.co_filename == module:
+            called.append(frame.f_code.co_name)
+
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return len(called)
+
+
+@pytest.mark.parametrize("start", ["p", "p/", "p./a//", "w", "wc:", "wc:/", "w//s/t/"])
+def test_pathlib_is_asked_for_no_more_of_a_path_than_the_hash_that_is_there(start):
+    source = sys.modules[PurePath.__module__].__file__
+    items = extensions(Code.PATH, [f"{start}{number}".encode() for number in range(1000)])
+    assert calls_into(source, lambda: decode(b"", msgpack.packb(items))) == 0
+    # Once to see whether they were chosen to collide, once for the set; a few are compared.
+    assert calls_into(source, lambda: decode(b"", msgpack.packb(set_of(items)))) < 2_100
+
+
+def test_a_tiny_value_is_made_once_and_so_is_its_hash():
+    for code, body in ((Code.DECIMAL, b"5"), (Code.DECIMAL, b"7E99"), (Code.PATH, b"pa")):
+        first, second = decode(b"", msgpack.packb(extensions(code, [body, body])))
+        assert first is second

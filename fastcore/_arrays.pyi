@@ -1,0 +1,3 @@
+from fastcore.values.kinds import Kind
+
+KINDS: dict[type, Kind]
