@@ -230,13 +230,13 @@ class BlockingConnection:
             while not question.is_over:
                 self.read_for(question, deadline)
             frame = self._frame(call, message, fields)
-        if isinstance(frame, bytes):
-            self._send([frame], call, deadline)
-        elif self._owed:
+        if not isinstance(frame, bytes) and self._owed:
             raise StillAnswers
-        else:
-            self._send([*frame], call, deadline)
+        # First: whatever ends this in the middle, no later call gets what the server says to it.
         call.where = self
+        self._send([frame] if isinstance(frame, bytes) else [*frame], call, deadline)
+        if not wants_answer:
+            call.where = None
         # By its place alone an answer belongs to whoever asked last: until it is here, nobody else may.
         self.in_step = bool(self._numbers) or not wants_answer
 
@@ -428,13 +428,13 @@ class BlockingConnection:
     def give_up(self, call: BlockingCall) -> None:
         """Forget a call that nobody waits for; where that can't be told to the server, close."""
         if call.where is None:
-            # It is over, or was never sent whole.
+            # It is over, or was never begun.
             return
-        call.where = None
         if self.in_step and self._buffer.pending <= _MAX_DRAINED:
             self._tell_given_up(call)
         else:
             self.close()
+        call.where = None
 
     def _tell_given_up(self, call: BlockingCall) -> None:
         self.in_step = False

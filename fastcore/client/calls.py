@@ -122,16 +122,19 @@ class RemoteCall(asyncio.Future[T]):
         Only for what comes by way of the loop's callbacks, in which no task is running.
         """
         self.where = None
-        if self.parts is not None:
-            self._end_parts(value)
+        # Held, here and below: an iterator that somebody drops takes them along.
+        parts = self.parts
+        if parts is not None:
+            self._end_parts(parts, value)
         else:
             set_result_now(self, value)
 
     def sent(self) -> None:
         """End a call that wants no answer; also from within a task, which can't wake another one."""
         self.where = None
-        if self.parts is not None:
-            self._end_parts(None)
+        parts = self.parts
+        if parts is not None:
+            self._end_parts(parts, None)
         else:
             set_value(self, None)
 
@@ -151,9 +154,10 @@ class RemoteCall(asyncio.Future[T]):
 
     def _wake(self) -> None:
         """Have the one who iterates look again; without one, nobody needs the parts any more."""
-        if self.parts is not None:
-            self.parts.wake()
-            if not self.parts.is_iterated:
+        parts = self.parts
+        if parts is not None:
+            parts.wake()
+            if not parts.is_iterated:
                 self.parts = None
 
     def begin_parts(self) -> Parts:
@@ -161,9 +165,7 @@ class RemoteCall(asyncio.Future[T]):
         parts = self.parts = Parts(self)
         return parts
 
-    def _end_parts(self, last: Any) -> None:
-        parts = self.parts
-        assert parts is not None
+    def _end_parts(self, parts: Parts, last: Any) -> None:
         if self.done():
             return
         if not parts.is_iterated:

@@ -71,7 +71,8 @@ class ClientConnection(Owner):
     tells : bool
         Whether the keeper wants to hear when no call is open any more.
     is_last : bool
-        Whether the server will close the connection after the call that is open.
+        Whether no further call is begun, as the connection is being closed, or will be by the server after
+        the one that is open.
     """
 
     __slots__ = (
@@ -128,8 +129,11 @@ class ClientConnection(Owner):
             and (self.numbers or channel.in_step)
         )
 
-    def start(self, call: RemoteCall, op: object, message: dict[str, Any]) -> None:
-        """Send a request, and have the call wait for its answer.
+    def start(self, call: RemoteCall, op: object, message: dict[str, Any], is_last: bool = False) -> bool:
+        """Send a request, and have the call wait for its answer; False if it can't be begun here any more.
+
+        Who chooses a connection and who calls over it are not one step: a collector or a signal handler that
+        comes in between may have it closed, or use it for itself. Nothing was sent then.
 
         Parameters
         ----------
@@ -139,33 +143,47 @@ class ClientConnection(Owner):
             What is called.
         message : dict
             The request.
+        is_last : bool
+            Whether the server closes the connection after its answer, so that nobody else may use it.
         """
         # In one step: nobody who comes in between is to take the same.
         call.number = number = self._last = self._last + 1
         call.op = op
         call.where = self
         if "reply" in message and not message["reply"]:
+            self.is_last |= is_last
             self._send_only(call, message)
-            return
-        # First, as sending may run anything: a connection that ends meanwhile is to end its calls.
+            return True
+        # First, as sending may run anything: a connection that ends meanwhile is to end its calls. And who
+        # wants it for himself, or to close it, says so first and looks for calls then.
         self.calls[number] = call
+        if self.is_taken or self.is_last or (is_last and len(self.calls) > 1 and self.keeper is not None):
+            del self.calls[number]
+            return False
+        if is_last:
+            self.is_last = self.tells = True
         try:
             fields = request_fields(number)
             if call.header is not None:
                 fields = with_extra(fields, call.header)
             self.channel.send(message, fields)
         except BaseException as error:
-            self.calls.pop(number, None)
+            has_ended = self.calls.pop(number, None) is None
             if not isinstance(error, Exception):
                 raise
+            if isinstance(error, ConnectionLost) and not (has_ended or self.channel.is_open):
+                return False
             self._not_sent(call, message, error)
-            return
+            return True
         self.channel.listen_soon()
+        return True
 
-    def start_last(self, call: RemoteCall, op: object, message: dict[str, Any]) -> None:
-        """As `start`, for a request after whose answer the server closes the connection."""
-        self.is_last = self.tells = True
-        self.start(call, op, message)
+    def start_here(self, call: RemoteCall, op: object, message: dict[str, Any]) -> None:
+        """As `start`, for a call that has no other connection."""
+        if not self.start(call, op, message, closes(message)):
+            closed = ConnectionLost(f"the connection to {self.channel.peer} is being closed")
+            call.fail(self._told(self.channel.lost_error() if self.channel.is_lost else closed, call))
+            self._settle()
 
     def _send_only(self, call: RemoteCall, message: dict[str, Any]) -> None:
         """Send a request that wants no answer: done when it is safe to go on."""
@@ -204,9 +222,11 @@ class ClientConnection(Owner):
                 call.fail(self._told(bad, call))
                 self._settle()
                 return
+            # Again when that call is begun.
+            self.is_last = False
             question = RemoteCall(loop=self.channel.loop)
             question.begin("identity", None)
-            self.start(question, "identity", {"op": "identity"})
+            self.start_here(question, "identity", {"op": "identity"})
             return
         call.fail(self._told(error, call))
         self._settle()
@@ -245,10 +265,10 @@ class ClientConnection(Owner):
 
     def _unnumbered(self, message: Any) -> bool:
         """Take what a classic server says: the answer to the one call that is open."""
-        if self.numbers or len(self.calls) != 1:
+        call = None if self.numbers else self._only_call()
+        if call is None:
             self._fail_all(ConnectionLost(f"{self.channel.peer} sent a message that answers no call"))
             return False
-        _, call = self.calls.popitem()
         self._learn(False)
         # An answer to a request that isn't sent whole: the server has read no further.
         if self.channel.is_full:
@@ -260,12 +280,23 @@ class ClientConnection(Owner):
             call.answer(message)
         return bool(self.calls)
 
+    def _only_call(self) -> RemoteCall | None:
+        """Take the call that is open, where there is one and no more; who comes in between may give it up."""
+        if len(self.calls) != 1:
+            return None
+        try:
+            _, call = self.calls.popitem()
+        except KeyError:
+            return None
+        return call
+
     def _learn(self, numbers: bool) -> None:
         self.numbers = numbers
         self.channel.dialect.speaks = SPEAKS_VALUES if numbers else SPEAKS_PLAINLY
-        if self._held is not None:
-            (call, message), self._held = self._held, None
-            self.start(call, call.op, message)
+        held, self._held = self._held, None
+        if held is not None:
+            call, message = held
+            self.start_here(call, call.op, message)
         if self.keeper is not None:
             self.keeper.learned(self)
 
@@ -292,8 +323,8 @@ class ClientConnection(Owner):
             # One of them will get no answer, and nobody knows which.
             self._fail_all(error)
             return False
-        elif not self.numbers and len(self.calls) == 1:
-            _, call = self.calls.popitem()
+        elif not self.numbers:
+            call = self._only_call()
         if call is not None:
             error.add_note(f"in the answer of op {shown(call.op, 200)} at {self.channel.peer}")
             call.fail(error)
@@ -304,8 +335,9 @@ class ClientConnection(Owner):
     def _fail_all(self, error: Exception) -> None:
         calls, self.calls = self.calls, {}
         self.channel.close()
-        if self._held is not None:
-            (call, _), self._held = self._held, None
+        held, self._held = self._held, None
+        if held is not None:
+            call, _ = held
             call.fail(self._told(error, call))
         for call in calls.values():
             call.fail(self._told(error, call))
@@ -356,7 +388,8 @@ class ClientConnection(Owner):
 
     def give_up(self, call: RemoteCall) -> None:
         """Forget a call. A peer that numbers its answers is told; from another nothing can follow."""
-        if self._held is not None and self._held[0] is call:
+        held = self._held
+        if held is not None and held[0] is call:
             self._held = None
             self.channel.close()
             return
@@ -383,6 +416,26 @@ class ClientConnection(Owner):
         except Exception:
             self.channel.close()
 
+    def take(self) -> bool:
+        """Give the stream to somebody for himself; False if it is in use, or being closed."""
+        self.is_taken = True
+        if self.calls or self.is_last or not self.channel.is_open:
+            self.is_taken = False
+            return False
+        self.channel.stop_listening()
+        return True
+
+    def leave_if_free(self) -> bool:
+        """Close the connection, unless it is in use."""
+        if self.is_last or self.is_taken:
+            return False
+        self.is_last = True
+        if self.calls or self.is_taken:
+            self.is_last = False
+            return False
+        self.leave()
+        return True
+
     def leave(self) -> None:
         """Close the connection; give it back if it is only lent."""
         if self.channel.is_borrowed:
@@ -397,6 +450,8 @@ class ClientConnection(Owner):
 
         The server is told: an end alone says no more than that nothing follows.
         """
+        # Whoever comes in between calls over another one.
+        self.is_last = True
         if self.numbers:
             for number in [*self.calls]:
                 self._tell_given_up(number)

@@ -114,7 +114,7 @@ class Connections:
         """
         best: ClientConnection | None = None
         for connection in [*server.shared]:
-            if connection.is_last or not connection.channel.is_clear():
+            if connection.is_last or connection.is_taken or not connection.channel.is_clear():
                 continue
             if not connection.calls:
                 if connection.channel.catch_up():
@@ -189,24 +189,34 @@ class Connections:
 
     # ---- the rules
 
-    def _enter(self, address: Address, waiting: Waiting) -> None:
-        if self._rules.closed:
-            waiting.fail(_closed(address))
-            return
+    def _enter(
+        self,
+        address: Address,
+        waiting: Waiting,
+        push: Callable[[KnownServer, Waiting], None] = KnownServer.push,
+    ) -> None:
         if self._watch is None:
             self._progress = waiting.since
-        server = self._line_up(address, waiting)
+        server = self._line_up(address, waiting, push)
+        # Not before: whoever closes the pool turns away those who wait by then.
+        if self._rules.closed:
+            if server.pop(waiting):
+                waiting.fail(_closed(address))
+            self._forget(server)
+            return
         self._serve(server)
         if server.waiting:
             self._look_after_a_while()
             self._grow_for_a_moment(server)
             self._ask_after_a_moment(server)
 
-    def _line_up(self, address: Address, waiting: Waiting) -> KnownServer:
+    def _line_up(
+        self, address: Address, waiting: Waiting, push: Callable[[KnownServer, Waiting], None]
+    ) -> KnownServer:
         """Have one wait for a connection to a server."""
         while True:
             server = self._servers.get(address) or self._known(address)
-            server.push(waiting)
+            push(server, waiting)
             # Not where the server has been forgotten meanwhile, by somebody who came in between.
             if self._servers.get(address) is server or not server.pop(waiting):
                 return server
@@ -243,6 +253,10 @@ class Connections:
             return
         while (lacking := self._first_that_lacks_one()) is not None and self._make_room(lacking):
             attempt = Attempt(lacking)
+            if self._rules.limit is not None and self.open > self._rules.limit:
+                # Somebody who came in between makes the one that there was room for.
+                attempt.end()
+                return
             task = self.loop.create_task(self._connect(lacking, attempt))
             self._tasks.add(task)
             task.add_done_callback(functools.partial(self._attempted, attempt))
@@ -257,7 +271,12 @@ class Connections:
                 return
             if server.pop(first):
                 self._progress = self.loop.time()
-                first.get(connection)
+                if first.get(connection):
+                    continue
+                self._enter(server.address, first, KnownServer.push_first)
+            # Somebody who came in between has done with the one, or uses the other.
+            if not (connection.calls or connection.is_taken):
+                self.release(connection)
 
     def _serve_all(self) -> None:
         for server in [*self._servers.values()]:
@@ -274,14 +293,14 @@ class Connections:
         if waiting.wants_all:
             for connection in [*server.shared]:
                 if connection.is_free:
-                    server.shared.remove(connection)
+                    server.shared.pop(connection, None)
                     return connection
         while server.free and (free := server.pop_free()) is not None:
             if free.is_free:
                 return free
             if not free.calls and not free.is_taken:
                 # The server said something that nobody asked for, or it isn't this process's.
-                free.channel.close()
+                free.close()
         if shares and best is None and (self._is_full(server) or not self._may_grow(server)):
             # Large messages are in the way of all of them: it waits behind the least.
             usable = [each for each in [*server.shared] if each.channel.is_open and not each.is_last]
@@ -319,7 +338,8 @@ class Connections:
         if not self._is_full(server):
             return True
         for connection, other in [*self._of.items()]:
-            if other is not server and not connection.calls and not connection.is_taken:
+            if other is not server and connection.leave_if_free():
+                # Not when all has left: the next one is made now.
                 connection.channel.close()
                 return True
         self._listen_to_all()
@@ -357,12 +377,12 @@ class Connections:
             attempt.end()
             self._not_connected(server, error, started)
             return
-        attempt.end()
         self._scarce = False
         if self._rules.closed:
+            attempt.end()
             stream.close()
             return
-        self.add(server.address, stream)
+        self.add(server.address, stream, attempt)
 
     def _not_connected(self, server: KnownServer, error: Exception, started: float) -> None:
         reason = getattr(error, "real_error", None)
@@ -385,9 +405,13 @@ class Connections:
         if server.connections or server.connecting or server.waiting:
             return
         if self._servers.get(server.address) is server:
-            del self._servers[server.address]
+            self._servers.pop(server.address, None)
         if server.trims is not None:
             server.trims.cancel()
+        while (first := server.first()) is not None:
+            # Somebody came in between.
+            if server.pop(first):
+                self._enter(server.address, first)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -395,17 +419,28 @@ class Connections:
         if not (self._servers or self._rules.reuses):
             self._rules.forget(self)
 
-    def add(self, address: Address, stream: IOStream) -> None:
+    def add(self, address: Address, stream: IOStream, attempt: Attempt | None = None) -> None:
         """Take in an open stream, and give it to who waits first."""
-        server = self._servers.get(address) or self._known(address)
         connection = ClientConnection(channel_of(stream), self)
-        server.connections[connection] = None
+        while True:
+            server = self._servers.get(address) or self._known(address)
+            server.connections[connection] = None
+            # As when one lines up.
+            if self._servers.get(address) is server:
+                break
+            server.connections.pop(connection, None)
         self._of[connection] = server
+        if attempt is not None:
+            # Not before: whoever comes in between counts it once too often rather than not at all.
+            attempt.end()
+        if connection.channel.is_lost:
+            # Since it was looked at: then it wasn't known yet whose it is.
+            self.lost(connection)
         if connection.numbers:
             server.numbers = True
             self._share(server, connection)
         if connection not in server.shared:
-            server.free.append(connection)
+            self._put(connection, server.free)
         self._serve(server)
         if server.waiting:
             self._ask_after_a_moment(server)
@@ -424,9 +459,7 @@ class Connections:
         server.allowed += 1
         question = RemoteCall(loop=self.loop)
         question.begin("identity", self)
-        server.waiting.appendleft(
-            WaitingCall(question, {"op": "identity"}, self.loop.time(), self._rules.timeout)
-        )
+        server.push_first(WaitingCall(question, {"op": "identity"}, self.loop.time(), self._rules.timeout))
         self._serve(server)
         self._after(_PROBE_TIMEOUT, self._allow_more, server)
 
@@ -457,8 +490,14 @@ class Connections:
         if connection.is_last or connection in server.shared:
             return
         if len(server.shared) < self._rules.share:
-            server.shared.append(connection)
+            self._put(connection, server.shared)
             connection.tells = not self._rules.reuses
+
+    def _put(self, connection: ClientConnection, group: dict[ClientConnection, None]) -> None:
+        """Have a connection found among others, unless it has ended."""
+        group[connection] = None
+        if connection not in self._of:
+            group.pop(connection, None)
 
     def idle(self, connection: ClientConnection) -> None:
         """Keep a connection for the next call, or close it."""
@@ -466,12 +505,12 @@ class Connections:
         if server is None or not connection.channel.is_open or connection.is_taken:
             return
         if not self._rules.reuses:
-            connection.leave()
+            connection.leave_if_free()
             return
         if connection in server.shared:
             connection.tells = self._watch is not None
         elif connection not in server.free:
-            server.free.append(connection)
+            self._put(connection, server.free)
             if len(server.free) > _MAX_SPARES and server.trims is None:
                 self._trim_later(server)
         if self._watch is not None:
@@ -485,8 +524,9 @@ class Connections:
         """Close those that nobody needed for a while, as after a burst, but for a few."""
         server.trims = None
         # The one used last is taken first, so these are the first ones.
-        for connection in server.free[: min(server.least_free, len(server.free) - _MAX_SPARES)]:
-            connection.leave()
+        free = [*server.free]
+        for connection in free[: min(server.least_free, len(free) - _MAX_SPARES)]:
+            connection.leave_if_free()
         if len(server.free) > _MAX_SPARES:
             self._trim_later(server)
 
@@ -511,12 +551,11 @@ class Connections:
             return
         self._scarce = False
         if self._rules.current.get(server.address) is connection:
-            del self._rules.current[server.address]
-        del server.connections[connection]
+            self._rules.current.pop(server.address, None)
+        server.connections.pop(connection, None)
         server.is_grown = False
         for group in (server.free, server.shared):
-            if connection in group:
-                group.remove(connection)
+            group.pop(connection, None)
         self._forget(server)
         if not self.loop.is_closed() and self._watch is not None:
             self.loop.call_soon(self._serve_all)
@@ -580,8 +619,7 @@ class Connections:
         """Close the connections that nobody uses."""
         self._listen_to_all()
         for connection in [*self._of]:
-            if not connection.calls and not connection.is_taken:
-                connection.leave()
+            connection.leave_if_free()
 
     def close_all(self) -> None:
         """Close all connections."""

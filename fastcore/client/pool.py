@@ -175,13 +175,17 @@ class ConnectionPool(StaysHere):
         streams: defaultdict[Address, set[IOStream]] = defaultdict(set)
         for address, connection in self._all():
             if in_use is (bool(connection.calls) or connection.is_taken):
-                streams[address].add(stream_of(connection.channel))
+                stream = stream_of(connection.channel)
+                if stream is not None:
+                    streams[address].add(stream)
         return streams
 
     def _living(self) -> list[Connections]:
         """Give the connections by loop; those of loops that have ended went with them."""
         for loop in [loop for loop in [*self._in_loops] if loop.is_closed()]:
-            self._in_loops.pop(loop).close_all()
+            connections = self._in_loops.pop(loop, None)
+            if connections is not None:
+                connections.close_all()
         return [*self._in_loops.values()]
 
     def _all(self) -> list[tuple[Address, ClientConnection]]:
@@ -240,17 +244,12 @@ class ConnectionPool(StaysHere):
             connection = connection.keeper.shared(address)
             if connection is not None:
                 self.current[address] = connection
-        if (
-            connection is not None
-            and not connection.is_last
-            and not connection.is_taken
-            and "close" not in message
-            and op != "close"
-        ):
+        if connection is not None and "close" not in message and op != "close":
             call = RemoteCall(loop=connection.loop)
             # Its `start` does the rest of what `begin` does.
             call.parts = call.header = None
-            connection.start(call, op, message)
+            if not connection.start(call, op, message):
+                self._here().call(call, _address(address), message)
         else:
             address = _address(address)
             call = self.start(address, message)
@@ -296,10 +295,8 @@ class ConnectionPool(StaysHere):
             connections.call(call, address, message)
             return
         self.current[address] = shared
-        if closes(message):
+        if closes(message) or not shared.start(call, message.get("op"), message):
             connections.call(call, address, message)
-        else:
-            shared.start(call, message.get("op"), message)
 
     def _here(self) -> Connections:
         """Give the connections of the loop that runs here, or that will."""
@@ -315,8 +312,12 @@ class ConnectionPool(StaysHere):
         connections = self._in_loops.get(loop)
         if connections is None:
             self._living()
-            connections = self._in_loops[loop] = Connections(self, loop)
+            connections = self._of_loop(loop)
         return connections
+
+    def _of_loop(self, loop: asyncio.AbstractEventLoop) -> Connections:
+        """Give the connections of a loop: the same to all who come, whoever comes in between."""
+        return self._in_loops.setdefault(loop, Connections(self, loop))
 
     def connect(self, ip: str, port: int | None, timeout: float | None = None) -> asyncio.Future[IOStream]:
         """Give a connection that nobody else uses until it is released or closed.
@@ -354,10 +355,11 @@ class ConnectionPool(StaysHere):
 
     async def _connect(self, connections: Connections, address: Address, timeout: float) -> IOStream:
         channel = (await connections.stream(address, timeout)).channel
-        if channel.is_lost:
+        stream = stream_of(channel)
+        if stream is None:
             # Since it was handed over.
             raise channel.lost_error()
-        return stream_of(channel)
+        return stream
 
     def release(self, stream: IOStream) -> None:
         """Take a connection back that :meth:`connect` gave, for the calls to come.
@@ -368,27 +370,27 @@ class ConnectionPool(StaysHere):
             If it isn't one of this pool's.
         """
         channel = channel_of(stream)
+        # Held: whoever comes in between may close it, and it has no owner from then on.
+        owner = channel.owner
         if channel.is_lost:
             return
         channel.check_here()
         for connections in self._living():
-            if isinstance(channel.owner, ClientConnection) and channel.owner.keeper is connections:
-                connections.release(channel.owner)
+            if isinstance(owner, ClientConnection) and owner.keeper is connections:
+                connections.release(owner)
                 return
-        raise ValueError(f"{stream!r} is no connection of {self!r}")
+        if not channel.is_lost:
+            raise ValueError(f"{stream!r} is no connection of {self!r}")
 
     def add(self, address: Address, stream: IOStream) -> None:
         """Take in an open stream, to be used first."""
         channel = channel_of(stream)
-        connections = self._in_loops.get(channel.loop)
-        if connections is None:
-            connections = self._in_loops[channel.loop] = Connections(self, channel.loop)
-        connections.add(address, stream)
+        self._of_loop(channel.loop).add(address, stream)
 
     def forget(self, connections: Connections) -> None:
         """Know no more of the connections of a loop, where all has ended."""
         if self._in_loops.get(connections.loop) is connections:
-            del self._in_loops[connections.loop]
+            self._in_loops.pop(connections.loop, None)
 
     def collect(self) -> None:
         """Close the connections that are free. May be called from any thread."""
@@ -441,8 +443,7 @@ def _limit(call: RemoteCall, address: Address, op: str, seconds: float) -> None:
     call.add_done_callback(lambda _: timer.cancel())
 
 
-def stream_of(channel: Channel) -> IOStream:
-    """Give the stream that carries a connection of a pool."""
+def stream_of(channel: Channel) -> IOStream | None:
+    """Give the stream that carries a connection of a pool; None once that has ended."""
     transport = channel.transport
-    assert isinstance(transport, StreamTransport)
-    return transport.stream
+    return transport.stream if isinstance(transport, StreamTransport) else None

@@ -10,7 +10,7 @@ from tornado.iostream import IOStream
 from fastcore._channel import Channel
 from fastcore.addressing import Address, AddressLike, parse_address
 from fastcore.client.calls import RemoteCall
-from fastcore.client.connection import closes, connection_of
+from fastcore.client.connection import connection_of
 from fastcore.client.pool import ConnectionPool, RemoteServer
 from fastcore.middleware import Middleware
 from fastcore.transport.connecting import limits_of
@@ -213,8 +213,7 @@ def send_recv(
             connection = connection_of(channel)
             if connection.calls and not connection.numbers:
                 raise channel.busy_error()
-            start = connection.start_last if closes(message) else connection.start
-            start(call, message.get("op"), message)
+            connection.start_here(call, message.get("op"), message)
         except Exception as error:
             call.fail(error)
         return call

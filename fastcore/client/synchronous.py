@@ -214,7 +214,7 @@ class _Calls:
                 raise too_late(op, self.peer, timeout) from None
             raise
         finally:
-            self.release(connection)
+            self.release(connection, call)
         return call.result()
 
     def begin(
@@ -235,7 +235,7 @@ class _Calls:
                     return connection
         except BaseException as error:
             if connection is not None:
-                self.release(connection)
+                self.release(connection, call)
             if timeout is not None and _is_late(error, deadline):
                 raise too_late(call.op, self.peer, timeout) from error.__cause__
             raise
@@ -263,10 +263,14 @@ class _Calls:
         self.open[id(connection)] = connection
         return connection
 
-    def release(self, connection: BlockingConnection) -> None:
-        """Leave a connection to the calls to come, if it is of use to them."""
-        if connection.in_step and not connection.is_last and self.is_kept and not self.closed:
+    def release(self, connection: BlockingConnection, call: BlockingCall) -> None:
+        """Leave a connection to the calls to come, if it is of use to them, and the last one is over."""
+        is_of_use = call.where is None and connection.in_step and not connection.is_last
+        if is_of_use and self.is_kept and not self.closed:
             self.free.append(connection)
+            if self.closed:
+                # By somebody who came in between.
+                self.close_free()
         else:
             connection.close()
 
@@ -399,8 +403,10 @@ class Answers(Iterator[Any]):
         """Take no further answer: the handler is ended, if it isn't over."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.give_up(self._call)
-            self._calls.release(connection)
+            try:
+                connection.give_up(self._call)
+            finally:
+                self._calls.release(connection, self._call)
 
     def __enter__(self) -> Answers:
         return self

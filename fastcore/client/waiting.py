@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import Any
 
+from fastcore._futures import set_value
 from fastcore._wire import frozen_call
 from fastcore.addressing import Address
 from fastcore.client.calls import RemoteCall
@@ -36,10 +37,9 @@ class WaitingCall:
         """Whether it waits no more, for whatever reason."""
         return self.call.done()
 
-    def get(self, connection: ClientConnection) -> None:
-        """Use a connection that nobody else uses, or that may be shared."""
-        start = connection.start_last if self.wants_all else connection.start
-        start(self.call, self.message.get("op"), self.message)
+    def get(self, connection: ClientConnection) -> bool:
+        """Use a connection that nobody else uses, or that may be shared; False if it can't any more."""
+        return connection.start(self.call, self.message.get("op"), self.message, self.wants_all)
 
     def freeze(self) -> None:
         """Have its request say what it says now, whenever it is sent.
@@ -73,11 +73,15 @@ class WaitingStream:
         """Whether it waits no more, for whatever reason."""
         return self.future.done()
 
-    def get(self, connection: ClientConnection) -> None:
-        """Take a connection out of all others' hands."""
-        connection.is_taken = True
-        connection.channel.stop_listening()
-        self.future.set_result(connection)
+    def get(self, connection: ClientConnection) -> bool:
+        """Take a connection out of all others' hands; False if it can't any more, or needs none."""
+        if not connection.take():
+            return False
+        set_value(self.future, connection)
+        if self.future.cancelled():
+            connection.is_taken = False
+            return False
+        return True
 
     def fail(self, error: Exception) -> None:
         """Say that there will be none."""
@@ -97,12 +101,12 @@ class KnownServer:
         #: All that are open.
         self.connections: dict[ClientConnection, None] = {}
         #: Those that nobody uses; the one used last is the last.
-        self.free: list[ClientConnection] = []
+        self.free: dict[ClientConnection, None] = {}
         #: The fewest that there were since that was looked at.
         self.least_free = 0
         self.trims: Timer | None = None
         #: Those that calls may share.
-        self.shared: list[ClientConnection] = []
+        self.shared: dict[ClientConnection, None] = {}
         self.waiting: deque[Waiting] = deque()
         #: How many of those can't share one; counted here, as all of them are asked for with each that comes.
         self.exclusive = 0
@@ -136,6 +140,11 @@ class KnownServer:
         self.waiting.append(waiting)
         self.exclusive += waiting.wants_all
 
+    def push_first(self, waiting: Waiting) -> None:
+        """Let one wait before the others."""
+        self.waiting.appendleft(waiting)
+        self.exclusive += waiting.wants_all
+
     def pop(self, waiting: Waiting) -> bool:
         """Let one wait no longer; False if somebody who came in between has seen to that."""
         try:
@@ -149,8 +158,8 @@ class KnownServer:
     def pop_free(self) -> ClientConnection | None:
         """Take the connection that was used last of those that nobody uses."""
         try:
-            connection = self.free.pop()
-        except IndexError:
+            connection, _ = self.free.popitem()
+        except KeyError:
             return None
         self.least_free = min(self.least_free, len(self.free))
         return connection

@@ -11,7 +11,7 @@ from typing import Any
 from fastcore._parts import Parts
 from fastcore.addressing import format_address
 from fastcore.client.calls import RemoteCall
-from fastcore.client.connection import closes, connection_of
+from fastcore.client.connection import connection_of
 from fastcore.command.connected import connected
 from fastcore.command.usage import CommandError, add_server, in_one_line, keyword
 from fastcore.logs import escaped
@@ -73,8 +73,7 @@ async def run(arguments: argparse.Namespace) -> None:
         call = _ShownCall(loop=asyncio.get_running_loop())
         call.begin(arguments.op, None)
         call.has_parts = call.get_loop().create_future()
-        start = connection.start_last if closes(message) else connection.start
-        start(call, arguments.op, message)
+        connection.start_here(call, arguments.op, message)
         # Which of both it is shows with the first answer: a list may be one answer too.
         done, _ = await asyncio.wait(
             [call, call.has_parts], timeout=arguments.timeout, return_when=asyncio.FIRST_COMPLETED

@@ -88,6 +88,9 @@ class Acceptor:
             except ConnectionAbortedError:
                 continue
             except OSError as error:
+                if self._sock.fileno() < 0:
+                    # Somebody who came in between has closed it.
+                    return
                 if error.errno not in _OUT_OF_RESOURCES:
                     raise
                 self._wait(error)
@@ -103,7 +106,8 @@ class Acceptor:
 
     def _go_on(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._fd, self._accept)
+        if self._sock.fileno() == self._fd:
+            self._loop.add_reader(self._fd, self._accept)
 
 
 class SocketFile:

@@ -17,6 +17,7 @@ from typing import Any, Final
 from tornado.iostream import IOStream
 
 from fastcore._channel import Channel
+from fastcore._futures import set_error, set_value
 from fastcore._header import ERROR_FLAG, CallHeader, call_fields
 from fastcore.contracts import Owner
 from fastcore.errors import ConnectionLost, LimitReached
@@ -303,15 +304,13 @@ class Newcomer(Owner):
     def on_message(self, message: Any, header: CallHeader | None) -> bool:
         """Take the first message; those behind it wait."""
         self._header = header
-        if not self._first.done():
-            self._first.set_result(message)
+        set_value(self._first, message)
         return False
 
     def on_error(self, error: Exception, header: CallHeader | None) -> bool:
         """Refuse whose first message is none."""
         self._header = header
-        if not self._first.done():
-            self._first.set_exception(error)
+        set_error(self._first, error)
         return False
 
     def writable(self) -> None:
@@ -319,13 +318,15 @@ class Newcomer(Owner):
 
     def connection_lost(self) -> None:
         """Ask no further who it was."""
+        # What decides may be cancelled before it has begun, and then does nothing of this.
+        self._admission.newcomers.pop(self, None)
         self.decided.cancel()
 
     def over_limit(self, error: Exception) -> None:
         """Refuse, unless that is happening already."""
         channel = self.channel
         if isinstance(error, LimitReached) and not self._first.done():
-            self._first.set_exception(error)
+            set_error(self._first, error)
         else:
             if not self.is_over:
                 tell_of_refused(self._admission.figures, error, channel.peer, channel.first_bytes)

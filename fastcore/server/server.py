@@ -21,9 +21,10 @@ from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
 from fastcore._channel import Channel
+from fastcore._futures import set_value
 from fastcore.addressing import UNIX_SCHEME, format_address, listening_port
 from fastcore.compressions import check_compression
-from fastcore.errors import LimitReached
+from fastcore.errors import ConnectionLost, LimitReached
 from fastcore.limits import MAX_BUFFER_SIZE, Limits, check_flag, check_keywords, check_limit, check_seconds
 from fastcore.logs import get_logger, shown
 from fastcore.middleware import check_middleware
@@ -36,6 +37,7 @@ from fastcore.server.snapshot import Health, Snapshot, describe_ops, take
 from fastcore.server.strangers import tell_of_refused
 from fastcore.tokens import is_public
 from fastcore.transport.event_loop import (
+    check_thread_of,
     current_io_loop,
     current_loop,
     ignore_io_loop,
@@ -267,7 +269,7 @@ class Server(TCPServer):
         OSError
             If the port is taken, or the address isn't this machine's.
         RuntimeError
-            If the server is ending.
+            If the server is ending, or serves in another thread.
         """
         self._begin_anew()
         if isinstance(port, str) and port.startswith(UNIX_SCHEME):
@@ -290,7 +292,7 @@ class Server(TCPServer):
         Raises
         ------
         RuntimeError
-            If the server is ending.
+            If the server is ending, or serves in another thread.
         """
         self._begin_anew()
         if not self._acceptors:
@@ -298,12 +300,14 @@ class Server(TCPServer):
         self._service.context = copy_context()
         self._loop = current_loop()
         for sock in sockets:
+            # Somebody who comes in between may stop the server, which closes it.
+            name = sock.getsockname()
             acceptor = Acceptor(sock, _selector_loop(), self._accepted, self._lacks)
             self._acceptors.append(acceptor)
             add_listener(self, sock, acceptor)
             if sock.family == getattr(socket, "AF_UNIX", None):
                 continue
-            host, port = sock.getsockname()[:2]
+            host, port = name[:2]
             if self._first_port is None:
                 self._first_port = port
             if self._asks_for_token and self.ssl_options is None and is_public(host):
@@ -315,12 +319,17 @@ class Server(TCPServer):
 
     def _begin_anew(self) -> None:
         """Serve again, after an end that is over."""
+        self._check_thread()
         if self._ending is None:
             return
         if not self._ending.is_over:
             raise RuntimeError("the server is ending: await its shutdown() before it listens again")
         self._ending = None
         self._service.is_ending = False
+
+    def _check_thread(self) -> None:
+        if self._loop is not None:
+            check_thread_of(self._loop, "a server")
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:
         try:
@@ -414,6 +423,8 @@ class Server(TCPServer):
         ------
         TypeError, ValueError
             If the deadline is none; the server goes on then.
+        RuntimeError
+            In another thread than the one that it serves in; likewise. `stop` may be called there.
 
         Examples
         --------
@@ -435,6 +446,7 @@ class Server(TCPServer):
         done
         """
         check_seconds("deadline", deadline)
+        self._check_thread()
         if self._ending is None:
             self._ending = Ending(self._service, self._connections, self._turned_away)
         self.stop()
@@ -522,7 +534,15 @@ class Server(TCPServer):
         return ended
 
     def _serve(self, stream: IOStream, channel: Channel, ended: asyncio.Future[None]) -> None:
-        connection = self._connections[channel] = self._connection(self._service, stream, channel, ended)
+        try:
+            connection = self._connection(self._service, stream, channel, ended)
+        except ConnectionLost:
+            # A newcomer may be closed in between.
+            set_value(ended, None)
+            return
+        self._connections[channel] = connection
+        if channel.is_lost:
+            self._forget(channel)
         connection.serve()
 
     def _decided(self, newcomer: Newcomer, ended: asyncio.Future[None], decided: asyncio.Task[bool]) -> None:
@@ -530,18 +550,24 @@ class Server(TCPServer):
         if not decided.cancelled() and decided.result() and newcomer.hand_over():
             self._serve(newcomer.stream, newcomer.channel, ended)
         else:
-            ended.set_result(None)
+            set_value(ended, None)
 
     def _lost(self, channel: Channel) -> None:
         """Keep the figures of a connection that has ended, whoever ended it."""
-        connection = self._connections.pop(channel)
+        connection = self._forget(channel)
         self._service.figures.closed(channel)
         error = channel.end_error
-        if error is not None and is_refusal(error) and not connection.is_over:
+        if error is not None and is_refusal(error) and connection is not None and not connection.is_over:
             # Something is wrong with its TLS, or there is somebody on the way.
             tell_of_refused(self._service.figures, error, channel.peer)
-        if self._ending is not None:
-            self._ending.look()
+
+    def _forget(self, channel: Channel) -> Connection | Newcomer | None:
+        """Wait for a connection no longer."""
+        connection = self._connections.pop(channel, None)
+        ending = self._ending
+        if ending is not None:
+            ending.look()
+        return connection
 
     def _turn_away(self, channel: Channel) -> Awaitable[None]:
         limit = f"the server has {self._max_connections:,} connections, and takes no more"

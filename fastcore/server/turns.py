@@ -8,6 +8,7 @@ from time import perf_counter_ns
 from typing import Final
 
 from fastcore._channel import Channel
+from fastcore._futures import set_value
 
 __all__ = ["TURN_BUDGET", "Turn", "Turns"]
 
@@ -54,7 +55,8 @@ class Turns:
             if waiting:
                 self._waiting[channel] = waiting
             if not future.done():
-                future.set_result(None)
+                # By one step: who comes in between may have it cancelled.
+                set_value(future, None)
                 self.count(loop)
                 break
 

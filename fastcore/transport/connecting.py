@@ -15,7 +15,7 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.netutil import ssl_wrap_socket
 
 from fastcore._channel import Channel
-from fastcore._futures import unobserved
+from fastcore._futures import set_error, set_value, unobserved
 from fastcore.addressing import UNIX_SCHEME, Address, format_address, parse_address, unix_family
 from fastcore.compressions import check_compression
 from fastcore.errors import ConnectionLost
@@ -83,13 +83,12 @@ class StreamForOne(asyncio.Future[IOStream]):
     def _made(self, task: asyncio.Task[IOStream]) -> None:
         if task.cancelled():
             super().cancel()
-        elif self.done():
-            if task.exception() is None:
-                self._give_back(task.result())
         elif (error := task.exception()) is not None:
-            self.set_exception(error)
+            set_error(self, error)
         else:
-            self.set_result(task.result())
+            set_value(self, task.result())
+            if self.cancelled():
+                self._give_back(task.result())
 
     def __await__(self) -> Generator[Any, None, IOStream]:
         try:

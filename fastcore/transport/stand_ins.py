@@ -73,15 +73,18 @@ class Queue:
 
     def append(self, item: Any) -> None:
         """Put it behind the others."""
-        if self._items is None:
-            self._items = deque()
-        self._items.append(item)
+        # Held, here and below: whoever comes in between may close the stream, which clears it.
+        items = self._items
+        if items is None:
+            items = self._items = deque()
+        items.append(item)
 
     def popleft(self) -> Any:
         """Give what came first."""
-        if self._items is None:
+        items = self._items
+        if items is None:
             raise IndexError("nothing is in it")
-        item = self._items.popleft()
+        item = items.popleft()
         self._items = self._items or None
         return item
 

@@ -113,7 +113,12 @@ class StreamTransport(Transport):
         self._acknowledgements: Acknowledgements | None = None
         # Tornado's types want a method and deques.
         inside: Any = stream
-        inside._write_futures = OwnWrites(self.channel, inside._write_futures)
+        own = OwnWrites(self.channel, inside._write_futures)
+        before, inside._write_futures = inside._write_futures, own
+        if type(before) is OwnWrites:
+            # Somebody who came in between has taken the stream over.
+            inside._write_futures = before
+            return
         # None: it is closed.
         if (unsent := inside._write_buffer) is not None:
             unsent._buffers = Queue(unsent._buffers)
@@ -556,7 +561,9 @@ def channel_of(
         raise TypeError(f"messages go over a tornado.iostream.IOStream, not {stream!r}")
     check_thread_of(stream.io_loop.asyncio_loop, "a stream")  # type: ignore[attr-defined]
     kind = SecureTransport if isinstance(stream, SSLIOStream) else StreamTransport
-    return kind(stream, limits, compression, writable_values, peer or _NOBODY).channel
+    kind(stream, limits, compression, writable_values, peer or _NOBODY)
+    channel = stream._write_futures.channel  # type: ignore[attr-defined]
+    return channel
 
 
 def accept_stream(server: TCPServer, sock: socket.socket) -> IOStream:
@@ -593,14 +600,20 @@ def accept_stream(server: TCPServer, sock: socket.socket) -> IOStream:
 
 def add_listener(server: TCPServer, sock: socket.socket, stop: Callable[[], None]) -> None:
     """Let Tornado know of a socket that listens, and how to accept no more from it."""
-    server._sockets[sock.fileno()] = sock
-    server._handlers[sock.fileno()] = stop
+    # In this order: whoever comes in between to stop the server finds both of a socket or none.
+    number = sock.fileno()
+    server._handlers[number] = stop
+    server._sockets[number] = sock
 
 
 def take_listeners(server: TCPServer) -> list[tuple[socket.socket, Callable[[], None]]]:
     """Take the sockets that a server listens on, or was going to, and how to accept no more from each."""
-    listeners = [(sock, server._handlers.pop(number)) for number, sock in server._sockets.items()]
-    server._sockets.clear()
+    listeners = []
+    with suppress(KeyError):
+        # One by one: each is taken once, also where somebody comes in between who stops the server, too.
+        while True:
+            number, sock = server._sockets.popitem()
+            listeners.append((sock, server._handlers.pop(number)))
     waiting, server._pending_sockets = server._pending_sockets, []
     return listeners + [(sock, sock.close) for sock in waiting]
 

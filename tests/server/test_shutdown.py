@@ -6,6 +6,7 @@ import pytest
 from tornado import gen
 
 from fastcore import ConnectionLost, Server, connect, read, rpc, write
+from helpers.support import in_a_thread
 from helpers.wire import frame, served, stranger_at
 
 
@@ -275,3 +276,18 @@ async def test_an_end_that_somebody_cancelled_can_be_asked_for_again(turns):
         assert server.open_connections() == 1
         await server.shutdown(0.01)
         assert server.open_connections() == 0
+
+
+async def test_from_another_thread_a_server_is_neither_ended_nor_made_to_listen_and_goes_on():
+    async with served({}) as server, rpc(ip="127.0.0.1", port=server.port) as remote:
+        for use in (
+            lambda: asyncio.run(server.shutdown(0)),
+            lambda: server.listen(0, "127.0.0.1"),
+            lambda: server.add_sockets([]),
+        ):
+            with pytest.raises(RuntimeError, match=r"a server is used from another thread.*call_soon_thread"):
+                await in_a_thread(use)
+        assert (await remote.identity())["type"] == "Server"
+        assert server.health() == "ready"
+        await in_a_thread(server.stop)
+        assert server.health() == "draining"
