@@ -116,7 +116,7 @@ soak: $(VENV)/built $(VENV)/with-test ## ten minutes of load
 	$(BIN)/python tests/load/soak.py --seconds 600 --messages 10000000
 
 torture: $(VENV)/built $(VENV)/with-test ## collectors and signal handlers that come back in, 200 seeds of them, and at each line (minutes)
-	FASTCORE_SEEDS=200 $(BIN)/python -m pytest tests/channel/test_coming_back_in.py tests/*/test_at_each_line.py
+	FASTCORE_SEEDS=200 $(BIN)/python -m pytest tests/channel/test_coming_back_in.py tests/*/test_*at_each_line.py
 
 load: $(VENV)/built $(VENV)/with-test ## 1,000 connections x 1,000 calls, some given up (minutes)
 	$(BIN)/python tests/load/load.py
