@@ -72,7 +72,7 @@ cdef class Socket:
         """What one system call gives: the number of bytes, 0 at the end, or WOULD_BLOCK.
 
         Of a message that is received into memory of its own, what several give: a turn of the loop for
-        each value, and for what follows it, would cost more than receiving it.
+        each value, and for what comes meanwhile, would cost more than receiving it.
         """
         cdef Py_ssize_t size
         cdef Py_ssize_t total
@@ -88,7 +88,8 @@ cdef class Socket:
                 buffer.commit_memory(max(size, 0))
             return size
         total = size = self.receive_by_function(buffer)
-        while size == buffer.lent_size and buffer.stage == INTO_SINK and total < AT_ONCE:
+        # Where there was much, its sender is at it, and more has come meanwhile.
+        while (size == buffer.lent_size or size >= RECEIVE) and buffer.stage == INTO_SINK and total < AT_ONCE:
             size = self.receive_by_function(buffer)
             # The end will be told again.
             total += max(size, 0)
