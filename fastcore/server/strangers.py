@@ -10,7 +10,7 @@ from fastcore.errors import FrameTooLarge, LimitReached, TooDeep
 from fastcore.logs import get_logger
 from fastcore.protocols import other_protocol
 from fastcore.server.figures import ServerStats
-from fastcore.transport.tls import explain
+from fastcore.transport.tls import HAS_LEFT, explain
 
 __all__ = ["tell_of_bad_message", "tell_of_refused"]
 
@@ -46,7 +46,7 @@ def tell_of_refused(figures: ServerStats, error: BaseException, peer: str, first
         kind, why = error.keyword, str(error)
         if kind not in ("max_connections", "handshake_timeout"):
             what = "closed the connection to %s: %s"
-    elif isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+    elif isinstance(error, ssl.SSLError) and not isinstance(error, HAS_LEFT):
         kind, why = "tls", explain(error, server_side=True) or f"no TLS: {error.reason or error}"
         if protocol not in (None, "TLS"):
             why = f"{why}, but {protocol}"

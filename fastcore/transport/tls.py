@@ -14,6 +14,7 @@ from fastcore.remote_errors import error_reply
 
 __all__ = [
     "CUT_OFF",
+    "HAS_LEFT",
     "answer_plainly",
     "certified_name",
     "check_ssl_options",
@@ -38,6 +39,8 @@ _NO_CERTIFICATE: Final = (
 _NOT_TRUSTED: Final = "the peer doesn't trust this {side}'s certificate"
 _OTHER_VERSION: Final = "there is no version of TLS that both ends take"
 _LEFT: Final = "the peer left during the TLS handshake"
+#: How it shows that a peer has left: without a word, or with TLS's own.
+HAS_LEFT: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 _TLS_ONLY: Final = ConnectionRefusedError("this port speaks TLS; pass ssl_options= (or --tls to the command)")
 
@@ -164,7 +167,7 @@ def explain(error: BaseException | None, *, server_side: bool = False) -> str | 
     """
     if not isinstance(error, ssl.SSLError):
         return None
-    if isinstance(error, ssl.SSLEOFError):
+    if isinstance(error, HAS_LEFT):
         return _LEFT
     if isinstance(error, ssl.SSLCertVerificationError) and server_side:
         return f"the peer's certificate isn't trusted: {error.verify_message}"
@@ -174,7 +177,7 @@ def explain(error: BaseException | None, *, server_side: bool = False) -> str | 
 
 def is_refusal(error: BaseException | None) -> bool:
     """Whether a handshake has failed by what the peer said, so that it may be there and hear of it."""
-    return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)
+    return isinstance(error, ssl.SSLError) and not isinstance(error, HAS_LEFT)
 
 
 def answer_plainly(sock: ssl.SSLSocket, error: BaseException | None) -> None:

@@ -258,11 +258,20 @@ def knock(port: int, times: int, say: bytes, *, reset: bool) -> None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def hello_and_goodbye() -> bytes:
+    """The first message of a handshake, and that this was all."""
+    outgoing = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        client_context().wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+    return outgoing.read() + b"\x15\x03\x03\x00\x02\x01\x00"
+
+
+@pytest.mark.parametrize("says", [b"x", hello_and_goodbye()], ids=["something", "goodbye"])
 @pytest.mark.parametrize("reset", [True, False])
-async def test_a_port_scan_is_in_the_figures_and_in_one_line_of_the_log(caplog, reset):
+async def test_a_port_scan_is_in_the_figures_and_in_one_line_of_the_log(caplog, reset, says):
     caplog.set_level(logging.INFO)
     async with served(ssl_options=server_context()) as server:
-        await in_a_thread(lambda: knock(server.port, 300, b"x", reset=reset))
+        await in_a_thread(lambda: knock(server.port, 300, says, reset=reset))
         await until(lambda: server.stats()["errors"].get("tls") == 300)
         async with rpc(ip="127.0.0.1", port=server.port, ssl_options=client_context()) as remote:
             assert await remote.add(x=1, y=2) == 3
