@@ -102,7 +102,8 @@ def _all_computed(parts: list[Any], caller: Caller) -> list[Any]:
     # What is waited for may need the place of this thread; a handler may have given it up already.
     with suppress(AttributeError, KeyError):
         secede()
-    client = get_client()
+    # What pyright makes of its functions is not what they give.
+    client: Any = get_client()
     parts = client.compute(parts)
     futures = [part for part in parts if isinstance(part, Future)]
     for future in futures:
