@@ -142,9 +142,8 @@ cdef class Channel:
     cdef bint hands_out_later
     # Seconds of this turn that what was given away in it takes later.
     cdef double to_come
-    # Whether its messages took too long in its last turn, and in the one before that, too.
-    cdef bint took_long
-    cdef bint takes_long
+    # How often its messages took too long lately: each such turn counts for two others.
+    cdef int slowness
 
     cpdef bint is_clear(self) except -1
     cpdef bint is_here(self)

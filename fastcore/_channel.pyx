@@ -68,6 +68,9 @@ cdef enum:
     MESSAGES_PER_TURN = 256
     # Of further ones than these, the clock is looked at after every so many.
     MESSAGES_UNTIMED = 4
+    # How slow a connection is that takes long: once alone, the machine may have done something else.
+    SLOW = 3
+    SLOWEST = 8
     # Bytes of further small messages that are decoded together with the first one.
     AHEAD = 4_096
     # A message of which so much is still to come holds others up.
@@ -458,7 +461,7 @@ cdef class Channel:
         if self.is_listening:
             if not self.hands_out_later:
                 if self.is_rationed and (
-                    self.turns.is_over or self.takes_long and self.turns.is_crowded()
+                    self.turns.is_over or self.slowness >= SLOW and self.turns.is_crowded()
                 ):
                     self.hand_out_later()
                 else:
@@ -789,7 +792,7 @@ cdef class Channel:
     cdef int hand_out_later(self) except -1:
         if not self.hands_out_later:
             self.hands_out_later = True
-            self.turns.wait(self, self.takes_long)
+            self.turns.wait(self, self.slowness >= SLOW)
         return 0
 
     cdef int deliver(self) except -1:
@@ -801,7 +804,7 @@ cdef class Channel:
         cdef object owner
         cdef CallHeader header
         cdef double begun, took
-        cdef bint is_rationed, is_long
+        cdef bint is_rationed, has_given = False
         if self.is_delivering:
             return 0
         self.is_delivering = True
@@ -845,6 +848,7 @@ cdef class Channel:
                 else:
                     if message is NOTHING:
                         return 0
+                    has_given = True
                     header = self.call_header
                     if header is None and self.is_lent and self.is_waited_for():
                         # A handler reads by hand what comes without a number.
@@ -884,12 +888,11 @@ cdef class Channel:
             self.looked_at = 0
             if is_rationed:
                 took = monotonic() - begun
-                is_long = took > TOO_LONG
-                # Once alone, the machine may have done something else meanwhile.
-                self.takes_long = is_long and self.took_long
-                self.took_long = is_long
-                if is_long:
+                if took > TOO_LONG:
+                    self.slowness = min(self.slowness + 2, SLOWEST)
                     self.turns.took_long(self, took)
+                elif has_given and self.slowness:
+                    self.slowness -= 1
         self.hand_out_later()
         return 0
 
