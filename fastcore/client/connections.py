@@ -491,7 +491,8 @@ class Connections:
             return
         if len(server.shared) < self._rules.share:
             self._put(connection, server.shared)
-            connection.tells = not self._rules.reuses
+            # Also where calls wait to have it closed for the sake of their own: see `idle`.
+            connection.tells = not self._rules.reuses or self._watch is not None
 
     def _put(self, connection: ClientConnection, group: dict[ClientConnection, None]) -> None:
         """Have a connection found among others, unless it has ended."""
