@@ -686,15 +686,20 @@ cdef object unpack_with_care(object payload, Py_ssize_t max_depth, Py_ssize_t ma
         raise refusal(found, max_depth, max_values)
     if found == CHOSEN_KEYS and object_pairs_hook is None:
         object_pairs_hook = careful_dict
-    if len(payload) > NO_SURVEY and not has_registered:
-        return unpack_many(payload, ext_hook, tuples, object_pairs_hook)
-    return unpack(
-        payload,
-        strict_map_key=False,
-        use_list=not tuples,
-        ext_hook=ext_hook,
-        object_pairs_hook=object_pairs_hook,
-    )
+    # The collector would look at many values again and again, as there are more and more. It isn't kept from
+    # that where a function of the program's own is called, which may be anything, and take long.
+    cdef bint collects = len(payload) > NO_SURVEY and not has_registered and PyGC_Disable()
+    try:
+        return unpack(
+            payload,
+            strict_map_key=False,
+            use_list=not tuples,
+            ext_hook=ext_hook,
+            object_pairs_hook=object_pairs_hook,
+        )
+    finally:
+        if collects:
+            PyGC_Enable()
 
 
 cdef object refusal(int found, Py_ssize_t max_depth, Py_ssize_t max_values):
@@ -710,26 +715,6 @@ cdef object refusal(int found, Py_ssize_t max_depth, Py_ssize_t max_values):
         "a message is mostly of values that take far too long to read for so few bytes: Decimals with "
         "exponents beyond 100 as keys or in sets, or paths such as \\\\.\\device"
     )
-
-
-cdef object unpack_many(object payload, object ext_hook, bint tuples, object object_pairs_hook):
-    """Unpack what may be many values, none of which the collector need look at meanwhile.
-
-    It would look at all of them again and again, as there are more and more. No function of the
-    program's own is called before it may again, which may be anything, and take long.
-    """
-    cdef bint collects = PyGC_Disable()
-    try:
-        return unpack(
-            payload,
-            strict_map_key=False,
-            use_list=not tuples,
-            ext_hook=ext_hook,
-            object_pairs_hook=object_pairs_hook,
-        )
-    finally:
-        if collects:
-            PyGC_Enable()
 
 
 def careful_dict(pairs):
